@@ -79,9 +79,7 @@ def write_csv(findings: Iterable[Finding], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for one in findings:
-        writer.writerow(
-            (one.path, one.kind, f"{one.score:.4f}", one.label, one.split, one.suggestion, one.reason, "")
-        )
+        writer.writerow((one.path, one.kind, f"{one.score:.4f}", one.label, one.split, one.suggestion, one.reason, ""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write(text.getvalue().encode(errors="surrogateescape"))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from simimg.audit.finding import OF_IMAGES, Finding
-from simimg.audit.image_measures import ImageMeasures
+from simimg.health.finding import OF_IMAGES, Finding
+from simimg.health.image_measures import ImageMeasures
 from simimg.similarity.image_table import IndexedImage
 
 _SHARP, _BLURRED = 0.3, 0.15  # steepness; photos: 1 % are below 0.32; blurred by 1.5 px: 5 % are above 0.27

@@ -2,7 +2,7 @@
 
 Images are reduced to at most 512 px first, so that a photo of 24 megapixels is judged as it is seen on a screen, and
 measuring takes 0.5 ms for a photo of 300 x 200. All measures are of the image alone; what is odd in a collection is
-decided in `simimg.audit.image_findings`. All arithmetic on pixels is on whole numbers, so that the measures are the same
+decided in `simimg.health.image_findings`. All arithmetic on pixels is on whole numbers, so that the measures are the same
 on every processor.
 """
 
