@@ -5,8 +5,8 @@ label is wrong. Copies with several labels, outliers, blurred, dark, bright, pla
 text, classes that are hardly told apart, and splits that differ or share copies are found as well. --kinds=image looks
 at single images alone and makes no index. Nothing is changed.
 
---csv writes a table in which people fill in the column `decision` with right, drop or relabel. --decisions takes it back:
-what was decided is not shown again, and --delete and --relabel write the lists that `simimg edit` takes.
+--csv writes a table in which people fill in the column `decision` with right, drop or relabel. --decisions takes it
+back: what was decided is not shown again, and --delete and --relabel write the lists that `simimg edit` takes.
 
 Examples:
     simimg audit --image_dir=photos --index_dir=indexes/photos --report=audit.html --csv=audit.csv

@@ -101,7 +101,8 @@ def find_drift(images: Sequence[IndexedImage], embeddings: np.ndarray) -> list[F
                 kind="drift",
                 score=round(float(2 * auc - 1), 4),
                 split=name,
-                reason=f"its images are told from those of {names[0]} with an AUC of {auc:.2f}; {_classes(images, rows, other)}",
+                reason=f"its images are told from those of {names[0]} with an AUC of {auc:.2f}; "
+                f"{_classes(images, rows, other)}",
                 evidence=tuple(images[row].path for row in typical.tolist()),
             )
         )

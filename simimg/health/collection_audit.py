@@ -1,14 +1,14 @@
 """An audit: which findings need what, and all of them in one list.
 
 The measures of single images need their pixels alone. Labels, outliers, classes and splits are judged by embeddings,
-and copies by the verification of `simimg duplicates`; both come from an index.
+and copies are verified as by `simimg duplicates`; both come from an index.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from simimg.health.finding import KINDS, OF_IMAGES, Finding, in_order
 from simimg.health.image_findings import find_bad_images
 from simimg.health.image_measures import ImageMeasures
 from simimg.health.label_findings import (
-    find_label_conflicts,
-    find_leaks,
+    find_copies,
     find_outliers,
     find_wrong_labels,
     judge,
 )
-from simimg.similarity.duplicate_groups import Group, find_duplicates
 from simimg.similarity.search_index import SearchIndex
 
 _BY_EMBEDDINGS = frozenset({"label", "outlier", "confused_classes", "drift"})
@@ -145,12 +143,7 @@ def audit_images(
             done += number
             progress("comparing", done, total)
 
-        groups = find_duplicates(index, threshold=index.copy_threshold, progress=advance).groups
-        if any(image.split for image in images):  # a folder's index does not know them
-            split_of = {image.path: image.split for image in images}
-            groups = tuple(_with_splits(group, split_of) for group in groups)
-        findings += find_label_conflicts(groups) if audited.has_labels else []
-        findings += find_leaks(groups)
+        findings += find_copies(index, images, advance)
     return Audit(
         tuple(in_order(one for one in findings if one.kind in kinds)),
         total,
@@ -159,16 +152,6 @@ def audit_images(
         tuple(notes),
         accuracy,
     )
-
-
-def _with_splits(group: Group, split_of: Mapping[str, str]) -> Group:
-    members = [
-        dataclasses.replace(
-            member, image=dataclasses.replace(member.image, split=split_of.get(member.image.path, member.image.split))
-        )
-        for member in group.members
-    ]
-    return Group(members[0], tuple(members[1:]))
 
 
 def _copies(index: SearchIndex) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 Images are reduced to at most 512 px first, so that a photo of 24 megapixels is judged as it is seen on a screen, and
 measuring takes 0.5 ms for a photo of 300 x 200. All measures are of the image alone; what is odd in a collection is
-decided in `simimg.health.image_findings`. All arithmetic on pixels is on whole numbers, so that the measures are the same
-on every processor.
+decided in `simimg.health.image_findings`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class ImageMeasures:
         contrast: levels between the first and the last percentile, of the channel where that is most, after the image
             was reduced to at most 64 px, which averages noise out.
         sharpness: how steep edges are, 0..1, in the direction in which they are less steep: the largest difference of
-            two adjacent pixels relative to the contrast within 9 px. 1 is a step, 0.11 an even slope. NaN without edges.
+            two adjacent pixels relative to the contrast within 9 px. 1 is a step, 0.11 an even slope; NaN: no edges.
         detail: share of blocks of 8 x 8 px that show anything.
         border: share of the image, 0..1, that is an even border around a rectangle.
         text: share of the image's area that is covered by lines of glyphs on an even background, 0..1.

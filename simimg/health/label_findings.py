@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from simimg.determinism import one_blas_thread
 from simimg.health.confident_learning import prune_by_noise_rate
 from simimg.health.finding import Finding
 from simimg.health.label_judgment import LabelJudgment, judge_labels, principal_features
-from simimg.similarity.duplicate_groups import Group, Member
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.nearest_neighbors import nearest
+from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.split_leaks import LeakedPair, copies_between
 
 _WRONG = 0.5
 _LEAST_ACCURACY = 0.35  # with which labels agree with the images; below, they are no classes that can be seen
@@ -118,45 +119,45 @@ def find_outliers(
     return list(found.values())
 
 
-def find_label_conflicts(groups: Sequence[Group]) -> list[Finding]:
-    """Return the images of groups of copies that have several labels, each with its most similar copy under another."""
-    found = []
-    for group in groups:
-        for member in group.members:
-            others = [one for one in group.members if one.image.label not in ("", member.image.label)]
-            if member.image.label and others:
-                other = max(others, key=lambda one: one.similarity)
-                found.append(_of_copy("label_conflict", group, member, other, f"labeled {other.image.label}"))
-    return found
+def find_copies(
+    index: SearchIndex, images: Sequence[IndexedImage], progress: Callable[[int], object] = lambda number: None
+) -> list[Finding]:
+    """Return images that have a copy with another label, and images that have a copy in an earlier split.
+
+    `images` are those of the index, by row, with their splits. `train` is the first split, and `test` the last.
+    `progress` is called with the number of images since its last call.
+    """
+    splits = sorted({image.split for image in images}, key=lambda name: (name != "train", name == "test", name))
+    places = {name: place for place, name in enumerate(splits)}
+    numbers: dict[tuple[int, str], int] = {}
+    for image in sorted(images, key=lambda one: (places[one.split], one.label)):
+        numbers.setdefault((places[image.split], image.label), len(numbers))
+    if len(numbers) < 2:
+        progress(len(images))
+        return []
+    kinds = np.array([numbers[places[image.split], image.label] for image in images], np.int64)
+    found: dict[tuple[str, int], Finding] = {}
+    for pair in copies_between(index, kinds, threshold=index.copy_threshold, progress=progress):
+        image, other = images[pair.row], images[pair.other_row]
+        if image.label != other.label and image.label and other.label:
+            for row, one, copy in ((pair.row, image, other), (pair.other_row, other, image)):
+                where = f"labeled {copy.label}"
+                found.setdefault(("label_conflict", row), _of_copy("label_conflict", one, copy, where, pair))
+        if image.split != other.split and image.split and other.split:
+            found.setdefault(("leak", pair.row), _of_copy("leak", image, other, f"in {other.split}", pair))
+    return list(found.values())
 
 
-def find_leaks(groups: Sequence[Group]) -> list[Finding]:
-    """Return the images of which a copy is in an earlier split; `train` is the first one, and `test` the last."""
-    found = []
-    for group in groups:
-        first, *others = sorted(group.members, key=lambda one: _split_order(one.image.split))
-        for member in others:
-            if member.image.split and first.image.split and member.image.split != first.image.split:
-                found.append(_of_copy("leak", group, member, first, f"in the split {first.image.split}"))
-    return found
-
-
-def _of_copy(kind: str, group: Group, member: Member, other: Member, where: str) -> Finding:
-    """Similarities and reasons of a group are those of its members to its first one."""
-    told = other if member is group.keeper else member
+def _of_copy(kind: str, image: IndexedImage, copy: IndexedImage, where: str, pair: LeakedPair) -> Finding:
     return Finding(
         kind=kind,
-        path=member.image.path,
-        score=round(min(member.similarity, other.similarity), 4),
-        label=member.image.label,
-        split=member.image.split,
-        reason=f"{other.image.path}, {where}, is a copy: {told.reason}",
-        evidence=(other.image.path,),
+        path=image.path,
+        score=round(pair.similarity, 4),
+        label=image.label,
+        split=image.split,
+        reason=f"{copy.path}, {where}, is a copy ({pair.reason})",
+        evidence=(copy.path,),
     )
-
-
-def _split_order(split: str) -> tuple[bool, bool, str]:
-    return split != "train", split == "test", split
 
 
 def _outlier(image: IndexedImage, score: float, reason: str) -> Finding:

@@ -149,7 +149,7 @@ def _folds(labels: np.ndarray, copies: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _neighbors(features: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest images of each that are no copies of it, and their weights, both `[num_images, at most 20]`."""
+    """Return the nearest images that are no copies, and their weights, both `[num_images, at most 20]`."""
     directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
     cosines, rows = nearest(directions, directions[:, None], _NUM_NEIGHBORS + _NUM_SPARE)
     weights = np.where(copies[rows] == copies[:, None], 0.0, np.exp(_NEIGHBOR_SHARPNESS * cosines.astype(np.float64)))
