@@ -44,6 +44,7 @@ JSON_KEYS = (
 _SHOWN = 5  # findings of a kind in the terminal
 _IN_REPORT = 60
 _TILE_PX = 320
+_BESIDE = 2  # images of the evidence beside an image
 _SURE = 0.9  # score of the labels that --relabel takes without decisions
 
 
@@ -208,4 +209,5 @@ def _row(found: Audit, one: Finding) -> FindingRow:
     if not one.path:
         return FindingRow(first=None, heading=_subject(one), reason=one.reason, evidence=evidence)
     image: Image.Image | None = found.audited.picture(one.path, _TILE_PX)
-    return FindingRow(first=Tile(image, one.path, one.reason, tag=f"{one.score:.2f}"), evidence=evidence)
+    first = Tile(image, one.path, f"{one.score:.2f}: {one.reason}")
+    return FindingRow(first=first, evidence=evidence[:_BESIDE])

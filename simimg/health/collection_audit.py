@@ -114,7 +114,7 @@ def audit_images(
         findings += find_small_classes(images)
     if index is not None and _BY_EMBEDDINGS & set(kinds):
         progress("judging", 0, total)
-        embeddings, copies = np.asarray(index.embeddings, np.float32), _copies(index)
+        embeddings, copies = np.asarray(index.embeddings, np.float32), copy_numbers(index)
         judged = judge(images, embeddings, copies) if audited.has_labels else None
         if not audited.has_labels:
             notes.append("labels are not judged, since the images of this dataset do not have one class each")
@@ -123,7 +123,7 @@ def audit_images(
         else:
             accuracy = judged.judgment.accuracy
             if judged.can_be_judged:
-                findings += find_wrong_labels(images, judged)
+                findings += find_wrong_labels(images, embeddings, judged)
                 shown = [images[row] for row in judged.rows.tolist()]
                 probable = np.where(judged.judgment.wrong > 0.5, judged.judgment.suggested, judged.labels)
                 findings += find_confused_classes(shown, judged.class_names, probable, judged.judgment.probabilities)
@@ -154,7 +154,7 @@ def audit_images(
     )
 
 
-def _copies(index: SearchIndex) -> np.ndarray:
+def copy_numbers(index: SearchIndex) -> np.ndarray:
     """Return equal numbers for images of equal bytes or hashes: int64 `[num_images]`; no pair is verified for it."""
     _, by_bytes = np.unique(index.images.column("sha256").astype(str), return_inverse=True)
     hashes = index.images.column("phash").astype(np.uint64)

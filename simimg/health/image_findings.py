@@ -18,7 +18,8 @@ _SHARP, _BLURRED = 0.3, 0.15  # steepness; photos: 1 % are below 0.32; blurred b
 _DARK = 110  # gray level of the 99th percentile; photos: 1 % are below 148
 _BRIGHT_LOW, _BRIGHT_DARKEST = 190, 90  # gray levels of the percentiles 5 and 0.5; a drawing on white has dark lines
 _PLAIN_CONTRAST, _PLAIN_DETAIL = 12, 0.02
-_LITTLE_DETAIL = 0.1  # share of blocks; photos: 1 % are below 0.23
+_ALL_LEVELS = 16  # black or white, as far as that can be told
+_FILLED = 0.1  # share of blocks
 _BORDER, _ALL_BORDER = 0.2, 0.75  # share of the area
 _TEXT = 0.25
 _GRAY, _MOSTLY_COLOR = 1.0, 0.75  # levels between channels, and the share of images in color among which gray is odd
@@ -52,16 +53,16 @@ def find_bad_images(images: Sequence[IndexedImage], measures: Sequence[ImageMeas
 def _alone(one: ImageMeasures) -> dict[str, tuple[float, str]]:
     """Return the score and the reason of each kind that the image itself shows."""
     found: dict[str, tuple[float, str]] = {}
-    if one.high < _DARK:
-        found["dark"] = 1 - 0.5 * one.high / _DARK, f"99% of it are darker than level {one.high} of 255"
-    if one.low >= _BRIGHT_LOW and one.darkest >= _BRIGHT_DARKEST:
-        found["bright"] = _between(one.low, _BRIGHT_LOW, 255), f"95% of it are lighter than level {one.low} of 255"
     if one.contrast <= _PLAIN_CONTRAST:
         found["plain"] = _between(one.contrast, _PLAIN_CONTRAST, 0), f"its levels differ by {one.contrast} of 255"
     elif one.detail <= _PLAIN_DETAIL:
         found["plain"] = _between(one.detail, _PLAIN_DETAIL, 0), "nothing in it has an outline"
-    elif one.detail < _LITTLE_DETAIL:
-        found["low_information"] = _between(one.detail, _LITTLE_DETAIL, 0), f"{1 - one.detail:.0%} of it show nothing"
+    elif one.filled < _FILLED:
+        found["low_information"] = _between(one.filled, _FILLED, 0), f"{1 - one.filled:.0%} of it are empty"
+    if one.high < _DARK and not _is_flat(one, one.high, "plain" in found):
+        found["dark"] = 1 - 0.5 * one.high / _DARK, f"99% of it are darker than level {one.high} of 255"
+    if one.low >= _BRIGHT_LOW and one.darkest >= _BRIGHT_DARKEST and not _is_flat(one, 255 - one.low, "plain" in found):
+        found["bright"] = _between(one.low, _BRIGHT_LOW, 255), f"95% of it are lighter than level {one.low} of 255"
     if one.sharpness < _SHARP and "plain" not in found:
         width = 1 / max(one.sharpness, 1e-3)
         found["blurred"] = _between(one.sharpness, _SHARP, _BLURRED), f"its sharpest edges are {width:.0f} px wide"
@@ -70,6 +71,11 @@ def _alone(one: ImageMeasures) -> dict[str, tuple[float, str]]:
     if one.text >= _TEXT:
         found["text"] = _between(one.text, _TEXT, 0.75), f"lines of text cover {one.text:.0%} of it"
     return found
+
+
+def _is_flat(one: ImageMeasures, levels: int, is_plain: bool) -> bool:
+    """Whether a plain image has a dark or light color of its own. A photo that is too dark uses the levels it has."""
+    return is_plain and levels > _ALL_LEVELS and (one.contrast < 0.5 * levels or one.sharpness != one.sharpness)
 
 
 def _odd(measures: Sequence[ImageMeasures]) -> list[dict[str, tuple[float, str]]]:

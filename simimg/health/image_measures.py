@@ -8,7 +8,6 @@ decided in `simimg.health.image_findings`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ MEASURED_PX = 512
 """The longer side at which images are measured; smaller ones are not enlarged."""
 
 _COARSE_PX = 64
+_LEAST_PX = 16  # of a side; smaller images have no edges, borders or lines that could be told
 _WINDOW = 9  # px in which the contrast of an edge is measured; the edges of a blur of 2 px are that wide
 _CONTRAST = 40  # gray levels; weaker edges are judged only where there are few strong ones
 _LEAST_CONTRAST, _NUM_EDGES = 12, 200
@@ -27,6 +27,7 @@ _BLOCK = 8  # px
 _DETAIL = 16  # gray levels between the darkest and the lightest pixel of a block
 _SAME = 12  # levels by which the pixels of a border may differ: JPEG's noise
 _EVEN = 0.99  # share of the pixels of a row or column of a border that have its color
+_PAPER = 8  # levels to either side of the most frequent one that are the same paper
 _INK = 64  # gray levels between text and its background
 _MAX_GLYPH, _MIN_GLYPH = 40, 3  # px
 
@@ -42,11 +43,12 @@ class ImageMeasures:
         low: gray level of the fifth percentile.
         middle: of the median.
         high: of the 99th percentile.
-        contrast: levels between the first and the last percentile, of the channel where that is most, after the image
-            was reduced to at most 64 px, which averages noise out.
+        contrast: levels between the first and the last percentile, of the channel where that is most, of an image that
+            was reduced to about 64 px, which averages noise out.
         sharpness: how steep edges are, 0..1, in the direction in which they are less steep: the largest difference of
             two adjacent pixels relative to the contrast within 9 px. 1 is a step, 0.11 an even slope; NaN: no edges.
-        detail: share of blocks of 8 x 8 px that show anything.
+        detail: share of blocks of 8 x 8 px with an outline in them.
+        filled: share of blocks that have one, or another level than most of the image.
         border: share of the image, 0..1, that is an even border around a rectangle.
         text: share of the image's area that is covered by lines of glyphs on an even background, 0..1.
         colorfulness: mean difference of the channels of a pixel, in levels.
@@ -61,6 +63,7 @@ class ImageMeasures:
     contrast: int
     sharpness: float
     detail: float
+    filled: float
     border: float
     text: float
     colorfulness: float
@@ -69,10 +72,16 @@ class ImageMeasures:
 def measure(pixels: np.ndarray, width: int = 0, height: int = 0) -> ImageMeasures:
     """Return the measures of an upright image, uint8 `[h, w, 3]`; `width` and `height` are those of the whole image."""
     width, height = width or pixels.shape[1], height or pixels.shape[0]
-    pixels = _reduced(pixels, MEASURED_PX)
-    gray, channels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.split(pixels)
-    cumulated = np.cumsum(_histogram(gray)) / gray.size
+    pixels = _reduced(pixels)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    is_small = min(gray.shape) < _LEAST_PX
+    counts = _histogram(gray)
+    cumulated = np.cumsum(counts) / gray.size
     darkest, low, middle, high = np.searchsorted(cumulated, (0.005, 0.05, 0.5, 0.99)).tolist()
+    near = np.convolve(counts, np.ones(2 * _PAPER + 1), "same")
+    paper = int(near.argmax())
+    detail, filled = _detail(gray, paper)
+    has_paper = near[paper] >= 0.5 * gray.size
     return ImageMeasures(
         width=width,
         height=height,
@@ -80,26 +89,32 @@ def measure(pixels: np.ndarray, width: int = 0, height: int = 0) -> ImageMeasure
         low=low,
         middle=middle,
         high=high,
-        contrast=_contrast(cv2.split(_reduced(pixels, _COARSE_PX))),
-        sharpness=_sharpness(gray),
-        detail=_detail(gray),
-        border=_border(pixels),
-        text=_text(gray),
-        colorfulness=_colorfulness(*channels),
+        contrast=_contrast(pixels),
+        sharpness=float("nan") if is_small else _sharpness(gray),
+        detail=detail,
+        filled=filled,
+        border=0.0 if is_small else _border(pixels),
+        text=_text(gray, paper) if has_paper and not is_small else 0.0,
+        colorfulness=_colorfulness(pixels),
     )
 
 
-def _reduced(pixels: np.ndarray, most_px: int) -> np.ndarray:
-    by = most_px / max(pixels.shape[:2])
+def _reduced(pixels: np.ndarray) -> np.ndarray:
+    by = MEASURED_PX / max(pixels.shape[:2])
+    pixels = np.ascontiguousarray(pixels)
     if by >= 1:
-        return np.ascontiguousarray(pixels)
-    size = [max(1, round(side * by)) for side in (pixels.shape[1], pixels.shape[0])]
-    return resize_pixels(np.ascontiguousarray(pixels), (size[0], size[1]), (0, 0, pixels.shape[1], pixels.shape[0]))
+        return pixels
+    size = (max(1, round(pixels.shape[1] * by)), max(1, round(pixels.shape[0] * by)))
+    return resize_pixels(pixels, size, (0, 0, pixels.shape[1], pixels.shape[0]))
 
 
-def _contrast(channels: Sequence[np.ndarray]) -> int:
+def _contrast(pixels: np.ndarray) -> int:
+    by = max(1, max(pixels.shape[:2]) // _COARSE_PX)
+    height, width = (side // by for side in pixels.shape[:2])
+    if height and width:  # whole blocks: OpenCV averages them four times as fast as parts of pixels
+        pixels = cv2.resize(pixels[: height * by, : width * by], (width, height), interpolation=cv2.INTER_AREA)
     most = 0
-    for channel in channels:
+    for channel in cv2.split(pixels):
         cumulated = np.cumsum(_histogram(channel))
         ends = np.searchsorted(cumulated / cumulated[-1], (0.01, 0.99))
         most = max(most, int(ends[1] - ends[0]))
@@ -118,8 +133,6 @@ def _sharpness(gray: np.ndarray) -> float:
 
 
 def _steepness(gray: np.ndarray) -> float:
-    if gray.shape[1] < 2:
-        return float("nan")
     step = cv2.absdiff(gray[:, 1:], gray[:, :-1])
     window = np.ones((1, _WINDOW), np.uint8)
     contrast = cv2.subtract(cv2.dilate(gray, window), cv2.erode(gray, window))[:, 1:]
@@ -131,14 +144,18 @@ def _steepness(gray: np.ndarray) -> float:
     return float("nan")
 
 
-def _detail(gray: np.ndarray) -> float:
+def _detail(gray: np.ndarray, paper: int) -> tuple[float, float]:
+    """Return the share of blocks with outlines, and of those that have outlines or another level than `paper`."""
     height, width = (side - side % _BLOCK for side in gray.shape)
     if not height or not width:
-        return float(int(gray.max()) - int(gray.min()) >= _DETAIL)
+        outlined = float(int(gray.max()) - int(gray.min()) >= _DETAIL)
+        return outlined, outlined
     window = np.ones((_BLOCK, _BLOCK), np.uint8)
-    center = _BLOCK // 2
-    spread = cv2.subtract(cv2.dilate(gray, window), cv2.erode(gray, window))[center::_BLOCK, center::_BLOCK]
-    return float((spread >= _DETAIL).mean())
+    centers = np.s_[_BLOCK // 2 : height : _BLOCK, _BLOCK // 2 : width : _BLOCK]
+    spread = cv2.subtract(cv2.dilate(gray, window), cv2.erode(gray, window))[centers]
+    outlined = spread >= _DETAIL
+    other = np.abs(gray[centers].astype(np.int16) - paper) > _DETAIL
+    return float(outlined.mean()), float((outlined | other).mean())
 
 
 def _border(pixels: np.ndarray) -> float:
@@ -174,14 +191,9 @@ def _border(pixels: np.ndarray) -> float:
     return 1 - (bottom - top) * (right - left) / (height * width)
 
 
-def _text(gray: np.ndarray) -> float:
-    """Return the share of the area in which glyphs of similar size stand side by side on the most frequent level."""
-    counts = _histogram(gray)
-    near = np.convolve(counts, np.ones(17), "same")
-    paper = int(near.argmax())
-    if near[paper] < 0.5 * gray.size:
-        return 0.0
-    ink = cv2.compare(cv2.absdiff(gray, np.full_like(gray, paper)), _INK, cv2.CMP_GE)
+def _text(gray: np.ndarray, paper: int) -> float:
+    """Return the share of the area in which glyphs of similar size stand side by side on the level `paper`."""
+    ink = cv2.bitwise_not(cv2.inRange(gray, (max(0.0, paper - _INK + 1),), (min(255.0, paper + _INK - 1),)))
     num, _, boxes, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
     boxes = boxes[1:]
     heights, widths = boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_WIDTH]
@@ -202,5 +214,6 @@ def _text(gray: np.ndarray) -> float:
     return float((right - left) * (bottom - top) / gray.size)
 
 
-def _colorfulness(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float:
+def _colorfulness(pixels: np.ndarray) -> float:
+    red, green, blue = cv2.split(pixels)
     return float(cv2.mean(cv2.absdiff(red, green))[0] + cv2.mean(cv2.absdiff(green, blue))[0]) / 2

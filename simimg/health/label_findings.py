@@ -61,16 +61,19 @@ def judge(images: Sequence[IndexedImage], embeddings: np.ndarray, copies: np.nda
     return JudgedLabels(rows, labels, tuple(class_names.tolist()), judgment)
 
 
-def find_wrong_labels(images: Sequence[IndexedImage], judged: JudgedLabels) -> list[Finding]:
-    """Return the images whose label is more probably wrong than right, with the class that fits better."""
+def find_wrong_labels(images: Sequence[IndexedImage], embeddings: np.ndarray, judged: JudgedLabels) -> list[Finding]:
+    """Return the images whose label is more probably wrong than right, with the class that fits better.
+
+    Its evidence are the nearest images of that class, by the embeddings, float `[num_images, dim]`.
+    """
     judgment, labels = judged.judgment, judged.labels
     by_rule = prune_by_noise_rate(labels, judgment.first)
     found = []
     for place in np.flatnonzero(judgment.wrong > _WRONG).tolist():
         image, suggested = images[judged.rows[place]], int(judgment.suggested[place])
         better = judged.class_names[suggested]
-        alike = np.flatnonzero((labels == suggested) & (judgment.wrong < _WRONG))
-        surest = alike[np.argsort(-judgment.probabilities[alike, suggested], kind="stable")][:_NUM_EVIDENCE]
+        alike = judged.rows[(labels == suggested) & (judgment.wrong < _WRONG)]
+        near = alike[np.argsort(-(embeddings[alike] @ embeddings[judged.rows[place]]), kind="stable")][:_NUM_EVIDENCE]
         found.append(
             Finding(
                 kind="label",
@@ -82,7 +85,7 @@ def find_wrong_labels(images: Sequence[IndexedImage], judged: JudgedLabels) -> l
                 reason=f"{better} fits with {judgment.probabilities[place, suggested]:.0%}, {image.label} with "
                 f"{judgment.probabilities[place, labels[place]]:.0%}"
                 + ("; confident learning finds it, too" if by_rule[place] else ""),
-                evidence=tuple(images[judged.rows[one]].path for one in surest.tolist()),
+                evidence=tuple(images[row].path for row in near.tolist()),
             )
         )
     return found

@@ -31,8 +31,8 @@ _NUM_NEIGHBORS, _NUM_SPARE = 20, 12  # spare ones, which replace copies
 _NEIGHBOR_SHARPNESS = 8.0  # a neighbor weighs exp(8 cosine)
 _NEIGHBOR_FLOOR = 0.02  # share of the neighbors' vote that is spread over all classes
 _SHARPNESSES = (0.7, 1.0, 1.4, 2.0, 2.8)  # powers of the joined probabilities, of which the most likely one is taken
-_RIGHT_BEFORE = 0.97  # the rate of right labels that T starts from, which also counts as much as 20 images per class
-_PRIOR_IMAGES = 20.0
+_RIGHT_BEFORE = 0.97  # the rate of right labels that T starts from, which also counts as much as 5 images per class
+_PRIOR_IMAGES = 5.0
 _ROUNDS = 30
 
 
