@@ -40,7 +40,7 @@ from simimg.health.label_findings import find_outliers, find_wrong_labels, judge
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex
 
-__all__ = ["Scores", "main", "score"]
+__all__ = ["Scores", "main", "score", "tables"]
 
 _RATES = (0.05, 0.1, 0.2)
 _RECALL = 0.9  # at which the target is stated
@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     def rival(what: str, given: Path) -> Any:
         result = folder / f"rival-{what}.json"
         command = [str(python), "-P", str(CLEANLAB.script), what, str(given), str(result)]
-        subprocess.run(command, check=True, env=environment_variables(CLEANLAB), stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command, check=True, env=environment_variables(CLEANLAB), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         return json.loads(result.read_text())
 
     index = api.index(options.image_dir, folder / "index", precision="float32").index
@@ -117,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "images": _images(options.image_dir, index, options.seed, folder, rival),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=1))
-    _print(results)
+    sys.stdout.write(tables(results))
 
 
 def _labels(index: SearchIndex, seed: int, folder: Path, rival: Callable[[str, Path], Any]) -> dict[str, Any]:
@@ -311,40 +313,48 @@ _PLANT: Mapping[str, Callable[[Image.Image, np.random.Generator], Image.Image]] 
 }
 
 
-def _print(results: dict[str, Any]) -> None:
-    print(
-        "| flips | found | precision | recall | precision at recall 0.9 | AP | cleanlab: found | precision | recall |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+def tables(results: Mapping[str, Any]) -> str:
+    """Return the tables of docs/audit.md."""
+    keys = ("precision", "recall", "precision_at_recall", "average_precision")
+    lines = [
+        _row("flips", "tool", "reported", "precision", "recall", "precision at recall 0.9", "AP"),
+        _row(*["---"] * 7),
+    ]
     for name, one in results["labels"].items():
-        ours, their = one["simimg"], one["cleanlab"]
-        cells = [
-            ours["num_found"],
-            *(f"{ours[key]:.3f}" for key in ("precision", "recall", "precision_at_recall", "average_precision")),
-        ]
-        cells += [
-            their["num_found"],
-            *(f"{their[key]:.3f}" for key in ("precision", "recall", "precision_at_recall", "average_precision")),
-        ]
-        print(
-            f"| {name} | {' | '.join(map(str, cells))} |",
-            {key: round(value, 1) for key, value in one["seconds"].items()},
-            round(one["right_suggestions"], 3),
-        )
+        for tool in ("simimg", "cleanlab"):
+            lines.append(_row(name, tool, one[tool]["num_found"], *(f"{one[tool][key]:.3f}" for key in keys)))
+    seconds = {
+        tool: np.mean([one["seconds"][tool] for one in results["labels"].values()]) for tool in ("simimg", "cleanlab")
+    }
+    right = np.mean([one["right_suggestions"] for one in results["labels"].values()])
+    lines += ["", f"{right:.3f} of the suggested classes are right; processor seconds: {_listed(seconds)}", ""]
+    lines += [_row("classes of the outliers", "reported", "precision", "recall", "or label", "AP"), _row(*["---"] * 6)]
     for name, one in results["outliers"].items():
-        print(f"| {name} |", {key: round(value, 3) for key, value in one["simimg"].items()}, round(one["or_label"], 3))
+        ours = one["simimg"]
+        values = (ours["precision"], ours["recall"], one["or_label"], ours["average_precision"])
+        lines.append(_row(name, ours["num_found"], *(f"{value:.3f}" for value in values)))
+    lines += ["", _row("kind", "simimg: reported", "precision", "recall", "AP", "CleanVision: reported", "precision")]
+    lines[-1] += " recall | AP | recall of simimg at that precision |"
+    lines.append(_row(*["---"] * 10))
+    keys = ("precision", "recall", "average_precision")
     for kind, one in results["images"]["kinds"].items():
-        for who in ("simimg", "cleanvision"):
-            if who in one:
-                print(
-                    f"| {kind} | {who} |",
-                    {key: round(value, 3) for key, value in one[who].items()},
-                    round(one.get("recall_at_their_precision", 0), 3),
-                )
-    print(
-        {key: round(value, 2) for key, value in results["images"]["milliseconds"].items()},
-        "ms of the processor per image",
-    )
+        cells: list[object] = [kind]
+        for tool in ("simimg", "cleanvision"):
+            cells += [one[tool]["num_found"], *(f"{one[tool][key]:.3f}" for key in keys)] if tool in one else [""] * 4
+        there = one.get("recall_at_their_precision")
+        lines.append(_row(*cells, "" if there is None else f"{there:.3f}"))
+    milliseconds = results["images"]["milliseconds"]
+    ratio = milliseconds["cleanvision"] / milliseconds["simimg"]
+    lines += ["", f"processor milliseconds per image: {_listed(milliseconds)}; {ratio:.1f} times as fast"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
 
 
 if __name__ == "__main__":
