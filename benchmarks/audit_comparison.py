@@ -145,7 +145,8 @@ def _labels(index: SearchIndex, seed: int, folder: Path, rival: Callable[[str, P
             planted = np.zeros(len(labels), bool)
             planted[flipped] = True
             cases[f"{rate:.0%} {how}"] = given, planted
-    np.savez(folder / "labels.npz", embeddings=embeddings, **{name: given for name, (given, _) in cases.items()})
+    arrays: dict[str, Any] = {"embeddings": embeddings} | {name: given for name, (given, _) in cases.items()}
+    np.savez(folder / "labels.npz", **arrays)
     theirs = rival("labels", folder / "labels.npz")
     results: dict[str, Any] = {}
     for name, (given, planted) in cases.items():
@@ -226,7 +227,7 @@ def _images(
     found = api.audit(target, kinds=["image"])
     seconds = time.process_time() - start
     names = [image.path for image in images]
-    kinds = {}
+    kinds: dict[str, dict[str, Any]] = {}
     for kind, their_kind in _NAMES.items():
         there = np.array([name in planted[kind] for name in names])
         ours = {one.path: one.score for one in found.of(kind)}
@@ -336,11 +337,12 @@ def tables(results: Mapping[str, Any]) -> str:
     lines += ["", _row("kind", "simimg: reported", "precision", "recall", "AP", "CleanVision: reported", "precision")]
     lines[-1] += " recall | AP | recall of simimg at that precision |"
     lines.append(_row(*["---"] * 10))
-    keys = ("precision", "recall", "average_precision")
+    of_kinds = ("precision", "recall", "average_precision")
     for kind, one in results["images"]["kinds"].items():
         cells: list[object] = [kind]
         for tool in ("simimg", "cleanvision"):
-            cells += [one[tool]["num_found"], *(f"{one[tool][key]:.3f}" for key in keys)] if tool in one else [""] * 4
+            found = one.get(tool)
+            cells += [""] * 4 if found is None else [found["num_found"], *(f"{found[key]:.3f}" for key in of_kinds)]
         there = one.get("recall_at_their_precision")
         lines.append(_row(*cells, "" if there is None else f"{there:.3f}"))
     milliseconds = results["images"]["milliseconds"]
