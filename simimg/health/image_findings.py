@@ -16,6 +16,7 @@ from simimg.similarity.image_table import IndexedImage
 
 _SHARP, _BLURRED = 0.3, 0.15  # steepness; photos: 1 % are below 0.32; blurred by 1.5 px: 5 % are above 0.27
 _DARK = 110  # gray level of the 99th percentile; photos: 1 % are below 148
+_LIGHT = 170  # gray level that 0.1 % reach in a night sky with a moon, or a small logo on black
 _BRIGHT_LOW, _BRIGHT_DARKEST = 190, 90  # gray levels of the percentiles 5 and 0.5; a drawing on white has dark lines
 _PLAIN_CONTRAST, _PLAIN_DETAIL = 12, 0.02
 _ALL_LEVELS = 16  # black or white, as far as that can be told
@@ -59,7 +60,7 @@ def _alone(one: ImageMeasures) -> dict[str, tuple[float, str]]:
         found["plain"] = _between(one.detail, _PLAIN_DETAIL, 0), "nothing in it has an outline"
     elif one.filled < _FILLED:
         found["low_information"] = _between(one.filled, _FILLED, 0), f"{1 - one.filled:.0%} of it are empty"
-    if one.high < _DARK and not _is_flat(one, one.high, "plain" in found):
+    if one.high < _DARK and one.lightest < _LIGHT and not _is_flat(one, one.high, "plain" in found):
         found["dark"] = 1 - 0.5 * one.high / _DARK, f"99% of it are darker than level {one.high} of 255"
     if one.low >= _BRIGHT_LOW and one.darkest >= _BRIGHT_DARKEST and not _is_flat(one, 255 - one.low, "plain" in found):
         found["bright"] = _between(one.low, _BRIGHT_LOW, 255), f"95% of it are lighter than level {one.low} of 255"

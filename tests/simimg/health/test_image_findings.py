@@ -92,7 +92,15 @@ def test_text_and_things() -> None:
     assert kinds_of(page()) == {"text"}
     assert kinds_of(ImageOps.invert(page())) == {"text"}
     assert kinds_of(thing_on_white()) == set()
-    assert "bordered" in kinds_of(with_border(thing_on_white().crop((80, 30, 220, 170)), 2))
+
+
+def test_a_logo_has_no_border_and_a_lamp_is_not_dark() -> None:
+    logo = Image.new("RGB", (300, 200))
+    ImageDraw.Draw(logo).polygon([(100, 60), (200, 60), (200, 140), (150, 120), (100, 140)], fill="white")
+    assert not {"bordered", "dark"} & kinds_of(logo)
+    lamp = Image.new("RGB", (300, 200))
+    ImageDraw.Draw(lamp).ellipse((140, 90, 152, 102), fill="white")
+    assert "dark" not in kinds_of(lamp)
 
 
 def test_a_single_pixel_and_a_row() -> None:
