@@ -37,7 +37,7 @@ class Audit:
 
     Attributes:
         findings: by kind, the surest first.
-        num_images: that were looked at.
+        num_images: that were looked at; files that cannot be read do not count.
         audited: the images, and where their files are.
         refused: files that cannot be read, with the reason.
         notes: what was left out, for people.
@@ -102,6 +102,7 @@ def audit_images(
     findings: list[Finding] = []
     notes, refused = list(audited.notes), list(audited.refused)
     accuracy: float | None = None
+    num_unreadable = 0
     if set(kinds) & set(OF_IMAGES):
         measures: list[ImageMeasures | None] = []
         for row, measured in enumerate(audited.measures(max_pixels)):
@@ -109,6 +110,7 @@ def audit_images(
             if isinstance(measured, str):
                 refused.append((images[row].path, measured))
             progress("measuring", row + 1, total)
+        num_unreadable = measures.count(None)
         findings += find_bad_images(images, measures)
     if "few_images" in kinds and audited.has_labels:
         findings += find_small_classes(images)
@@ -146,7 +148,7 @@ def audit_images(
         findings += find_copies(index, images, advance)
     return Audit(
         tuple(in_order(one for one in findings if one.kind in kinds)),
-        total,
+        total - num_unreadable,
         audited,
         tuple(refused),
         tuple(notes),
