@@ -209,5 +209,5 @@ def _row(found: Audit, one: Finding) -> FindingRow:
     if not one.path:
         return FindingRow(first=None, heading=_subject(one), reason=one.reason, evidence=evidence)
     image: Image.Image | None = found.audited.picture(one.path, _TILE_PX)
-    first = Tile(image, one.path, f"{one.score:.2f}: {one.reason}")
+    first = Tile(image, one.path, f"{one.score:.3f}: {one.reason}")
     return FindingRow(first=first, evidence=evidence[:_BESIDE])
