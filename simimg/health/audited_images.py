@@ -17,7 +17,7 @@ from simimg.similarity.folder_images import find_images
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
-from tfrecords.convert.image.decoder import decode_visible
+from tfrecords.convert.image.decoder import decode_composites, visible_composite
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg
 from tfrecords.convert.sources import Selection
@@ -167,7 +167,7 @@ class AuditedImages:
 
 
 def measure_file(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageMeasures:
-    """Return the measures of an image file; raise Refusal if it cannot be decoded.
+    """Return the measures of an image file; raise Refusal if it cannot be decoded, or not as a whole.
 
     A JPEG is decoded at a fraction of its size where that leaves the pixels that are measured.
     """
@@ -180,7 +180,7 @@ def measure_file(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageMeasures:
             if header.orientation >= 5:
                 pixels, size = np.rot90(pixels, _QUARTERS[header.orientation]), (header.height, header.width)
             return measure(pixels, *size)
-    return measure(np.asarray(decode_visible(data, max_pixels=max_pixels)))
+    return measure(np.asarray(visible_composite(*decode_composites(data, max_pixels=max_pixels))))
 
 
 def _with_splits(images: Sequence[IndexedImage]) -> list[IndexedImage]:

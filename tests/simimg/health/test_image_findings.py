@@ -137,10 +137,10 @@ def test_images_are_measured_upright(scene: Scene, orientation: int) -> None:
 
 def test_gray_jpegs_and_files_that_are_cut_off(scene: Scene) -> None:
     assert measure_file(as_file(scene(1).convert("L"), "JPEG")).colorfulness == 0
-    data = as_file(scene(1), "PNG")
-    with pytest.raises(Refusal):
-        measure_file(b"GIF89a")
-    assert measure_file(data[: len(data) // 2]).width == 320  # what is there counts
+    for kind in ("PNG", "JPEG"):
+        data = as_file(scene(1), kind)
+        with pytest.raises(Refusal, match="truncated"):
+            measure_file(data[: len(data) // 2])
 
 
 def test_what_is_odd_in_a_collection(scene: Scene) -> None:
