@@ -6,7 +6,7 @@ to the rounding of float32.
 
 Each function takes parameters with one entry per image, and images, uint8 or float32 `[batch, height, width, 3]`.
 `border` says what the pixels outside an image are, one of `BORDERS`. `affine` is float64 `[batch, 6]`, where the pixels
-come from in the image after flip, rotation and crop, see `simimg.augment.operations.affine`; None if nothing else moves.
+come from in the image after flip, rotation and crop, see `simimg.augment.operations.affine`; None for no further move.
 """
 
 from __future__ import annotations
