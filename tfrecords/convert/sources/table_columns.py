@@ -48,6 +48,7 @@ SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  #
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
 SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
+_SIGNED = {**_ZERO_ONE, "-1": 0, "-1.0": 0, "no": 0, "yes": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +222,7 @@ def unnamed_columns(
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
-    paths = _with_paths(sample, {label, group, time})
+    paths = with_paths(sample, {label, group, time})
     if path is None:
         if len(paths) > 1:
             raise UsageError(
@@ -268,7 +269,7 @@ def find_path(
 ) -> int:
     """Return the column of paths, which is none of `used`, and of those `aside` only if there is no other."""
     others = {*used, *aside}
-    paths = ranked_columns(plain, _PATHS, others) or _with_paths(sample, others)
+    paths = ranked_columns(plain, _PATHS, others) or with_paths(sample, others)
     paths = paths or ranked_columns(plain, _PATHS, used)  # which may be stored, too
     if len(paths) != 1:
         count = "several columns" if paths else "no column"
@@ -305,13 +306,14 @@ def _one_hot(
 
 
 def zero_or_one(cell: str, *, signed: bool = False) -> int | None:
-    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 for 0."""
-    text = cell.strip().lower()
-    return 0 if signed and text in ("-1", "-1.0") else _ZERO_ONE.get(text)
+    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 and no for 0."""
+    return (_SIGNED if signed else _ZERO_ONE).get(cell.strip().lower())
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a column in lower case, without spaces and the like."""
+    """Return the name of a column in lower case, without spaces and the like; a part of one, such as `y]`, has none."""
+    if name.count("[") != name.count("]"):
+        return name.lower()
     return re.sub(r"[\W_]+", "", name.lower())
 
 
@@ -319,6 +321,8 @@ def given_column(column: str, names: Sequence[str], flag: str, table: str) -> in
     """Return the number of the column that a flag names, None if the flag is empty."""
     if not column:
         return None
+    if names.count(column) > 1:
+        raise UsageError(f"{flag}={column}: --table={table} has several such columns. Give the number of one, from 1.")
     if column in names:
         return names.index(column)
     lower = [name.lower() for name in names]
@@ -340,7 +344,7 @@ def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used:
     return []
 
 
-def _with_paths(sample: Sequence[Sequence[str]], used: Collection[int | None]) -> list[int]:
+def with_paths(sample: Sequence[Sequence[str]], used: Collection[int | None]) -> list[int]:
     """Return the columns in which most cells look like paths."""
     columns = range(min(map(len, sample), default=0))
     return [
