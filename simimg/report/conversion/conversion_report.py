@@ -36,7 +36,7 @@ from simimg.report.report_sections import option_tables
 from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
-from tfrecords.format.dataset_images import DatasetImages, count_labels
+from tfrecords.format.dataset_images import DatasetImages, count_classes, count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
@@ -75,7 +75,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         sections=[
             section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
-            *_shares(layout, manifest),
+            *_shares(dataset_dir, layout, manifest),
             section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
@@ -184,9 +184,9 @@ def _classes(layout: Layout, counts: Counts) -> str:
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 
-def _shares(layout: Layout, manifest: Manifest) -> list[str]:
+def _shares(dataset_dir: Path, layout: Layout, manifest: Manifest) -> list[str]:
     """How far the shares of the splits are off, where they were divided by groups or by time, or are folds."""
-    shares = split_shares(layout, manifest)
+    shares = split_shares(layout, manifest, count_classes(dataset_dir, layout, manifest))
     if shares is None:
         return []
     rows = "".join(
@@ -195,11 +195,12 @@ def _shares(layout: Layout, manifest: Manifest) -> list[str]:
         for name, asked in shares.asked.items()
     )
     head = "".join(f'<th class="num">{name}</th>' for name in ("asked", "found", "points off"))
-    name, split, share = shares.in_class
     facts = [f"By <code>{escape(shares.by)}</code>"]
     if shares.num_groups:
         facts.append(f"{shares.num_groups:,} groups, none divided; the largest has {shares.largest:,} images")
-    facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
+    if shares.in_class is not None:
+        name, split, share = shares.in_class
+        facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
     table = (
         f'<div class="scroll"><table class="counts"><thead><tr><th>Split</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"

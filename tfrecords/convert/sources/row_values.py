@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,16 @@ class RowValues:
         """Return the schema of a new dataset."""
         size = max(map(len, self.labels), default=0) if self.label_type in ("multi", "float") else 1
         return Schema(label_type=self.label_type, label_size=size, features=self.features)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class by which each file is dealt among the splits, int32 `[num_files]`, -1 for none: `labels` if
+        each has one class, and of several labels the rarest one, whose images would else be all in one split.
+        """
+        if self.label_type != "multi":
+            return labels
+        counts = Counter(label for several in self.labels for label in several)
+        rarest = (min(several, key=counts.__getitem__) if several else -1 for several in self.labels)
+        return np.fromiter(rarest, np.int32, len(self.labels))
 
     def text(self, id: int) -> str:
         """Return the values of a file as a text that differs if they do."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.table_cells import as_float32
 from tfrecords.convert.sources.table_values import separator_of
+from tfrecords.format.dataset_images import count_classes
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
 
 HEAD = "path,labels\n"
 CELLS = ((0, "cat|dog"), (1, "cat"), (2, ""))
@@ -355,3 +361,19 @@ def test_a_folder_has_no_such_labels(images: Path, label_type: str) -> None:
         open_source(str(images), label_type=label_type)
     with pytest.raises(UsageError, match=r"--features=age are columns of a table"):
         open_source(str(images), features=("age",))
+
+
+def test_images_are_dealt_by_their_rarest_label(tmp_path: Path, write_picture: Callable[..., None]) -> None:
+    lines = ["path,labels"]
+    for number in range(18):
+        write_picture(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,all{'|rare' if number % 6 == 0 else ''}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    given: dict[str, Any] = {"table": str(tmp_path / "t.csv"), "label_type": "multi", "image_size": 8}
+    given |= {"copies": "ignore", "num_workers": 1, "data_dir": tmp_path / "data"}
+    summary = convert(ConvertConfig(**given, folds=3, name="folds"))
+    layout, manifest = Layout.load(summary.dataset_dir), read_manifest(summary.dataset_dir)
+    assert count_classes(summary.dataset_dir, layout, manifest).tolist() == [[6, 6, 6], [1, 1, 1], [0, 0, 0]]
+    assert summary.warnings[-1].endswith("farthest off within a class: all, 33.3% in fold1")
+    lost = convert(ConvertConfig(**given, splits="train=0.9,test=0.1", name="two"))
+    assert lost.warnings == ("class 'rare' has no image in split 'test' (3 in total)",)
