@@ -56,7 +56,7 @@ class RunSetup:
         if self.config.objective in ("multilabel", "regression"):
             names = self.reader.split.class_names
             shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            what = "labels, several per image: a sigmoid and binary cross-entropy each"
+            what = f"label{'' if len(names) == 1 else 's'}, several per image: a sigmoid and binary cross-entropy each"
             if self.config.objective == "regression":
                 what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
             found.append(f"learning {len(names):,} {what} ({shown})")

@@ -102,7 +102,7 @@ def source_of_folders(
         num_other = len({*others, *rows, *loose})
         example = f", e.g. {next(iter(others.values()))}" if others else ""
         raise UsageError(
-            f"--image_dir={location} has no image file ({num_other} other files{example}). "
+            f"--image_dir={location} has no image file ({num_other} other files){example}. "
             f"Name a folder that has one folder of images per class.{selection.why_none() if selection else ''}"
         )
     names = distinct(map(class_name, classes), location)

@@ -34,7 +34,6 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a text: as a number it would lose its zeros
 _INT64 = range(-(1 << 63), 1 << 63)
 _WHOLE_FLOAT32 = 1 << 24  # up to here, every whole number is a float32
-_FLOAT32_DIGITS = 7
 
 
 def cell_text(value: Any, keep_point: bool = False) -> str:
@@ -211,9 +210,8 @@ def changed_by_float32(cell: Any, stored: float) -> str:
         number = Decimal(text)
     except ArithmeticError:
         return ""
-    if not number.is_finite() or number == Decimal(stored):
-        return ""
-    return text if not stored or len(number.normalize().as_tuple().digits) > _FLOAT32_DIGITS else ""
+    is_rounded = number.is_finite() and number != Decimal(stored) and ("e" not in text.lower() or not stored)
+    return text if is_rounded else ""
 
 
 def rounding_notes(rounded: Sequence[tuple[str, float]], what: str, advice: str = "") -> list[str]:

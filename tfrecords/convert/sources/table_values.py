@@ -152,7 +152,8 @@ class TableValues:
         if self._columns.label_type != "multi":
             return ""
         counts = [len(several) for several in labels]
-        text = f"; {len(class_names):,} labels ({some_of(class_names[:3])}{', …' if len(class_names) > 3 else ''})"
+        what = "label" if len(class_names) == 1 else "labels"
+        text = f"; {len(class_names):,} {what} ({some_of(class_names[:3])}{', …' if len(class_names) > 3 else ''})"
         if not self._columns.classes:
             text += self._separator_text
         none = f", {counts.count(0):,} without any" if 0 in counts else ""
