@@ -169,33 +169,7 @@ def splits_of(folders: Iterable[str]) -> dict[str, str]:
     return without if sum(map(bool, without.values())) > sum(map(bool, found.values())) else found
 
 
-def _find(prefix: str, images: list[str]) -> FolderLayout | None:
-    """Look below `prefix`, which all images are in."""
-    inside: dict[str, Counter[str]] = defaultdict(Counter)  # of each top folder, the next folders; "" for images in it
-    for path in images:
-        top, slash, rest = path[len(prefix) :].partition("/")
-        if not slash:
-            return None
-        inner, slash, _ = rest.partition("/")
-        inside[top][inner if slash else ""] += 1
-    is_nested = any(set(folders) - {""} for folders in inside.values())
-    are_splits = all(splits_of(inside).values())
-    if are_splits and all(list(folders) == [top] for top, folders in inside.items()):
-        if len(inside) == 1:
-            return _find(f"{prefix}{next(iter(inside))}/", images)
-        if all(path[len(prefix) :].count("/") > 2 for path in images):
-            return FolderLayout(prefix, _named(inside), is_doubled=True)
-    if is_nested and are_splits:
-        several = len(inside) > 1 or all("" not in folders and len(folders) > 1 for folders in inside.values())
-        return FolderLayout(prefix, _named(inside)) if several else None
-    second = {folder for folders in inside.values() for folder in folders}
-    is_inner = all(splits_of(second).values()) and len(set(_named(second).values())) > 1
-    if is_inner and (len(inside) > 1 or all(path[len(prefix) :].count("/") == 2 for path in images)):
-        return FolderLayout(prefix, _named(second), is_outer=False)
-    return _find(f"{prefix}{next(iter(inside))}/", images) if len(inside) == 1 else None
-
-
-def _named(folders: Iterable[str]) -> dict[str, str]:
+def named_splits(folders: Iterable[str]) -> dict[str, str]:
     """Return the name of the split of each folder, in the order of training, validation and test.
 
     `eval` is the test split, or the validation split if there is a folder of test images. Folders of two names for one
@@ -213,3 +187,29 @@ def _named(folders: Iterable[str]) -> dict[str, str]:
         folder: split if len(spellings[split]) == 1 else re.sub(r"\W", "_", folder.lower(), flags=re.ASCII)
         for folder, split in sorted(splits.items(), key=lambda item: (order.index(item[1]), item[0]))
     }
+
+
+def _find(prefix: str, images: list[str]) -> FolderLayout | None:
+    """Look below `prefix`, which all images are in."""
+    inside: dict[str, Counter[str]] = defaultdict(Counter)  # of each top folder, the next folders; "" for images in it
+    for path in images:
+        top, slash, rest = path[len(prefix) :].partition("/")
+        if not slash:
+            return None
+        inner, slash, _ = rest.partition("/")
+        inside[top][inner if slash else ""] += 1
+    is_nested = any(set(folders) - {""} for folders in inside.values())
+    are_splits = all(splits_of(inside).values())
+    if are_splits and all(list(folders) == [top] for top, folders in inside.items()):
+        if len(inside) == 1:
+            return _find(f"{prefix}{next(iter(inside))}/", images)
+        if all(path[len(prefix) :].count("/") > 2 for path in images):
+            return FolderLayout(prefix, named_splits(inside), is_doubled=True)
+    if is_nested and are_splits:
+        several = len(inside) > 1 or all("" not in folders and len(folders) > 1 for folders in inside.values())
+        return FolderLayout(prefix, named_splits(inside)) if several else None
+    second = {folder for folders in inside.values() for folder in folders}
+    is_inner = all(splits_of(second).values()) and len(set(named_splits(second).values())) > 1
+    if is_inner and (len(inside) > 1 or all(path[len(prefix) :].count("/") == 2 for path in images)):
+        return FolderLayout(prefix, named_splits(second), is_outer=False)
+    return _find(f"{prefix}{next(iter(inside))}/", images) if len(inside) == 1 else None

@@ -18,8 +18,6 @@ from tfrecords.convert.sources.table_columns import (
     LABEL,
     LABELS,
     SEVERAL,
-    SPLIT,
-    SPLITS,
     Columns,
     are_splits,
     find_path,
@@ -28,6 +26,7 @@ from tfrecords.convert.sources.table_columns import (
     other_columns,
     plain_name,
     ranked_columns,
+    split_column,
     unnamed_columns,
     with_paths,
 )
@@ -55,9 +54,7 @@ def value_columns(
     has = f"It has: {some_of(names)}."
     path = given_column(path_column, names, "--path_column", table)
     labels = given_columns(label_column, names, "--label_column", table) if label_type != "none" else []
-    splits = [at for at, name in enumerate(plain) if name == SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in SPLITS and at not in labels and are_splits(sample, at)]
-    split = next((at for at in splits if at not in labels and at not in aside), None)
+    split = split_column(plain, sample, {*labels, *aside})
     if path is None:
         several = [at for at, name in enumerate(names) if SEVERAL.fullmatch(name)]
         path = find_path(plain, sample, {split, *labels, *several}, aside, table, has)

@@ -11,32 +11,47 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.folder_layout import named_splits, splits_of
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
 from tfrecords.convert.sources.label_columns import unnamed_value_columns, value_columns
-from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.labels import FileListing, alike_names, some_of, source_of_labels
 from tfrecords.convert.sources.parquet_rows import ParquetRows
 from tfrecords.convert.sources.path_spelling import PathSpelling, check_folder
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, opened
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source
-from tfrecords.convert.sources.table_cells import cell_text, given_features, is_missing, without_points
+from tfrecords.convert.sources.table_cells import (
+    cell_text,
+    given_features,
+    is_missing,
+    is_number,
+    without_points,
+)
 from tfrecords.convert.sources.table_columns import (
     MULTI_LABEL,
     Columns,
+    flag_of,
     given_column,
     named_columns,
+    plain_name,
     zero_or_one,
 )
 from tfrecords.convert.sources.table_rows import CsvRows, Rows
 from tfrecords.convert.sources.table_values import TableValues
 from tfrecords.format.quarantine import Reason, Refusal
 
+_NO_TABLES = {
+    b"PK\3\4": "an Excel workbook, or a zip",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "compressed by gzip",
+}  # by their first bytes
 _MIN_ROWS = 10  # from here on, a label per row is suspicious
 
 
@@ -132,6 +147,7 @@ def open_table(
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
         kind, row_notes = rows.kind, rows.notes()
+    splits = _named_splits(found, columns, table)
     if columns.label is not None:
         found.labels = without_points(found.labels)
     if selection or categories:
@@ -149,7 +165,9 @@ def open_table(
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
     if label_type == "single" and len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
         notes.append(f"each image has a label of its own, e.g. {found.labels[0]!r}; --label_column= names other labels")
-    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}"
+    groups = dict.fromkeys(found.groups)
+    notes += [*alike_names(groups, "groups"), *_missing_words(groups, "group")]
+    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}{splits}"
     if values is not None and label_type != "single":
         if categories and label_type != "multi":
             raise UsageError(f"--categories: --label_type={label_type} has no classes in a table. Leave it out.")
@@ -168,7 +186,7 @@ def open_table(
         form=form,
     )
     if label_type in ("single", "multi"):
-        source = dataclasses.replace(source, notes=(*source.notes, *_missing_words(source.class_names)))
+        source = dataclasses.replace(source, notes=(*source.notes, *_label_notes(source.class_names, label_type)))
     if values is None:
         return source
     if label_type != "single":
@@ -210,19 +228,63 @@ def _columns(
     rows.check_types(columns.path, [at for at in others if at is not None and at != columns.path], False)
     rows.check_types(columns.path, extra, True)
     typed = tuple((name, dtype) for _, name, dtype in wanted)
+    if header is not None and columns.split is not None:
+        columns = dataclasses.replace(columns, split_flag=flag_of(plain_name(names[columns.split])))
     return dataclasses.replace(columns, features=tuple(extra), feature_names=typed)
 
 
-def _missing_words(class_names: Sequence[str]) -> list[str]:
-    """Return a note about labels that usually stand for a missing one."""
-    words = [name for name in class_names if is_missing(name)]
-    what = "a label, like other words" if len(words) == 1 else "labels, like other words"
-    return [f"{some_of(words)}: {what}; leave the cells empty if the label is missing"] if words else []
+def _label_notes(class_names: Sequence[str], label_type: str) -> list[str]:
+    """Return notes about labels that may be meant otherwise: as a missing one, as several, or as numbers."""
+    notes = _missing_words(class_names, "label")
+    if label_type != "single":
+        return notes
+    parts = Counter(part.strip() for name in class_names for part in set(re.split("[|;,]", name)))
+    several = [
+        name
+        for name in class_names
+        if re.search("[|;]", name) or ("," in name and all(parts[part.strip()] > 1 for part in name.split(",")))
+    ]
+    if several:
+        notes.append(
+            f"some labels may be several, e.g. {several[0]!r}, and count as one; --label_type=multi divides them"
+        )
+    if all(map(is_number, class_names)) and any(float(name) % 1 for name in class_names):
+        example = next(name for name in class_names if float(name) % 1)
+        notes.append(
+            f"the labels are numbers such as {example}, each of them a class; --label_type=float learns numbers"
+        )
+    return notes
+
+
+def _missing_words(names: Iterable[str], what: str) -> list[str]:
+    words = [name for name in names if name and is_missing(name)]
+    kind = f"a {what}" if len(words) == 1 else f"{what}s"
+    return [f"{some_of(words)}: {kind}, like other words; leave the cells empty if the {what} is missing"] * bool(words)
+
+
+def _named_splits(found: FileListing, columns: Columns, table: str) -> str:
+    """Give the splits the names that the other commands know, and return what is done, for the user."""
+    there = list(dict.fromkeys(found.splits))
+    if columns.split_flag:
+        values = {split: zero_or_one(split) for split in there}
+        if wrong := [split for split, value in values.items() if value is None]:
+            raise UsageError(f"--table={table}: the column of splits has {wrong[0]!r}, not 0 or 1. Correct it.")
+        named = {split: columns.split_flag[value or 0] for split, value in values.items()}
+    elif all(splits_of(there).values()):
+        named = named_splits(there)
+    else:
+        return ""
+    found.splits = [named[split] for split in found.splits]
+    changed = [f"{split} (as {name})" for split, name in named.items() if split != name]
+    return f"; splits {', '.join(changed)}" if changed else ""
 
 
 def _rows_of(file: Any, table: str, given: Sequence[str], label_type: str) -> Rows:
-    is_parquet = file.read(4) == b"PAR1"
+    head = file.read(4)
     file.seek(0)
+    is_parquet = head == b"PAR1"
+    if kind := next((kind for magic, kind in _NO_TABLES.items() if head.startswith(magic)), ""):
+        raise UsageError(f"--table={table} is {kind}. Save the table as CSV.")
     return (
         ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], label_type)
     )

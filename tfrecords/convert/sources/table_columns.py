@@ -45,6 +45,11 @@ LABELS = (
 )
 SPLIT = "split"
 SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
+_FLAGS = {
+    **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("train", "validation")),
+    "istest": ("train", "test"),
+    **dict.fromkeys(("istrain", "istraining"), ("test", "train")),
+}  # splits by 0 and 1
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
 SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
@@ -59,6 +64,7 @@ class Columns:
         path: the paths.
         label: the labels, or None if `classes` has them.
         split: the splits, or None.
+        split_flag: the names of the splits if that column has 0 and 1, else none.
         group: the groups that are not divided, or None.
         time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
@@ -83,6 +89,7 @@ class Columns:
     feature_names: tuple[tuple[str, str], ...] = ()
     group: int | None = None
     time: int | None = None
+    split_flag: tuple[str, ...] = ()
 
     @property
     def num_others(self) -> int:
@@ -147,10 +154,7 @@ def named_columns(
     label = given_column(label_column, names, "--label_column", table)
     group = given_column(group_column, names, "--group_column", table)
     time = given_column(time_column, names, "--time_column", table)
-    splits = [at for at, name in enumerate(plain) if name == SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in SPLITS and at != label and are_splits(sample, at)]
-    splits = [at for at in splits if at not in (group, time)]
-    split = splits[0] if splits else None
+    split = split_column(plain, sample, (label, group, time))
     used = {split, group, time, *aside}
     several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in (group, time, *aside)]
     labels = ranked_columns(plain, LABELS, {path, *used})
@@ -334,6 +338,19 @@ def given_column(column: str, names: Sequence[str], flag: str, table: str) -> in
         f"{flag}={column}: --table={table} has no such column. It has: {some_of(names)}. Give a name, or a number "
         "from 1."
     )
+
+
+def split_column(plain: Sequence[str], sample: Sequence[Sequence[str]], used: Collection[int | None]) -> int | None:
+    """Return the column of splits, which is none of `used`, or None."""
+    named = [at for at, name in enumerate(plain) if name == SPLIT]
+    named += [at for at, name in enumerate(plain) if name in SPLITS and at not in used and are_splits(sample, at)]
+    named += [at for at, name in enumerate(plain) if name in _FLAGS and sample and is_zero_one(sample, at)]
+    return next((at for at in named if at not in used), None)
+
+
+def flag_of(plain: str) -> tuple[str, ...]:
+    """Return the splits by 0 and 1 in a column of this name, none if it does not have such values."""
+    return _FLAGS.get(plain, ())
 
 
 def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:

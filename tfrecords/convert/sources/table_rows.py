@@ -251,7 +251,8 @@ class CsvRows:
                     path, *labels = line.split()
                     yield number, [path, ";".join(labels)]
                 elif line.strip():
-                    yield number, line.split() if self._splits_all else line.strip().rsplit(None, 1)
+                    words = line.split() if self._splits_all else line.strip().rsplit(None, 1)
+                    yield number, [re.sub(r'^"(.*)"$', r"\1", word) for word in words]
             return
         reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
         rows = (cells for cells in reader if any(map(str.strip, cells)))

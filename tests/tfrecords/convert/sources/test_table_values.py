@@ -377,3 +377,60 @@ def test_images_are_dealt_by_their_rarest_label(tmp_path: Path, write_picture: C
     assert summary.warnings[-1].endswith("farthest off within a class: all, 33.3% in fold1")
     lost = convert(ConvertConfig(**given, splits="train=0.9,test=0.1", name="two"))
     assert lost.warnings == ("class 'rare' has no image in split 'test' (3 in total)",)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "splits", "said"),
+    [
+        ("split", "Train TEST val", "train test validation", "; splits Train (as train), val (as validation), TEST"),
+        ("set", "train dev val", "train dev val", ""),
+        ("split", "train a b", "train a b", ""),
+        ("is_valid", "False True 0", "train validation train", "; splits False (as train), True (as validation)"),
+        ("is_test", "0 1 1", "train test test", "; splits 0 (as train), 1 (as test)"),
+        ("IsTrain", "1 1 0", "train train test", "; splits 1 (as train), 0 (as test)"),
+    ],
+)
+def test_splits_have_the_names_that_other_commands_know(
+    images: Path, column: str, cells: str, splits: str, said: str
+) -> None:
+    rows = enumerate(cells.split())
+    text = f"path,label,{column}\n" + "".join(f"{number}.jpg,{'ab'[number % 2]},{cell}\n" for number, cell in rows)
+    for label_type in ("single", "multi"):
+        source = opened(images, text, label_type)
+        assert source.splits == splits.split()
+        assert said in source.form
+        assert source.class_names == ("a", "b")
+
+
+def test_labels_of_a_single_class_that_may_be_several_or_numbers_are_noted(images: Path) -> None:
+    several = "may be several, and count as one; --label_type=multi divides them"
+    for cells, note in (
+        (("cat;dog", "cat"), f"labels such as 'cat;dog' {several}"),
+        (('"a,b"', "a", "b"), f"labels such as 'a,b' {several}"),
+        (("0.5", "2"), "numbers such as 0.5 count as classes; --label_type=float stores them as numbers"),
+    ):
+        text = "path,label\n" + "".join(f"{number}.jpg,{cell}\n" for number, cell in enumerate(cells))
+        assert opened(images, text, "single").notes == (note,)
+    assert not opened(images, 'path,label\n0.jpg,"Bird, small"\n1.jpg,"Dog, big"\n', "single").notes
+    assert not opened(images, "path,label\n0.jpg,1\n1.jpg,2.0\n", "single").notes
+    assert opened(images, '"0.jpg" 3\n"1.jpg" 2\n', "single", "a.txt").paths == ["0.jpg", "1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("start", "what"), [(b"PK\3\4", "an Excel workbook, or a zip"), (b"\x1f\x8b\x08", "compressed")]
+)
+def test_files_that_are_no_tables(images: Path, start: bytes, what: str) -> None:
+    (images / "t.csv").write_bytes(start + bytes(20))
+    with pytest.raises(UsageError, match=rf"t\.csv is {what}.*\. Save the table as CSV\."):
+        open_source("", table=str(images / "t.csv"))
+    with pytest.raises(UsageError, match=r"the column of splits has 'maybe', not 0 or 1"):
+        lines = "".join(f"{number}.jpg,a,0\n" for number in range(60))
+        opened(images, f"path,label,is_valid\n{lines}x.jpg,a,maybe\n", "single")
+
+
+def test_groups_that_look_the_same_or_missing_are_noted(images: Path) -> None:
+    text = "path,label,patient\n0.jpg,a,P1\n1.jpg,b,p1\n2.jpg,a,NA\n3.jpg,b,\n"
+    assert opened(images, text, "single", group_column="patient").notes == (
+        "groups whose names look the same are different groups: 'P1' and 'p1' (case); rename them to make them one",
+        "NA: a group, like other words; leave the cells empty if the group is missing",
+    )
