@@ -245,14 +245,10 @@ def _label_notes(class_names: Sequence[str], label_type: str) -> list[str]:
         if re.search("[|;]", name) or ("," in name and all(parts[part.strip()] > 1 for part in name.split(",")))
     ]
     if several:
-        notes.append(
-            f"some labels may be several, e.g. {several[0]!r}, and count as one; --label_type=multi divides them"
-        )
-    if all(map(is_number, class_names)) and any(float(name) % 1 for name in class_names):
+        notes.append(f"labels such as {several[0]!r} may be several, and count as one; --label_type=multi divides them")
+    if class_names and all(map(is_number, class_names)) and any(float(name) % 1 for name in class_names):
         example = next(name for name in class_names if float(name) % 1)
-        notes.append(
-            f"the labels are numbers such as {example}, each of them a class; --label_type=float learns numbers"
-        )
+        notes.append(f"numbers such as {example} count as classes; --label_type=float stores them as numbers")
     return notes
 
 
