@@ -206,6 +206,10 @@ def test_load_gives_features(datasets: dict[str, Path]) -> None:
     batch = next(iter(simimg.load(datasets["float"], "test", batch_size=3)))
     assert batch.features["box"].tolist() == [json.loads(wanted[id]["box"]) for id in batch.id.numpy()]
     assert not hasattr(next(iter(simimg.load(datasets["multi"], "test"))), "features")
+    seen = {}
+    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5):
+        seen |= dict(zip(batch.id.numpy().tolist(), batch.features["caption"], strict=True))
+    assert seen == {id: row["caption"] for id, row in enumerate(wanted)}
 
 
 def test_workers_do_not_change_the_bytes_and_append_keeps_the_form(datasets: dict[str, Path], tmp_path: Path) -> None:
