@@ -37,23 +37,32 @@ _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 _DONE, _REFUSED, _ROW, _STOP = range(4)
 
 
-def death(worker: str, exit_code: int, where: str, flag: str = "--num_workers") -> ConversionError:
+def death(worker: str, exit_code: int | None, where: str, flag: str = "--num_workers") -> ConversionError:
     """Return the error about a worker process that died.
 
-    `exit_code` is negative if a signal ended it, as in `multiprocessing`; `where` is the rest of the sentence, what it
-    was doing or what it printed last; `flag` is the option that sets the number of workers.
+    `exit_code` is negative if a signal ended it, as in `multiprocessing`, and None if it is not known; `where` is the
+    rest of the sentence, what it was doing or what it printed last; `flag` is the option that sets the number of
+    workers.
     """
-    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    how = ""
+    if exit_code is not None:
+        how = f" ({signal.Signals(-exit_code).name if exit_code < 0 else f'exit code {exit_code}'})"
     if exit_code == -signal.SIGKILL:
-        how += ", which is also what the system sends when memory runs out"
+        how = " (SIGKILL, which is also what the system sends when memory runs out)"
     return ConversionError(
-        f"{worker} died ({how}){where}. Finished shards are kept. Give the same command again, with fewer {flag} if "
+        f"{worker} died{how}{where}. Finished shards are kept. Give the same command again, with fewer {flag} if "
         "memory ran out. If a worker dies on the same file again, move that file away."
     )
 
 
 class Runner(AbstractContextManager["Runner"]):
-    """Runs tasks until the end of its block. This base class has no workers to start or to end."""
+    """Runs tasks until the end of its block. This base class has no workers to start or to end.
+
+    Attributes:
+        gives_gpus: whether each task has a GPU, or a share of one.
+    """
+
+    gives_gpus = False
 
     def start(self, num_workers: int) -> None:
         """Start up to this many workers in the background, if they are not started elsewhere."""
