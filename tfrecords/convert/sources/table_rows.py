@@ -24,6 +24,7 @@ from tfrecords.convert.sources.table_columns import MULTI_LABEL, is_known, looks
 _DELIMITERS = ",;\t|"
 SAMPLE = 50  # rows from which a table's form is recognized
 _MAX_LINE = 1 << 20  # characters
+_MAX_CELL = 1 << 27  # characters; Python's own limit is below that of the masks of some datasets
 
 
 class Rows(Protocol):
@@ -72,6 +73,7 @@ class CsvRows:
         self._paths_only = False  # a list that has nothing but a path per line
         self._comments: list[str] = []  # those of them that begin with "#"
         self._splits_all = False  # a list whose lines are divided at every space
+        csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))  # of the process
         with self._csv_errors():
             self._recognize(given)
 

@@ -434,3 +434,14 @@ def test_groups_that_look_the_same_or_missing_are_noted(images: Path) -> None:
         "groups whose names look the same are different groups: 'P1' and 'p1' (case); rename them to make them one",
         "NA: a group, like other words; leave the cells empty if the group is missing",
     )
+
+
+def test_cells_of_any_length_and_numbers_of_labels(images: Path) -> None:
+    source = opened(images, f"path,label,mask\n0.jpg,a,{'1 0 ' * 50_000}\n", "single", features=("mask:text",))
+    assert source.values is not None
+    assert len(source.values.values[0][0]) == 200_000
+    for label_type, text in (("multi", ";".join(map(str, range(20_000)))), ("float", "1 " * 20_000)):
+        values = opened(images, f"path,label\n0.jpg,{text}\n", label_type).values
+        assert values is not None
+        with pytest.raises(UsageError, match=r"an image has 20,000 \w+, and more than 16,384 cannot .*--features"):
+            values.schema()
