@@ -62,11 +62,11 @@ def value_columns(
         raise UsageError(f"--table={table}: --path_column and --label_column are one column, {names[path]!r}. {has}")
     where = f"paths from the column {names[path]}"
     rest = other_columns(plain, {path, split, *aside})
+    rest = [at for at in rest if plain[at] not in _COUNTERS or not _counts_rows(sample, at)]
     if label_type == "none":
         return Columns(path, None, split, label_type=label_type, form=f"{where}, no labels")
     ranked = ranked_columns(plain, LABELS, {path, split, *aside})
     if label_type == "float":
-        rest = [at for at in rest if plain[at] not in _COUNTERS or not _counts_rows(sample, at)]
         numbers = [at for at in rest if _are_numbers(sample, at)]
         targets = [at for at in rest if plain[at] in _TARGET]  # a cell that is no number is named later
         labels = labels or [at for at in numbers if at in targets] or (numbers if numbers == rest else [])

@@ -63,6 +63,7 @@ def named(source: Source) -> list[list[str]]:
         ("id,cat,dog\n0.jpg,Yes,yes\n1.jpg,YES,no\n2.jpg,No,no\n", ""),
         ("3\ncat dog\n0.jpg  1  1\n1.jpg  1 -1\n2.jpg -1 -1\n", ""),
         ("cat dog\n0.jpg 1 1\n1.jpg 1 0\n2.jpg 0 0\n", ""),
+        ("idx,path,cat,dog\n0,0.jpg,1,1\n1,1.jpg,1,0\n2,2.jpg,0,0\n", ""),
     ],
     ids=[
         "semicolon",
@@ -83,6 +84,7 @@ def named(source: Source) -> list[list[str]]:
         "yes and no",
         "CelebA",
         "names above",
+        "numbers of rows",
     ],
 )
 def test_several_labels(images: Path, text: str, separator: str) -> None:
