@@ -27,7 +27,8 @@ class RecordPlaces:
     """Where the record of each row is: in record `positions[row]` of shard `paths[shards[row]]`, with id `ids[row]`.
 
     The columns are int64 `[num_rows]`, for the rows of all datasets one after the other; `shards` is -1 for a rejected
-    file. `stride` is the length of a record in bytes, 0 if they differ.
+    file. `stride` is the length of a record in bytes, 0 if they differ. `sized` says whether shards have a sidecar of
+    sizes.
     """
 
     paths: list[Path]
@@ -35,6 +36,7 @@ class RecordPlaces:
     positions: np.ndarray
     ids: np.ndarray
     stride: int
+    sized: bool = False
 
     @classmethod
     def of(cls, datasets: Sequence[tuple[Path, Layout, Manifest]]) -> RecordPlaces:
@@ -54,6 +56,7 @@ class RecordPlaces:
             positions=np.concatenate([manifest.positions for manifest in manifests]),
             ids=np.concatenate([manifest.ids for manifest in manifests]),
             stride=datasets[0][1].offsets.record_bytes,
+            sized=datasets[0][1].own_shapes,
         )
 
 
@@ -70,7 +73,7 @@ def write_records(
     """
     stride = places.stride
     current, reader, offsets = -1, ShardReader(target), np.empty((0, 2), np.int64)
-    with open_shard(target, index=not stride) as writer:
+    with open_shard(target, index=not stride, sizes=places.sized) as writer:
         assert isinstance(writer, ShardWriter)  # datasets of other forms are refused
         for row in rows.tolist():
             shard, position = int(places.shards[row]), int(places.positions[row])

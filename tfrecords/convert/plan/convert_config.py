@@ -34,7 +34,7 @@ from tfrecords.convert.sources import (
 from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
@@ -65,8 +65,16 @@ class ConvertConfig:
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option("Side of the stored square images in px.", 64)
-    resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES, group="images")
+    image_size: int = option(
+        "Side of the stored square images in px; with --resize=short or longest, the largest such side.", 64
+    )
+    resize: str = option(
+        "How an image becomes a square. Or it keeps its shape, to be cropped while training: reduced by its short side "
+        "or its longest one to --image_size, or not at all (none).",
+        "stretch",
+        choices=(*RESIZES, *OWN_SHAPES),
+        group="images",
+    )
     decode: str = option(
         "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
         "fast",
@@ -210,8 +218,13 @@ class ConvertConfig:
         self._check_split_options()
         if self.name:
             check_name(self.name)
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+        if not (0 if self.resize == "none" else 1) <= self.image_size <= MAX_IMAGE_SIZE:
             raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
+        if self.own_shapes and self.encoding not in ("auto", "jpeg"):
+            raise UsageError(
+                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as JPEG. "
+                "Leave it out."
+            )
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
         if self.max_pixels < 1:
@@ -234,6 +247,11 @@ class ConvertConfig:
             )
         if self.beam_options and self.engine != "beam":
             raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
+
+    @property
+    def own_shapes(self) -> bool:
+        """Whether images keep their shapes."""
+        return self.resize in OWN_SHAPES
 
     def _check_split_options(self) -> None:
         parse_group_pattern(self.group_pattern)
@@ -284,17 +302,18 @@ class ConvertConfig:
             array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
-            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
+            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"
         name = self.name or (
             name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
             else name_after(self.image_dir or self.table)
         )
-        decided = dataclasses.replace(self, name=name, encoding=encoding)
+        image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
+        decided = dataclasses.replace(self, name=name, encoding=encoding, image_size=image_size)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
             image=ImageOptions(
-                image_size=self.image_size,
+                image_size=image_size,
                 resize=self.resize,
                 decode=self.decode,
                 truncated=self.truncated,
@@ -304,7 +323,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size, file_format=self.format),
+            offsets=Offsets.of(encoding, image_size, file_format=self.format),
             recorded=decided.determining(),
         )
 
