@@ -102,6 +102,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
     from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.training import load_run, load_trained
+    from tfrecords.convert.image.decoder import CENTER
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
 
@@ -111,8 +112,9 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
         fold = load_run(Path(model_dir)).config.get("fold", 0)
         if fold and split in (found := run_splits(folder, fold)):
             split = found[split]
-    reader, _ = open_reader(folder, split)
     model, info = load_trained(Path(model_dir))
+    crops = {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
+    reader, _ = open_reader(folder, split, **crops)
     there = reader.split
     if info.objective.score == "recall":
         if there.image_size != info.image_size:

@@ -88,7 +88,7 @@ class Crops:
         return [_random(width, height, drawn) for (width, height), drawn in zip(shapes, numbers, strict=True)]
 
 
-def crop_pixels(data: memoryview, size: tuple[int, int], box: CropBox, pixels: np.ndarray) -> None:
+def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box: CropBox) -> None:
     """Decodes a crop of a JPEG into `pixels`, uint8 `[image_size, image_size, 3]`.
 
     `size` is the image's width and height, px. Raises ValueError if it cannot be decoded, or has another size.

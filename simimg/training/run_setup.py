@@ -60,6 +60,12 @@ class RunSetup:
             if self.config.objective == "regression":
                 what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
             found.append(f"learning {len(names):,} {what} ({shown})")
+        crops = self.reader.split.crops
+        if crops is not None and crops.how == "random" and self.config.crop_min_area < 1 and self.config.epochs:
+            found.append(
+                f"the augmentation crops these crops again (--crop_min_area={self.config.crop_min_area:g}); "
+                "--crop_min_area=off leaves that out"
+            )
         if not self.config.epochs:
             return found
         if self.info.shuffle == "windowed":
@@ -88,6 +94,8 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             on_corrupt=config.on_corrupt,
             cache=config.cache,
             data_service=config.data_service,
+            crop=config.crop,
+            image_size=config.image_size,
         )
     split = reader.split
     config = _for_labels(config, split)
@@ -194,6 +202,13 @@ def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
 
 def _open_other(config: TrainConfig, split: str) -> Reader | None:
     try:
-        return open_reader(config.dataset_dir, split, config.reader, on_corrupt=config.on_corrupt)[0]
+        return open_reader(
+            config.dataset_dir,
+            split,
+            config.reader,
+            on_corrupt=config.on_corrupt,
+            crop=config.crop,
+            image_size=config.image_size,
+        )[0]
     except UsageError:
         return None  # the split does not exist, and is not needed

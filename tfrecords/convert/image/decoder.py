@@ -242,7 +242,7 @@ def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[i
         how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
-    if how not in RESIZES:
+    if how not in (*RESIZES, CENTER):
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
     options = ImageOptions(image_size=image_size, resize=how, background=background)
     return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
