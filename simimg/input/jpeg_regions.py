@@ -36,7 +36,6 @@ _MORE_TO_THE_RIGHT = 2
 
 _DECOMPRESS, _RGB = 1, 0  # TJINIT_DECOMPRESS, TJPF_RGB
 _SUBSAMPLING, _WIDTH, _HEIGHT = 4, 5, 6  # TJPARAM_SUBSAMP, TJPARAM_JPEGWIDTH, TJPARAM_JPEGHEIGHT
-_WARNING = 0  # TJERR_WARNING: the image is complete, as far as the file is
 # Width of a block of pixels (MCU) by TJSAMP: 4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1.
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 _WHEELS = (("pylibjxl", "pylibjxl/_pylibjxl*.so"), ("turbojpeg", "turbojpeg.libs/libturbojpeg*.so*"))
@@ -106,7 +105,6 @@ class RegionLibrary:
             library, "tj3Decompress8", number, pointer, pointer, size, pointer, number, number
         )
         self._error = _function(library, "tj3GetErrorStr", ctypes.c_char_p, pointer)
-        self._error_code = _function(library, "tj3GetErrorCode", number, pointer)
         self._own = threading.local()
 
     def decode(self, data: memoryview, size: tuple[int, int], region: Region, by: int) -> np.ndarray:
@@ -149,7 +147,8 @@ class RegionLibrary:
         return buffer[:num_bytes]
 
     def _check(self, handle: int, result: int) -> None:
-        if result and self._error_code(handle) != _WARNING:
+        # Warnings count, as in the readers of whole images: an error after a warning is reported as that warning.
+        if result:
             raise ValueError(f"it cannot be decoded: {self._error(handle).decode(errors='replace')}")
 
 
