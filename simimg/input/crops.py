@@ -37,8 +37,8 @@ ZOOM = 8 / 7  # short side of the resized image, as a multiple of the side of it
 _ATTEMPTS = 10
 _DRAWS = 4  # per attempt: area, ratio, left, top
 
-# What the decoder leaves at least, as a multiple of the crop's size. Less is hardly faster, since the decoder has to read
-# every byte in any case: 1.25 takes 17 % less time for photos of 1,000 px, and none less for photos of 500 px.
+# What the decoder leaves at least, as a multiple of the crop's size. Less is hardly faster, since the decoder has to
+# read every byte in any case: 1.25 takes 17 % less time for photos of 1,000 px, and none less for photos of 500 px.
 _MARGIN = 2.0
 
 VIEW = 1 << 20  # more than the views of a training step

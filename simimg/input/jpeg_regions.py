@@ -101,9 +101,7 @@ class RegionLibrary:
         self._get = _function(library, "tj3Get", number, pointer, number)
         self._set_scale = _function(library, "tj3SetScalingFactor", number, pointer, _ScalingFactor)
         self._set_region = _function(library, "tj3SetCroppingRegion", number, pointer, _Region)
-        self._decompress = _function(
-            library, "tj3Decompress8", number, pointer, pointer, size, pointer, number, number
-        )
+        self._decompress = _function(library, "tj3Decompress8", number, pointer, pointer, size, pointer, number, number)
         self._error = _function(library, "tj3GetErrorStr", ctypes.c_char_p, pointer)
         self._own = threading.local()
 
@@ -126,9 +124,7 @@ class RegionLibrary:
         self._check(handle, self._set_scale(handle, _ScalingFactor(1, by)))
         self._check(handle, self._set_region(handle, _Region(start, first, stop - start, last - first)))
         pixels = self._buffer((stop - start) * (last - first) * 3)
-        self._check(
-            handle, self._decompress(handle, address, num_bytes, pixels.ctypes.data, (stop - start) * 3, _RGB)
-        )
+        self._check(handle, self._decompress(handle, address, num_bytes, pixels.ctypes.data, (stop - start) * 3, _RGB))
         decoded = pixels.reshape(last - first, stop - start, 3)
         return decoded[top - first : bottom - first, left - start : right - start]
 

@@ -73,7 +73,11 @@ def open_reader(
     num_threads = num_threads or len(os.sched_getaffinity(0))
     crops = _crops_of(opened, crop, image_size)
     if crops is not None:
-        for flag, value, off in (("reader", kind, "auto"), ("cache", cache, "host"), ("data_service", data_service, "")):
+        for flag, value, off in (
+            ("reader", kind, "auto"),
+            ("cache", cache, "host"),
+            ("data_service", data_service, ""),
+        ):
             if value not in (off, CropReader.kind):
                 raise UsageError(
                     f"--{flag}={value}: images are cut while they are decoded from mapped shards. Leave it out."
@@ -111,8 +115,8 @@ def _crops_of(split: Split, crop: str, image_size: int) -> Crops | None:
     if crop == AUTO_CROP and split.stored_size:
         if image_size not in (0, split.image_size):
             raise UsageError(
-                f"--image_size={image_size}: the images of {split.dataset_dir} have {split.image_size} px. Leave it out, "
-                "or convert the images again; or cut crops of JPEG images with --crop=random."
+                f"--image_size={image_size}: the images of {split.dataset_dir} have {split.image_size} px. Leave it "
+                "out, or convert the images again; or cut crops of JPEG images with --crop=random."
             )
         return None
     return Crops(image_size=image_size or DEFAULT_CROP_SIZE, how=CROPS[0] if crop == AUTO_CROP else crop)

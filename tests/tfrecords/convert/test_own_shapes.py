@@ -1,4 +1,4 @@
-"""Images that keep their shapes: how large they are stored, which files are stored as they are, and what checks them."""
+"""Images that keep their shapes: how large they are stored, which files stay as they are, and what checks them."""
 
 import dataclasses
 import hashlib
@@ -104,7 +104,13 @@ def test_files_that_are_stored_as_they_are() -> None:
     cmyk, rgb = jpeg(image.convert("CMYK")), simplejpeg.encode_jpeg(np.asarray(image), 92, "RGB", "444")
     png = io.BytesIO()
     image.save(png, "PNG")
-    others = [oriented(image, 6), jpeg(image, icc_profile=_other_colors()), cmyk, png.getvalue(), jpeg(image, keep_rgb=True)]
+    others = [
+        oriented(image, 6),
+        jpeg(image, icc_profile=_other_colors()),
+        cmyk,
+        png.getvalue(),
+        jpeg(image, keep_rgb=True),
+    ]
     for data in others:
         found = load_image(data, options("none"))
         assert found.jpeg is None

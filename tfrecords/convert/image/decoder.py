@@ -56,9 +56,9 @@ class ImageOptions:
 
     Attributes:
         image_size: px, the side of the resulting square.
-        resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background. `center` keeps 7/8 of
-            the center. Images keep their shapes with `short` and `longest`, which reduce that side to `image_size`, and
-            with `none`.
+        resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background. `center` keeps 7/8
+            of the center. Images keep their shapes with `short` and `longest`, which reduce that side to `image_size`,
+            and with `none`.
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
         truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
         background: RGB, the color behind transparent pixels and beside a padded image.

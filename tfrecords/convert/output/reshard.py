@@ -23,8 +23,8 @@ from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, writing
 from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWriter
 from tfrecords.format.atomic_files import sync_file
-from tfrecords.format.layout import ShardInfo
 from tfrecords.format.jpeg_frame import sizes_path
+from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets

@@ -222,8 +222,8 @@ class ConvertConfig:
             raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
         if self.own_shapes and self.encoding not in ("auto", "jpeg"):
             raise UsageError(
-                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as JPEG. "
-                "Leave it out."
+                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as "
+                "JPEG. Leave it out."
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")

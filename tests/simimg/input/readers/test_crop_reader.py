@@ -51,7 +51,10 @@ def order(**changes: Any) -> Order:
 
 def read(dataset_dir: Path, wanted: Order, **options: Any) -> list[tuple[np.ndarray, ...]]:
     reader, _ = open_reader(dataset_dir, "train", image_size=SIDE, **options)
-    return [tuple(part.numpy() for part in reader.batch(batch)) for batch in reading(reader.split, train_batches(reader, wanted))]
+    return [
+        tuple(part.numpy() for part in reader.batch(batch))
+        for batch in reading(reader.split, train_batches(reader, wanted))
+    ]
 
 
 def joined(batches: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
@@ -86,9 +89,7 @@ def test_load_gives_the_same_crops_in_any_order(shapes: Path) -> None:
     expected = {(epoch, id): image for epoch in (0, 1) for id, image in zip(
         ids[24 * epoch : 24 * epoch + 24].tolist(), images[24 * epoch :], strict=False)}  # fmt: skip
     for shuffle, size in ((True, 8), (False, 5), (False, 24)):
-        loaded = simimg.load(
-            shapes, batch_size=size, shuffle=shuffle, seed=7, epochs=2, image_size=SIDE, crop="random"
-        )
+        loaded = simimg.load(shapes, batch_size=size, shuffle=shuffle, seed=7, epochs=2, image_size=SIDE, crop="random")
         assert loaded.image_size == SIDE
         found = {}
         for number, batch in enumerate(loaded):
