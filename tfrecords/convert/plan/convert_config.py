@@ -22,6 +22,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
+from tfrecords.convert.plan.recorded_options import recorded_options
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
@@ -29,9 +30,8 @@ from tfrecords.convert.sources import (
     Source,
     check_encoding,
     check_patterns,
-    printable,
 )
-from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
+from tfrecords.convert.sources.stored_dataset import name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
@@ -346,37 +346,7 @@ class ConvertConfig:
 
     def determining(self) -> dict[str, object]:
         """Return the options that decide the bytes of the dataset, to compare them with another conversion's."""
-        splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(self.splits).items())
-        return {
-            "name": self.name,
-            "categories": [printable(category) for category in self.categories],
-            "image_size": self.image_size,
-            "resize": self.resize,
-            "decode": self.decode,
-            "truncated": self.truncated,
-            "background": _recorded_background(self.background),
-            # Not if they are the default, so that a dataset of an earlier version has the same options.
-            **({"range": self.range} if self.range != AUTO else {}),
-            **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
-            "encoding": self.encoding,
-            **({"format": self.format} if self.format != TFRECORD else {}),
-            **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
-            "copies": self.copies,
-            "seed": self.seed,
-            **{
-                name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
-                for name in (
-                    *("include", "exclude", "path_column", "label_column"),
-                    *("group_column", "group_pattern", "time_column", "features"),
-                )
-                if (value := getattr(self, name))
-            },
-            # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
-            **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
-            **({"label_type": self.label_type} if self.label_type != "single" else {}),
-            **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
-        }
+        return recorded_options(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -410,9 +380,3 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
-
-
-def _recorded_background(text: str) -> str:
-    """Return a value of `--background` in the one form in which layout.json has it."""
-    backdrop = parse_backdrop(text)
-    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
