@@ -48,6 +48,10 @@ def test_train_evaluate_predict(own: Path, tmp_path: Path) -> None:
     assert figures.accuracy == pytest.approx(results[0].figures["test"]["accuracy"])
     files = sorted(str(path) for path in (own.parents[1] / "photos").glob("*/*.jpg"))[:4]
     assert [found.path for found in simimg.predict(tmp_path / "one", files)] == files
+    made = simimg.index(index_dir=tmp_path / "index", dataset_dir=own, model=str(tmp_path / "one"))
+    assert made.num_embedded == 24
+    (best, *_) = simimg.search(tmp_path / "index", files[0], k=1)
+    assert str(best.path).endswith(files[0].split("/photos/")[1])
     with pytest.raises(UsageError, match=r"has another run: --image_size=32 there, 40 now"):
         simimg.train(own, model_dir=tmp_path / "one", epochs=2, **{**options, "image_size": 40})
 
