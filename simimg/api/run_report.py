@@ -146,7 +146,7 @@ def write_run_report(
     model_dir = result.model_dir
     model, info = load_model(model_dir)
     splits = run_splits(options.dataset_dir, options.fold)
-    crops = {"crop": options.crop, "image_size": options.image_size}
+    crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
     train, _ = open_reader(options.dataset_dir, splits["train"], options.reader, **crops)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None

@@ -113,7 +113,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
         if fold and split in (found := run_splits(folder, fold)):
             split = found[split]
     model, info = load_trained(Path(model_dir))
-    crops = {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
+    crops: dict[str, Any] = {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
     reader, _ = open_reader(folder, split, **crops)
     there = reader.split
     if info.objective.score == "recall":
