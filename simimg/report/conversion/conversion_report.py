@@ -99,9 +99,10 @@ def command_line(layout: Layout) -> str:
 def _changed(layout: Layout) -> dict[str, Any]:
     """The options that differ from their defaults, which may depend on the image size."""
     config = layout.config
-    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size") if key in config}
+    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size", "resize") if key in config}
     defaults = ConvertConfig(image_dir=_ORIGINALS, **known).resolved().determining()
-    ordinary = defaults | {"image_size": ConvertConfig(image_dir=_ORIGINALS).image_size}
+    usual = ConvertConfig(image_dir=_ORIGINALS)
+    ordinary = defaults | {"image_size": usual.image_size, "resize": usual.resize}
     return {key: value for key, value in config.items() if value != ordinary.get(key)}
 
 

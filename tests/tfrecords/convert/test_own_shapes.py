@@ -192,6 +192,7 @@ def test_a_dataset(photos: Path, tmp_path: Path, a_config: AConfig, how: str) ->
     layout = Layout.load(made.dataset_dir)
     assert (layout.image_size, layout.encoding, layout.own_shapes) == (0 if how == "none" else 40, "jpeg", True)
     assert verify(made.dataset_dir).problems == ()
+    assert ("image_size" in layout.config) == (how != "none")
     features = json.loads((made.dataset_dir / "features.json").read_text())["featuresDict"]["features"]
     assert features["image"]["image"]["shape"]["dimensions"] == ["-1", "-1", "3"]
     files = stored(made.dataset_dir)

@@ -26,7 +26,7 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
     return {
         "name": config.name,
         "categories": [printable(category) for category in config.categories],
-        "image_size": config.image_size,
+        **({"image_size": config.image_size} if config.image_size else {}),  # there is none with --resize=none
         "resize": config.resize,
         "decode": config.decode,
         "truncated": config.truncated,
