@@ -2,8 +2,8 @@
 
 `decode_region` gives the same pixels, to the bit, as a slice of the whole decoded image. libjpeg-turbo 3 can decode a
 region, but no package has a Python interface for it. So its functions are called by ctypes, which releases the
-interpreter's lock. They come from a shared libturbojpeg of the system, or from a wheel that exports them: pylibjxl (the
-extra `crops`) or turbojpeg. Without any of them, the whole image is decoded and sliced.
+interpreter's lock. They come from a wheel that exports them, pylibjxl (the extra `crops`) or turbojpeg, or from a shared
+libturbojpeg of the system. Without any of them, the whole image is decoded and sliced.
 
 libjpeg-turbo interpolates the color of pixels between the color samples on both sides of them. At the edges of a region
 it lacks one side, and gives other values in the first column and in the last one. So some columns more are decoded on
@@ -176,8 +176,6 @@ def _function(library: ctypes.CDLL, name: str, result: object, *arguments: objec
 
 def _candidates() -> Iterator[tuple[str, str]]:
     """Yields the name and the path of each library that may have the functions."""
-    if path := ctypes.util.find_library("turbojpeg"):
-        yield "libturbojpeg", path
     for package, pattern in _WHEELS:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin:
@@ -185,6 +183,8 @@ def _candidates() -> Iterator[tuple[str, str]]:
             root = folder.parent if spec.submodule_search_locations else folder
             for file in sorted(root.glob(pattern)):
                 yield package, os.fspath(file)
+    if path := ctypes.util.find_library("turbojpeg"):  # last, because it asks other programs
+        yield "libturbojpeg", path
 
 
 def _check_size(size: tuple[int, int], found: tuple[int, int]) -> None:

@@ -101,7 +101,7 @@ class EncodedRecords:
             if decode
             else _decode_nothing
         )
-        if self._crops is not None:
+        if self._crops is not None and decode:
             self._decode = crop_pixels
         self._skip = on_corrupt == "skip"
         self._shards = [shard for shard in split.shards if shard.num_examples]
