@@ -2,8 +2,8 @@
 
 `decode_region` gives the same pixels, to the bit, as a slice of the whole decoded image. libjpeg-turbo 3 can decode a
 region, but no package has a Python interface for it. So its functions are called by ctypes, which releases the
-interpreter's lock. They come from a wheel that exports them, pylibjxl (the extra `crops`) or turbojpeg, or from a shared
-libturbojpeg of the system. Without any of them, the whole image is decoded and sliced.
+interpreter's lock. They come from a wheel that exports them, pylibjxl (the extra `crops`) or turbojpeg, or from the
+system's libturbojpeg. Without any of them, the whole image is decoded and sliced.
 
 libjpeg-turbo interpolates the color of pixels between the color samples on both sides of them. At the edges of a region
 it lacks one side, and gives other values in the first column and in the last one. So some columns more are decoded on
