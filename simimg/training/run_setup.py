@@ -16,6 +16,7 @@ from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
+from tfrecords.format.layout import Layout
 
 MEASURED = ("validation", "test")  # splits that are measured after each epoch, if they exist
 
@@ -61,6 +62,12 @@ class RunSetup:
                 what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
             found.append(f"learning {len(names):,} {what} ({shown})")
         crops = self.reader.split.crops
+        made = Layout.load(self.config.dataset_dir).config.get("resize") if crops is not None else ""
+        if made in ("stretch", "pad"):
+            found.append(
+                f"the images were made square by --resize={made} and are cut then, but files are cut at their center "
+                "for prediction and search; images converted with --resize=short are seen in the same way"
+            )
         if crops is not None and crops.how == "random" and self.config.crop_min_area < 1 and self.config.epochs:
             found.append(
                 f"the augmentation crops these crops again (--crop_min_area={self.config.crop_min_area:g}); "

@@ -65,8 +65,10 @@ def test_what_a_run_says(own: Path, datasets: dict[str, Path], tmp_path: Path) -
     assert "images are cut to 224 px while they are decoded" in lines[0]
     assert any("--crop_min_area=off leaves that out" in line for line in lines)
     for changes in ({"crop_min_area": 1.0}, {"crop": "center"}):
-        assert not any("--crop_min_area" in line for line in said(own, **changes))
-    assert "images are cut to 24 px" in said(datasets["jpeg"], crop="random", image_size=24)[0]
+        assert not any("--crop_min_area" in line or "made square" in line for line in said(own, **changes))
+    lines = said(datasets["jpeg"], crop="random", image_size=24)
+    assert "images are cut to 24 px" in lines[0]
+    assert any("made square by --resize=stretch and are cut then" in line for line in lines)
     with pytest.raises(UsageError, match=r"--image_size=24: the images of .* have 32 px"):
         said(datasets["jpeg"], image_size=24)
     with pytest.raises(UsageError, match="--image_size=-1: should be 0 or more"):
