@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +84,24 @@ def test_replicas_threads_and_resuming_see_the_same_pixels(shapes: Path) -> None
     assert not np.array_equal(other[0][np.argsort(other[2][:24])], images[np.argsort(ids[:24])])
 
 
+def by_id(batches: Iterable[Any]) -> dict[int, np.ndarray]:
+    """The images of batches by their ids."""
+    return {
+        id: image for batch in batches for id, image in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True)
+    }
+
+
 def test_load_gives_the_same_crops_in_any_order(shapes: Path) -> None:
     images, _, ids = joined(read(shapes, order()))
-    expected = {(epoch, id): image for epoch in (0, 1) for id, image in zip(
-        ids[24 * epoch : 24 * epoch + 24].tolist(), images[24 * epoch :], strict=False)}  # fmt: skip
     for shuffle, size in ((True, 8), (False, 5), (False, 24)):
         loaded = simimg.load(shapes, batch_size=size, shuffle=shuffle, seed=7, epochs=2, image_size=SIDE, crop="random")
         assert loaded.image_size == SIDE
-        found = {}
-        for number, batch in enumerate(loaded):
-            epoch = number // (len(loaded) // 2)
-            found |= {
-                (epoch, id): image for id, image in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True)
-            }
-        assert found.keys() == expected.keys()
-        assert all(np.array_equal(found[key], expected[key]) for key in found)
+        batches = list(loaded)
+        for epoch in (0, 1):
+            part = slice(epoch * NUM_IMAGES, (epoch + 1) * NUM_IMAGES)
+            found = by_id(batches[epoch * len(batches) // 2 : (epoch + 1) * len(batches) // 2])
+            assert found.keys() == set(ids[part].tolist())
+            assert all(np.array_equal(found[id], image) for id, image in zip(ids[part], images[part], strict=True))
 
 
 def test_central_crops_are_those_of_the_stored_images(shapes: Path) -> None:
@@ -119,10 +122,10 @@ def test_central_crops_are_those_of_the_stored_images(shapes: Path) -> None:
             expected = image.resize(resized, Image.Resampling.BILINEAR).crop((left, top, left + SIDE, top + SIDE))
             assert np.abs(pixels - np.asarray(expected, np.int16)).max() <= 1
     assert next(iter(simimg.load(shapes, batch_size=2))).image.shape == (2, 224, 224, 3)
-    shuffled = simimg.load(shapes, batch_size=24, shuffle=True, crop="center", image_size=SIDE)
-    mine = {id: image for batch in shuffled for id, image in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True)}  # fmt: skip  # noqa: E501
-    for batch in loaded:
-        assert all(np.array_equal(mine[id], image) for id, image in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True))  # fmt: skip  # noqa: E501
+    shuffled = by_id(simimg.load(shapes, batch_size=24, shuffle=True, crop="center", image_size=SIDE))
+    plain = by_id(loaded)
+    assert plain.keys() == shuffled.keys()
+    assert all(np.array_equal(plain[id], shuffled[id]) for id in plain)
 
 
 def test_crops_of_squares(datasets: dict[str, Path]) -> None:
