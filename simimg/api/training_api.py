@@ -107,7 +107,9 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
     """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
     from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
+    from simimg.models.model_folder import CONFIG_FILE
     from simimg.training import load_run, load_trained
+    from tfrecords.convert.image.decoder import CENTER
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
 
@@ -117,7 +119,10 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
         fold = load_run(Path(model_dir)).config.get("fold", 0)
         if fold and split in (found := run_splits(folder, fold)):
             split = found[split]
-    reader, _ = open_reader(folder, split)
+    crops: dict[str, Any] = {}
+    if (Path(model_dir) / CONFIG_FILE).is_file() and (run := load_run(Path(model_dir))).resize == CENTER:
+        crops = {"crop": "center", "image_size": run.image_size}
+    reader, _ = open_reader(folder, split, **crops)
     model, info = load_trained(Path(model_dir))
     there = reader.split
     if info.objective.score == "recall":

@@ -144,6 +144,11 @@ def _first_labels(folder: Path, layout: Layout, manifest: Manifest, mapping: np.
 
 
 def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
+    if other.own_shapes != layout.own_shapes:
+        raise UsageError(
+            f"--merge={folder} has images of {other.size_text}, and the dataset images of {layout.size_text}. Only "
+            "datasets of one form can be merged. Convert its files again with the same --resize."
+        )
     if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
         raise UsageError(
             f"--merge={folder} has {other.encoding} images of {other.image_size} px, and the dataset {layout.encoding} "

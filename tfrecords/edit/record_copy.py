@@ -33,7 +33,8 @@ class RecordPlaces:
 
     The columns are int64 `[num_rows]`, for the rows of all datasets one after the other; `shards` is -1 for a rejected
     file. `firsts` are the first row of each dataset, `strides` the length of its records in bytes, 0 if they differ,
-    and `recoders` what makes its records those of the first dataset, None if only id and label can change.
+    and `recoders` what makes its records those of the first dataset, None if only id and label can change. `sized` says
+    whether shards have a sidecar of sizes.
     """
 
     paths: list[Path]
@@ -43,6 +44,7 @@ class RecordPlaces:
     firsts: np.ndarray
     strides: list[int]
     recoders: list[Recoder | None]
+    sized: bool = False
 
     @classmethod
     def of(
@@ -66,6 +68,7 @@ class RecordPlaces:
             firsts=np.cumsum([0, *map(len, manifests)])[:-1],
             strides=[layout.offsets.record_bytes for _, layout, _ in datasets],
             recoders=[None, *(recoders or [None] * (len(datasets) - 1))],
+            sized=datasets[0][1].own_shapes,
         )
 
 
@@ -82,7 +85,7 @@ def write_records(
     """
     current, reader, offsets = -1, ShardReader(target), np.empty((0, 2), np.int64)
     datasets = np.searchsorted(places.firsts, rows, side="right") - 1
-    with open_shard(target, index=not places.strides[0]) as writer:
+    with open_shard(target, index=not places.strides[0], sizes=places.sized) as writer:
         assert isinstance(writer, ShardWriter)  # datasets of other forms are refused
         for row, dataset in zip(rows.tolist(), datasets.tolist(), strict=True):
             stride, recode = places.strides[dataset], places.recoders[dataset]

@@ -67,7 +67,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         layout.name,
         subtitle="The result of the conversion",
         about=[
-            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
             f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
             f"version <b>{escape(layout.version)}</b>",
         ],
@@ -99,9 +99,10 @@ def command_line(layout: Layout) -> str:
 def _changed(layout: Layout) -> dict[str, Any]:
     """The options that differ from their defaults, which may depend on the image size."""
     config = layout.config
-    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size") if key in config}
+    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size", "resize") if key in config}
     defaults = ConvertConfig(image_dir=_ORIGINALS, **known).resolved().determining()
-    ordinary = defaults | {"image_size": ConvertConfig(image_dir=_ORIGINALS).image_size}
+    usual = ConvertConfig(image_dir=_ORIGINALS)
+    ordinary = defaults | {"image_size": usual.image_size, "resize": usual.resize}
     return {key: value for key, value in config.items() if value != ordinary.get(key)}
 
 
