@@ -26,6 +26,7 @@ _SHARPNESS, _RIDGE = 4.0, 0.1  # of the kernel, exp(4 (cosine - 1)), and of the 
 _NUM_DIRECTIONS = 8
 _GRIDS = (1, 2, 4)  # parts along each side
 _CHUNK = 256
+_SIDE = 64  # px; larger images are made smaller, to need less memory
 _BATCH_SIZE = 64
 
 _FLIPS: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -75,7 +76,7 @@ def mirrored_classes(config: AugmentConfig, reader: Reader) -> list[MirroredClas
     images, labels = [], []
     for batch in reading(split, batches):
         there = batch.id.numpy() >= 0
-        images.append(batch.image.numpy()[there])
+        images.append(_shrunk(batch.image.numpy()[there]))
         labels.append(batch.label.numpy()[there])
     return find_mirrored(active, np.concatenate(images), np.concatenate(labels), split.class_names)
 
@@ -106,6 +107,16 @@ def find_mirrored(
             numbers = int(alike[first, second] + alike[second, first]), int(counts[first] + counts[second])
             found.setdefault((first, second), MirroredClasses(names, flipped, flag, *numbers))
     return list(found.values())
+
+
+def _shrunk(images: np.ndarray) -> np.ndarray:
+    """Returns the means of blocks of pixels, so that 64 to 127 px remain of larger images; uint8."""
+    factor = images.shape[1] // _SIDE
+    if factor < 2:
+        return images
+    side = images.shape[1] // factor
+    blocks = images[:, : side * factor, : side * factor].reshape(len(images), side, factor, side, factor, 3)
+    return blocks.mean(axis=(2, 4), dtype=np.float32).astype(np.uint8)
 
 
 def _active(config: AugmentConfig) -> list[str]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from simimg.augment import AugmentConfig
 from simimg.training import TrainConfig, Watcher, train
-from simimg.training.mirrored_classes import _active, find_mirrored
+from simimg.training.mirrored_classes import _active, _shrunk, find_mirrored
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -80,6 +80,14 @@ def test_which_flips_are_made() -> None:
     assert _active(AugmentConfig(vertical_flip=True)) == ["horizontal_flip", "vertical_flip", "both"]
     for turned in ({**still, "quarter_turns": 0.1}, {**still, "rotation_degrees": 180.0}):
         assert _active(AugmentConfig(**turned)) == ["half_turn", "quarter_turn"]
+
+
+def test_large_images_are_made_smaller() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 200, 200, 3), np.uint8)
+    assert _shrunk(images[:, :127, :127]).shape == (2, 127, 127, 3)
+    smaller = _shrunk(images)
+    assert (smaller.shape, smaller.dtype) == ((2, 66, 66, 3), np.uint8)
+    np.testing.assert_allclose(smaller[1, 5, 7], images[1, 15:18, 21:24].mean(axis=(0, 1)), atol=1)
 
 
 def test_training_says_so(tmp_path: Path, tiny_model: None) -> None:
