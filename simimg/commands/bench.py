@@ -237,14 +237,9 @@ def _train(options: Options, file: Path, watch: _Watch) -> _Measured:
     profile_dir = file.with_suffix("") if options.profile else None
     costs = measure_training(_config(options), repeats=options.repeats, profile_dir=profile_dir, note=note, watch=watch)
     limit, *found = costs.stages
-    lines = ["", *stages_table(costs)]
-    if costs.profile_dir:
-        lines.append(
-            f"to see the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}"
-        )
     return _Measured(
         values={**dataclasses.asdict(costs), "profile_dir": costs.profile_dir and str(costs.profile_dir)},
-        lines=lines,
+        lines=["", *stages_table(costs)],
         title="Images per second, stage by stage",
         what=costs.what,
         bars=[Bar(stage.name, stage.images_per_s, stage.ci95, stage.own_us is not None) for stage in found],

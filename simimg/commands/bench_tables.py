@@ -58,13 +58,18 @@ def loader_name(loader: Loader) -> str:
 
 
 def stages_table(costs: TrainingCosts) -> list[str]:
-    """Return the stages of a training run, and its bottleneck."""
+    """Return the stages of a training run, its bottleneck, and how to see the trace if there is one."""
     rows = [("", "images/s", "95 % interval", "share of limit", "added per image", "cores")]
     for stage in costs.stages:
         own = "" if stage.own_us is None else f"{stage.own_us:,.1f} us"
         rows.append((stage.name, *_throughput(stage), own, f"{stage.cores:.1f}"))
     memory = f"peak memory: {costs.peak_bytes / 1e9:.1f} GB"
-    return [f"train: {costs.what}", *aligned(rows), memory, costs.bottleneck]
+    lines = [f"train: {costs.what}", *aligned(rows), memory, costs.bottleneck]
+    if costs.profile_dir:
+        lines.append(
+            f"to see the trace: pip install tensorboard-plugin-profile; tensorboard --logdir={costs.profile_dir}"
+        )
+    return lines
 
 
 def loop_table(costs: LoopCosts) -> list[str]:
