@@ -100,7 +100,7 @@ class TrainConfig:
         "Images per step and device, instead of --global_batch_size.", 0, words=_OFF
     )
     accumulate: int = _optimization("Parts into which a device splits its images of a step, to need less memory.", 1)
-    optimizer: str = _optimization("Optimizer.", "adamw", choices=("adamw", "lamb", "sgd", "rmsprop"))
+    optimizer: str = _optimization("Optimizer.", "adamw", choices=("adamw", "sgd", "rmsprop", "lamb"))
     learning_rate: float = option(
         "Peak learning rate; auto is the preset's, scaled to the global batch size.", 0.0, words={"auto": 0}
     )
