@@ -7,9 +7,11 @@ from simimg.input.pipeline import (
     batches_of,
     choose_shuffle,
     eval_batches,
+    folders_with,
     input_warnings,
     label_counts,
     mixing_of,
+    mixture_of,
     open_reader,
     target_spread,
     train_batches,
@@ -17,6 +19,7 @@ from simimg.input.pipeline import (
 from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
+from simimg.input.split_union import own_ids, union_notes, without_passes
 
 __all__ = [
     "CACHES",
@@ -32,14 +35,19 @@ __all__ = [
     "batches_of",
     "choose_shuffle",
     "eval_batches",
+    "folders_with",
     "input_errors",
     "input_warnings",
     "label_counts",
     "mixing_of",
+    "mixture_of",
     "open_reader",
     "open_split",
+    "own_ids",
     "reading",
     "run_splits",
     "target_spread",
     "train_batches",
+    "union_notes",
+    "without_passes",
 ]

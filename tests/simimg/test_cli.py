@@ -551,6 +551,7 @@ TEXTS = {
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
+    ("train", "dataset_weights"): "2",
 }
 LISTS = {"keep": ("oldest", "exif"), "edits": ("crop", "turn"), "plan_edits": ("crop", "turn")}
 
@@ -576,6 +577,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: LISTS.get(field.name, ("one", "two")),
+        Path | tuple[Path, ...]: (Path("one"), Path("two")),
     }
     return values[kind]
 
