@@ -12,7 +12,7 @@ import simimg
 from simimg import cli
 from simimg.errors import UsageError
 from simimg.input import Order, Position, batches_of, label_counts, mixture_of, open_reader, train_batches
-from simimg.training import StepInfo, TrainConfig, Watcher, load_run, train
+from simimg.training import StepInfo, TrainConfig, Watcher, load_run, train, train_step
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -96,8 +96,13 @@ def options(pair: dict[str, Path], model_dir: Path, **changes: Any) -> TrainConf
 
 
 def test_a_run_its_resumption_and_its_evaluation(
-    pair: dict[str, Path], tiny_model: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: dict[str, Path],
+    tiny_model: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(train_step, "_CALL_S", 0.0)  # one step per call
     notes: list[str] = []
     config = options(pair, tmp_path / "whole")
     assert (config.dataset_weights, config.start) == ("1,1", "none")
