@@ -20,9 +20,7 @@ _LABELS_OF = {"classes": "single", "multilabel": "multi", "regression": "float"}
 """The type of the labels that a model was trained on, by the objective."""
 
 
-def train(
-    dataset_dir: Folder | Sequence[Folder], *, watcher: Watcher | None = None, **options: Any
-) -> TrainResult:
+def train(dataset_dir: Folder | Sequence[Folder], *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
     """Train a model, or resume an interrupted run.
 
     Args:
@@ -99,9 +97,7 @@ def evaluate(
     return figures
 
 
-def open_trained(
-    model_dir: Folder, dataset_dir: Folder | Sequence[Folder], split: str
-) -> tuple[Reader, Any, RunInfo]:
+def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], split: str) -> tuple[Reader, Any, RunInfo]:
     """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`.
 
     A model that was trained on several datasets is measured on each of them, or on all, by the names of its classes.

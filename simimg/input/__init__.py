@@ -19,7 +19,7 @@ from simimg.input.pipeline import (
 from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
-from simimg.input.split_union import own_ids, union_notes, without_passes
+from simimg.input.split_union import own_ids, trained_copies, union_notes, without_passes
 
 __all__ = [
     "CACHES",
@@ -48,6 +48,7 @@ __all__ = [
     "run_splits",
     "target_spread",
     "train_batches",
+    "trained_copies",
     "union_notes",
     "without_passes",
 ]

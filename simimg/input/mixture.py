@@ -62,12 +62,12 @@ class Mixture:
         return tuple(Fraction(weight, sum(weights)) for weight in weights)
 
     def places(self, positions: tf.Tensor, epoch: tf.Tensor, span: int, seed: int) -> tf.Tensor:
-        """Returns the examples at `positions` of an epoch, both int64 `[n]`: places in the datasets one after the other.
+        """Returns the examples at `positions` of an epoch: places in all datasets, one after the other, int64 `[n]`.
 
         With weights, the pass over the dataset is in the bits from `PLACE_BITS` on.
 
         Args:
-            positions: in 0..span-1.
+            positions: int64 `[n]` in 0..span-1.
             epoch: int64 scalar.
             span: the positions that an epoch has.
             seed: any int.

@@ -84,7 +84,7 @@ def open_reader(
         if opened.parts:
             streamed = [str(part.split.dataset_dir) for part in opened.parts if not part.split.indexed]
             raise UsageError(
-                "streamed shards cannot be mixed with those of another dataset. Use --reader=mapped, or --reader=resident"
+                "streamed shards cannot be mixed with those of another dataset. Use --reader=mapped or resident"
                 + (f", and convert the images of {streamed[0]} with `simimg convert`." if streamed else ".")
             )
         if on_corrupt == "skip":
@@ -195,21 +195,28 @@ def batches_of(dataset: tf.data.Dataset) -> Iterator[Batch]:
         yield Batch(*element)
 
 
-def label_counts(reader: Reader) -> np.ndarray:
+def label_counts(reader: Reader, mixture: Mixture | None = None) -> np.ndarray:
     """Returns the number of examples per class, int64 `[num_classes]`, from the manifest or by reading the split.
+
+    With a `mixture` that has weights, it is how often each class comes in an epoch, float64 `[num_classes]`.
 
     Raises:
         DataError: the manifest is damaged, a record cannot be read, or a label is none of the classes.
     """
     split = reader.split
-    if split.parts and all(part.split.indexed for part in split.parts):
+    if split.parts:
         numbers = np.zeros(len(split.class_names), np.int64)
-        for part in split.parts:
-            numbers[list(part.labels)] += label_counts(Reader(part.split))
+        for number, part in enumerate(split.parts):
+            own = part.split
+            found = label_counts(Reader(own) if own.indexed else StreamReader(own))
+            if mixture is not None and mixture.weights:
+                numbers = numbers.astype(np.float64)
+                found = found * (float(mixture.shares[number]) * split.num_examples / own.num_examples)
+            numbers[list(part.labels)] += found
         return numbers
     manifest = split.dataset_dir / MANIFEST_FILE
     counts = np.zeros(len(split.class_names), np.int64)
-    if split.indexed and not split.parts and manifest.exists():
+    if split.indexed and manifest.exists():
         for rows in iter_manifest(split.dataset_dir):
             here = rows.ok & np.isin(np.array([*rows.split_names, ""])[rows.splits], split.split_names)
             counts += _counts(rows.labels[here], len(counts), str(manifest))

@@ -108,7 +108,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A dataset of a joined split: its own split, and for each of its labels, or targets, the one of the joined split."""
+    """A dataset of a joined split: its own split, and the joined one's label, or target, for each of its own."""
 
     split: Split
     labels: tuple[int, ...]

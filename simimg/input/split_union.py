@@ -8,6 +8,7 @@ epoch (`simimg.input.mixture`), the bits above have the number of its pass while
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,11 +17,14 @@ import tensorflow as tf
 from simimg.errors import DataError, UsageError
 from simimg.input.mixture import PLACE_BITS
 from simimg.input.split import PADDING_ID, Batch, Part, Split
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.schema import Schema
 
 ID_BITS = 35  # those of an id in a record
 _DATASET_BITS = 8
 MAX_DATASETS = 1 << _DATASET_BITS
+_PREPARED = ("resize", "decode", "truncated", "background", "range", "max_pixels")  # options that decide pixels
 
 
 def join_splits(splits: Sequence[Split], class_names: Sequence[str] | None = None) -> Split:
@@ -91,10 +95,61 @@ def union_notes(split: Split) -> list[str]:
             if len(found) < len(split.class_names)
         ]
         notes.append(
-            f"the datasets differ in their classes, so there are all {len(split.class_names):,} of them, joined by name: "
+            f"the datasets differ in their classes, so there are all {len(split.class_names):,}, joined by name: "
             + "; ".join(lacking)
         )
+        alike: dict[str, list[str]] = {}
+        for name in split.class_names:
+            alike.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), []).append(name)
+        notes += [
+            f"{' and '.join(map(repr, names))} look the same and are different classes; "
+            "`simimg edit --relabel` makes them one"
+            for names in alike.values()
+            if len(names) > 1
+        ]
+    folders = [part.split.dataset_dir for part in split.parts]
+    made = [Layout.load(folder).config if Layout.exists(folder) else {} for folder in folders]
+    for folder, options in zip(folders, made, strict=True):
+        if differing := [name for name in _PREPARED if options and made[0] and options.get(name) != made[0].get(name)]:
+            shown = ", ".join(f"--{name}={options.get(name, 'its default')}" for name in differing)
+            notes.append(
+                f"{folder} was converted with {shown}, unlike {folders[0]}; other images are prepared for the model "
+                f"like those of {folders[0]}"
+            )
+    if not split.schema.features and any(part.split.schema.features for part in split.parts):
+        notes.append("the datasets differ in their further features, which are left out")
     return notes
+
+
+def trained_copies(trained: Split, measured: Split) -> tuple[int, str]:
+    """Returns how many examples of a split are also in the training split of another dataset, and the path of one.
+
+    They have the same file or the same stored pixels. Datasets that other programs wrote are not compared.
+    """
+    count, example = 0, ""
+    rows_of = {part.split.dataset_dir: _digests(part.split) for part in trained.parts if part.split.indexed}
+    for part in measured.parts or (Part(measured, ()),):
+        if not part.split.indexed:
+            continue
+        paths, digests = _digests(part.split)
+        others = [found for folder, (_, found) in rows_of.items() if folder != part.split.dataset_dir]
+        there = np.isin(digests, np.concatenate(others)).any(axis=1) if others else np.zeros(len(paths), bool)
+        count += int(there.sum())
+        if there.any() and not example:
+            example = f"{paths[int(there.argmax())]} of {part.split.dataset_dir}"
+    return count, example
+
+
+def _digests(split: Split) -> tuple[list[str], np.ndarray]:
+    """Returns the path of each example, and the digests of its file and of its pixels: bytes `[n, 2]`."""
+    paths: list[str] = []
+    digests = [np.empty((0, 2), "V32")]
+    for rows in iter_manifest(split.dataset_dir):
+        here = np.flatnonzero(rows.ok & np.isin(np.array([*rows.split_names, ""])[rows.splits], split.split_names))
+        paths += [rows.paths[row] for row in here]
+        both = np.stack([rows.sha256[here], rows.pixels_sha256[here]], axis=1)
+        digests.append(np.ascontiguousarray(both).view("V32")[..., 0])
+    return paths, np.concatenate(digests)
 
 
 def relabeled(labels: np.ndarray, part: Part, num_classes: int) -> np.ndarray:
@@ -108,7 +163,7 @@ def relabeled(labels: np.ndarray, part: Part, num_classes: int) -> np.ndarray:
         return labels
     to = np.array(part.labels, np.int64)
     if kind == "single":
-        if len(labels) and not (0 <= labels.min() and labels.max() < len(to)):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(to)):
             raise DataError(f"{part.split.dataset_dir}: a label is none of its classes. Run `simimg verify`.")
         return to[labels].astype(labels.dtype)
     joined = np.zeros((len(labels), num_classes), labels.dtype)
@@ -122,7 +177,7 @@ def renumbered(ids: np.ndarray, number: int) -> np.ndarray:
 
 
 def gathered_parts(split: Split, gathers: Sequence[Callable[[tf.Tensor], Batch]], places: tf.Tensor) -> Batch:
-    """Returns the examples of a joined split at `places`, int64 `[batch]`, from functions that gather from its parts."""
+    """Returns the examples of a joined split at `places`, int64 `[batch]`; `gathers` gather from its parts."""
     ends = np.cumsum([part.split.num_examples for part in split.parts])
     which = tf.searchsorted(tf.constant(ends, tf.int64), places, side="right")
     rows = tf.dynamic_partition(tf.range(tf.size(places)), which, len(gathers))
@@ -136,7 +191,7 @@ def gathered_parts(split: Split, gathers: Sequence[Callable[[tf.Tensor], Batch]]
 
 
 def with_passes(gather: Callable[[tf.Tensor], Batch], places: tf.Tensor) -> Batch:
-    """Returns the examples that `gather` finds at the places of a mixture, with the numbers of their passes in the ids."""
+    """Returns the examples that `gather` finds at the places of a mixture, with their passes in the ids."""
     batch = gather(places & ((1 << PLACE_BITS) - 1))
     passes = tf.bitwise.left_shift(
         tf.bitwise.right_shift(places, tf.constant(PLACE_BITS, tf.int64)),
@@ -181,8 +236,8 @@ def _check_alike(first: Split, other: Split) -> None:
     if mine.label_type != theirs.label_type:
         raise UsageError(
             f"{first.dataset_dir} has labels of --label_type={mine.label_type}, and {other.dataset_dir} of "
-            f"--label_type={theirs.label_type}. Only datasets with one kind of labels can be mixed: convert one of them "
-            "again."
+            f"--label_type={theirs.label_type}. Only datasets with one kind of labels can be mixed: convert one of "
+            "them again."
         )
     if first.image_size != other.image_size:
         raise UsageError(

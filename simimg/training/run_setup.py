@@ -21,6 +21,7 @@ from simimg.input import (
     mixture_of,
     open_reader,
     run_splits,
+    trained_copies,
     union_notes,
 )
 from simimg.models.keras_applications import APPLICATIONS
@@ -98,6 +99,13 @@ class RunSetup:
             there = [part.split.dataset_dir for part in reader.split.parts] or [reader.split.dataset_dir]
             if len(there) < len(parts):
                 found.append(f"the split {name} is that of {', '.join(map(str, there))} alone; the others have none")
+            copies, example = trained_copies(split, reader.split)
+            if copies:
+                are = "image of the split {} is" if copies == 1 else "images of the split {} are"
+                found.append(
+                    f"{copies:,} {are.format(name)} trained on in another dataset, e.g. {example}, so the figures are "
+                    "too good; `simimg edit --merge` joins datasets with copies in one split"
+                )
         return found
 
 

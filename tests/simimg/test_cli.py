@@ -570,6 +570,8 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         return next(choice for choice in field.metadata["choices"] if choice != field.default)
     if kind is bool:
         return not field.default
+    if field.metadata["repeated"] and kind != tuple[str, ...]:
+        return (Path("some where/else"), Path("two"))
     if kind is Path or Path in typing.get_args(kind):
         return Path("some where/else")
     values = {
@@ -577,7 +579,6 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: LISTS.get(field.name, ("one", "two")),
-        Path | tuple[Path, ...]: (Path("one"), Path("two")),
     }
     return values[kind]
 

@@ -146,7 +146,10 @@ def test_weights(given: str, num_datasets: int, found: tuple[int, ...]) -> None:
     [
         ("3,1,2", "--dataset_weights=3,1,2 has 3 numbers for 2 datasets."),
         ("3", "--dataset_weights=3 has 1 number for 2 datasets."),
-        *((bad, f"--dataset_weights={bad}: should be numbers above 0") for bad in ("3,0", "3,-1", "a,b", "1,nan", "1,")),
+        *(
+            (bad, f"--dataset_weights={bad}: should be numbers above 0")
+            for bad in ("3,0", "3,-1", "a,b", "1,nan", "1,")
+        ),
         ("1,1e-300", "--dataset_weights=1,1e-300: should be numbers above 0"),
     ],
 )

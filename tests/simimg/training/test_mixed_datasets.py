@@ -1,6 +1,7 @@
 """Several datasets in one training: classes by name, batches by position, figures of all or of each."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,22 @@ from PIL import Image
 import simimg
 from simimg import cli
 from simimg.errors import UsageError
-from simimg.input import Order, Position, batches_of, label_counts, mixture_of, open_reader, train_batches
+from simimg.input import (
+    Order,
+    Position,
+    batches_of,
+    eval_batches,
+    label_counts,
+    mixture_of,
+    open_reader,
+    target_spread,
+    train_batches,
+)
 from simimg.training import StepInfo, TrainConfig, Watcher, load_run, train, train_step
+from simimg.training.run_setup import open_run_setup
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.manifest import read_manifest
 
 SIDE = 8
 
@@ -109,7 +122,7 @@ def test_a_run_its_resumption_and_its_evaluation(
     train(config, Watcher(note=notes.append))
     text = "\n".join(notes)
     assert f"mixing 2 datasets, by --dataset_weights: {pair['A']} 50.0% (8 examples, 1.25 times per epoch)" in text
-    assert f"all 4 of them, joined by name: {pair['A']} lacks c, d; {pair['B']} lacks a" in text
+    assert f"all 4, joined by name: {pair['A']} lacks c, d; {pair['B']} lacks a" in text
     assert f"the split validation is that of {pair['A']} alone; the others have none" in text
 
     class Stop(Exception):
@@ -173,3 +186,96 @@ def test_datasets_that_do_not_fit(pair: dict[str, Path], tmp_path: Path) -> None
         simimg.train(A, weights="3,1")
     with pytest.raises(UsageError, match="both weigh the datasets"):
         simimg.train([A, B], weights="3,1", dataset_weights="1,1")
+
+
+def test_notes_on_names_copies_and_preparation(pair: dict[str, Path], tmp_path: Path) -> None:
+    """A folder whose test images A is trained on, with a class that looks like one of A."""
+    for path in sorted((pair["A"].parents[1] / "A" / "a").iterdir()):
+        (tmp_path / "C" / "A ").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "C" / "A " / path.name).write_bytes(path.read_bytes())
+    made = {"data_dir": tmp_path, "image_size": SIDE, "num_workers": 1, "copies": "ignore", "resize": "crop"}
+    other = convert(ConvertConfig(image_dir=tmp_path / "C", name="C", splits="train=0.5,test=0.5", **made)).dataset_dir
+    config = options(pair, tmp_path / "run", dataset_dir=(pair["A"], other), weights="auto")
+    notes = "\n".join(open_run_setup(config).sentences())
+    assert "mixing 2 datasets, each example once per epoch" in notes
+    assert "'a' and 'A ' look the same and are different classes" in notes
+    assert f"{other} was converted with --resize=crop, unlike {pair['A']}" in notes
+    trained = {row.path for row in read_manifest(pair["A"]) if row.split == "train"}
+    tested = [row.path for row in read_manifest(other) if row.split == "test"]
+    copies = sum(f"a/{Path(path).name}" in trained for path in tested)
+    assert f"{copies} image{'s' if copies > 1 else ''} of the split test" in notes
+    assert copies
+
+
+@pytest.mark.parametrize("kind", ["resident", "mapped"])
+def test_a_corrupt_record_and_a_foreign_folder(pair: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    damaged = Path(shutil.copytree(pair["B"], tmp_path / "damaged"))
+    shard = next(damaged.glob("*train*.tfrecord*00000-of*[0-9]"))
+    data = bytearray(shard.read_bytes())
+    data[60] ^= 1
+    shard.write_bytes(data)
+    reader, _ = open_reader([pair["A"], damaged], "train", kind, on_corrupt="skip")
+    batches = list(batches_of(eval_batches(reader, 20)))
+    assert sum(int((batch.id.numpy() == -1).sum()) for batch in batches) == 1
+    ((place, fault),) = reader.corrupt.items()
+    assert (place, str(shard) in fault) == (8, True)
+    foreign = Path(shutil.copytree(pair["B"], tmp_path / "foreign"))
+    (foreign / "layout.json").unlink()
+    if kind == "mapped":
+        with pytest.raises(UsageError, match="needs shards that `simimg convert` wrote; .*foreign has no layout.json"):
+            open_reader([pair["A"], foreign], "train", kind)
+        return
+    reader, _ = open_reader([foreign, pair["A"]], "train", kind)
+    (batch,) = list(batches_of(eval_batches(reader, 20)))
+    assert batch.id.numpy()[:12].tolist() == list(range(12))
+    names = reader.split.class_names
+    assert [names[label] for label in batch.label.numpy()] == ["abcd"[shade] for shade in shades(batch)]
+    assert label_counts(reader).tolist() == np.bincount(batch.label).tolist()
+    weighted = label_counts(reader, mixture_of(reader.split, "1,1"))
+    assert weighted.sum() == pytest.approx(20)
+    assert weighted[list(reader.split.class_names).index("a")] == pytest.approx(10 * label_counts(reader)[3] / 8)
+
+
+def test_several_labels_and_numbers(pair: dict[str, Path], tmp_path: Path) -> None:
+    """The columns of B are in another order, or others; its features come with the examples."""
+    tables = {
+        "m1": ("path,label,age\na/A0.png,a;b,3\nb/A1.png,b,4\n", {"label_type": "multi"}),
+        "m2": ("path,label,age\na/A2.png,c;b,5\nb/A3.png,d,6\na/A4.png,c,7\n", {"label_type": "multi"}),
+        "f1": ("path,x,y,age\na/A0.png,1,2,3\nb/A1.png,3,4,5\n", {"label_type": "float", "label_column": "x,y"}),
+        "f2": ("path,x,y,age\na/A2.png,5,6,7\nb/A3.png,7,8,9\n", {"label_type": "float", "label_column": "y,x"}),
+    }
+    made = {}
+    for name, (text, given) in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+        common = {"image_dir": pair["A"].parents[1] / "A", "data_dir": tmp_path, "num_workers": 1, "features": ("age",)}
+        config = ConvertConfig(
+            table=tmp_path / f"{name}.csv", name=name, splits="train=1", image_size=SIDE, **common, **given
+        )
+        made[name] = convert(config).dataset_dir
+    for kind in ("resident", "mapped"):
+        (batch,) = list(simimg.load([made["m1"], made["m2"]], batch_size=9, reader=kind))
+        names = simimg.load([made["m1"], made["m2"]]).class_names
+        found = {
+            age: {name for name, there in zip(names, row, strict=True) if there}
+            for age, row in zip(batch.features["age"].tolist(), batch.label.numpy(), strict=True)
+        }
+        assert found == {3: {"a", "b"}, 4: {"b"}, 5: {"b", "c"}, 6: {"d"}, 7: {"c"}}
+        (batch,) = list(simimg.load([made["f1"], made["f2"]], batch_size=9, reader=kind))
+        assert simimg.load([made["f1"], made["f2"]]).class_names == ("x", "y")
+        assert {tuple(row) for row in batch.label.numpy().tolist()} == {(1, 2), (3, 4), (5, 6), (7, 8)}
+        assert target_spread(open_reader([made["f1"], made["f2"]], "train", kind)[0])[0] == [4, 5]
+    with pytest.raises(UsageError, match="the numbers of .* are x, y, and those of .* x. Only datasets with the same"):
+        text = tmp_path / "f3.csv"
+        text.write_text("path,x\na/A2.png,5\nb/A3.png,7\n")
+        config = ConvertConfig(
+            table=text,
+            name="f3",
+            splits="train=1",
+            image_size=SIDE,
+            label_type="float",
+            label_column="x",
+            image_dir=pair["A"].parents[1] / "A",
+            data_dir=tmp_path,
+            num_workers=1,
+        )
+        simimg.load([made["f1"], convert(config).dataset_dir])
