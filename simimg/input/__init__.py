@@ -1,6 +1,8 @@
 """Shards to batches: opens a split, picks one of the readers, and delivers training and evaluation batches."""
 
+from simimg.input.crops import CROPS
 from simimg.input.pipeline import (
+    AUTO_CROP,
     CACHES,
     READERS,
     SHUFFLES,
@@ -13,6 +15,7 @@ from simimg.input.pipeline import (
     mixing_of,
     mixture_of,
     open_reader,
+    random_batches,
     target_spread,
     train_batches,
 )
@@ -22,7 +25,9 @@ from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, o
 from simimg.input.split_union import own_ids, trained_copies, union_notes, without_passes
 
 __all__ = [
+    "AUTO_CROP",
     "CACHES",
+    "CROPS",
     "ON_CORRUPT",
     "PADDING_ID",
     "READERS",
@@ -44,6 +49,7 @@ __all__ = [
     "open_reader",
     "open_split",
     "own_ids",
+    "random_batches",
     "reading",
     "run_splits",
     "target_spread",

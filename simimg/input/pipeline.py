@@ -11,8 +11,10 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import DataError, UsageError
+from simimg.input.crops import CROPS, DEFAULT_CROP_SIZE, Crops
 from simimg.input.mixture import Mixture, parse_weights
 from simimg.input.permutation import Mixing
+from simimg.input.readers.crop_reader import CropReader
 from simimg.input.readers.mapped import MappedReader, MixedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
@@ -28,6 +30,7 @@ from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
 READERS = ("auto", "resident", "mapped", "stream")
 CACHES = ("host", "device")
 SHUFFLES = ("auto", "uniform", "windowed")
+AUTO_CROP = "auto"
 
 # Share of the free memory that a resident split may take. The model, its activations and a second split need the rest.
 _RESIDENT_SHARE = 0.25
@@ -46,6 +49,8 @@ def open_reader(
     cache: str = "host",
     data_service: str = "",
     num_threads: int = 0,
+    crop: str = AUTO_CROP,
+    image_size: int = 0,
 ) -> tuple[Reader, str]:
     """Opens a split of a dataset folder; returns its reader, and the reason for this kind of reader, a clause.
 
@@ -58,6 +63,9 @@ def open_reader(
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
         data_service: grpc://HOST:PORT of a tf.data service that reads and decodes the split; see `ServiceReader`.
         num_threads: threads that decode; 0 is one per core.
+        crop: how training images are cut: `random` or `center`; `auto` is random for images in their own shapes, and
+            no crop for others. Images for evaluation are cut at their center then.
+        image_size: side of the crops in px; 0 is 224.
 
     Raises:
         UsageError: the folder or split does not exist; the split is empty; the reader cannot read it, or cannot skip
@@ -66,6 +74,24 @@ def open_reader(
     """
     opened = _opened((dataset_dir,) if isinstance(dataset_dir, Path) else dataset_dir, split, class_names)
     num_threads = num_threads or len(os.sched_getaffinity(0))
+    crops = _crops_of(opened, crop, image_size)
+    if crops is not None:
+        if opened.parts:
+            raise UsageError(
+                f"--crop={crops.how}: several datasets can be mixed only if their images have one size and are not "
+                "cropped. Convert them with --resize=stretch, crop or pad, or leave out --crop."
+            )
+        for flag, value, off in (
+            ("reader", kind, "auto"),
+            ("cache", cache, "host"),
+            ("data_service", data_service, ""),
+        ):
+            if value not in (off, CropReader.kind):
+                raise UsageError(
+                    f"--{flag}={value}: images are cut while they are decoded from mapped shards. Leave it out."
+                )
+        cropping = CropReader(opened.cropped(crops), num_threads=num_threads, on_corrupt=on_corrupt)
+        return cropping, cropping.reason
     if data_service:
         if kind != "auto" or cache != "host":
             raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
@@ -125,6 +151,19 @@ def folders_with(folders: Sequence[Path], split: str) -> list[Path]:
     return [folder for folder in folders if has_it(folder)]
 
 
+def _crops_of(split: Split, crop: str, image_size: int) -> Crops | None:
+    if crop not in (AUTO_CROP, *CROPS):
+        raise UsageError(f"--crop={crop}: should be one of {', '.join((AUTO_CROP, *CROPS))}.")
+    if crop == AUTO_CROP and split.stored_size:
+        if image_size not in (0, split.image_size):
+            raise UsageError(
+                f"--image_size={image_size}: the images of {split.dataset_dir} have {split.image_size} px. Leave it "
+                "out, or convert the images again; or cut crops of JPEG images with --crop=random."
+            )
+        return None
+    return Crops(image_size=image_size or DEFAULT_CROP_SIZE, how=CROPS[0] if crop == AUTO_CROP else crop)
+
+
 def choose_reader(split: Split, free_bytes: int) -> tuple[str, str]:
     """Returns the fastest kind of reader that can read `split` with `free_bytes` of memory, and the reason."""
     size = f"{split.decoded_bytes / 2**20:,.0f} MB decoded"
@@ -174,6 +213,12 @@ def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
 def eval_batches(reader: Reader, batch_size: int) -> tf.data.Dataset:
     """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
     return reader.eval_batches(batch_size).with_options(_options()).prefetch(2)
+
+
+def random_batches(reader: Reader, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
+    """Returns the batches of `eval_batches` with the random crops of an epoch; for a reader of crops."""
+    assert isinstance(reader, CropReader)
+    return reader.random_batches(batch_size, seed, epoch).with_options(_options()).prefetch(2)
 
 
 def batches_of(dataset: tf.data.Dataset) -> Iterator[Batch]:

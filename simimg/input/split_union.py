@@ -240,6 +240,12 @@ def _check_alike(first: Split, other: Split) -> None:
             f"--label_type={theirs.label_type}. Only datasets with one kind of labels can be mixed: convert one of "
             "them again."
         )
+    if bool(first.stored_size) != bool(other.stored_size):
+        free, square = (other, first) if first.stored_size else (first, other)
+        raise UsageError(
+            f"{free.dataset_dir} has images in their own shapes, and {square.dataset_dir} of {square.image_size} px. "
+            "Only images of one size can be mixed: convert the first ones again with --resize=stretch, crop or pad."
+        )
     if first.image_size != other.image_size:
         raise UsageError(
             f"{first.dataset_dir} has images of {first.image_size} px, and {other.dataset_dir} of {other.image_size} "

@@ -80,7 +80,9 @@ def test_no_option_is_left_out() -> None:
         "xla",
         "fold",
         "dataset_weights",
-    }  # test_train_step.py, test_validation.py, test_folds.py and test_mixed_datasets.py
+        "crop",
+        "image_size",
+    }  # test_train_step.py, test_validation.py, test_folds.py, test_mixed_datasets.py and test_crop_reader.py
     of_similarity = {
         "objective",
         "embedding_dim",
