@@ -229,7 +229,7 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
         name = flag_name(field)
         default = None if field.default is dataclasses.MISSING else field.default
         if field.metadata["repeated"]:
-            flags.DEFINE_multi_string(name, list(default or ()), "", flag_values=values)
+            flags.DEFINE_multi_string(name, list(default) if isinstance(default, tuple) else [], "", flag_values=values)
         elif kind == tuple[str, ...]:
             flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
         elif field.metadata["choices"] or kind in (bool, int, float):
@@ -269,6 +269,8 @@ class _ValueParser(flags.ArgumentParser):
 
 
 def _from_flag(value: Any, kind: Any) -> Any:
+    if isinstance(value, list) and tuple[Path, ...] in typing.get_args(kind):
+        return tuple(Path(one).expanduser() for one in value)
     if kind is Path or Path in typing.get_args(kind):
         return Path(value).expanduser()
     if kind == tuple[str, ...]:

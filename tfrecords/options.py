@@ -87,9 +87,12 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
         return None
     if (kind is Path or Path in typing.get_args(kind)) and isinstance(value, str):
         return Path(value)
+    is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if is_list and tuple[Path, ...] in typing.get_args(kind):
+        return tuple(map(Path, value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if kind == tuple[str, ...] and is_list:
         return tuple(value)
     if kind in (bool, int, float, str) and type(value) is kind:
         return value

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from simimg.errors import UsageError
 
 Folder = str | Path
+
+
+def folders(given: Folder | Sequence[Folder]) -> tuple[Path, ...]:
+    """Return one or several folders as paths."""
+    return tuple(Path(one) for one in ([given] if isinstance(given, str | Path) else given))
 
 
 class Counter:
@@ -51,6 +56,8 @@ def checked_options(kind: Any, command: str, given: dict[str, Any]) -> dict[str,
             )
         if "Path" in str(fields[name].type) and isinstance(checked[name], str):
             checked[name] = Path(checked[name])
+        elif "tuple[Path, ...]" in str(fields[name].type) and isinstance(checked[name], Sequence):
+            checked[name] = folders(checked[name])
         elif str(fields[name].type).startswith("tuple"):
             checked[name] = tuple(checked[name])
     return checked

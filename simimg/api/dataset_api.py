@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simimg.api.arguments import Folder, checked_options
+from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
     from simimg.input import Batch, Reader
+    from simimg.input.mixture import Mixture
     from tfrecords.convert.engine import ConvertProgress
     from tfrecords.convert.output.summary import ConvertSummary
     from tfrecords.edit.dataset_edit import EditSummary
@@ -116,7 +117,7 @@ def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_
 
 
 def load(
-    dataset_dir: Folder,
+    dataset_dir: Folder | Sequence[Folder],
     split: str = "train",
     *,
     batch_size: int = 32,
@@ -124,13 +125,15 @@ def load(
     epochs: int = 1,
     seed: int = 0,
     reader: str = "auto",
+    weights: Sequence[float] = (),
     image_size: int = 0,
     crop: str = "auto",
 ) -> Loader:
     """Open a split of a dataset, to iterate over it in batches.
 
     Args:
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or several, whose splits are read as one. Their classes are joined by name,
+            and the ids of dataset d, counted from 0, are d * 2**35 more than in that dataset.
         split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
         batch_size: examples per batch.
         shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end
@@ -138,13 +141,17 @@ def load(
         epochs: passes over the split.
         seed: seed of the order.
         reader: resident, mapped or stream; auto chooses.
+        weights: of several datasets, how often each one is used relative to the others: [3, 1]. An epoch then has as
+            many examples as all of them together; it may have those of a small dataset several times. All batches are
+            full. Without weights, an epoch has every example once.
         image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
         crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
             id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
             is cropped if this is random or center.
 
     Raises:
-        UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1.
+        UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1, or the datasets or the
+            weights do not fit together.
         DataError: the folder is damaged.
 
     Example:
@@ -156,13 +163,21 @@ def load(
 
     A dataset that was converted with `features` has them in `batch.features`; see `FeatureBatch`.
     """
-    from simimg.input import open_reader
+    from simimg.input import mixture_of, open_reader
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    opened, _ = open_reader(Path(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    opened, _ = open_reader(folders(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
-    return Loader(opened, batch_size, seed if shuffle else None, epochs, cuts_seed=seed if cuts == "random" else None)
+    return Loader(
+        opened,
+        batch_size,
+        seed if shuffle or weights else None,
+        epochs,
+        mixture,
+        cuts_seed=seed if cuts == "random" else None,
+    )
 
 
 class FeatureBatch(NamedTuple):
@@ -188,7 +203,14 @@ class Loader:
     """
 
     def __init__(
-        self, reader: Reader, batch_size: int, seed: int | None, epochs: int, *, cuts_seed: int | None = None
+        self,
+        reader: Reader,
+        batch_size: int,
+        seed: int | None,
+        epochs: int,
+        mixture: Mixture | None = None,
+        *,
+        cuts_seed: int | None = None,
     ) -> None:
         """Take a reader; `seed` is None for the order of the shards, and `cuts_seed` unless crops are random."""
         from simimg.input import Order
@@ -200,7 +222,11 @@ class Loader:
         self._order = None
         if seed is not None:
             self._order = Order(
-                num_examples=self.num_examples, global_batch_size=batch_size, num_epochs=epochs, seed=seed
+                num_examples=self.num_examples,
+                global_batch_size=batch_size,
+                num_epochs=epochs,
+                seed=seed,
+                mixture=mixture,
             )
 
     def __len__(self) -> int:
@@ -225,12 +251,22 @@ class Loader:
             yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
 
     def _batches(self) -> Iterator[Batch]:
-        from simimg.input import batches_of, eval_batches, random_batches, reading, train_batches
+        from simimg.input import (
+            batches_of,
+            eval_batches,
+            random_batches,
+            reading,
+            train_batches,
+            without_passes,
+        )
 
         split = self._reader.split
         if self._order is not None:
             elements = reading(split, batches_of(train_batches(self._reader, self._order)))
-            yield from (self._reader.batch(element) for element in elements)
+            batches = (self._reader.batch(element) for element in elements)
+            if split.parts:
+                batches = (batch._replace(id=without_passes(batch.id)) for batch in batches)
+            yield from batches
             return
         for epoch in range(self._epochs):
             left = self.num_examples

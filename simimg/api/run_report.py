@@ -28,7 +28,7 @@ from simimg.evaluation import (
     regression_figures,
     search_copies,
 )
-from simimg.input import Reader, Split, eval_batches, open_reader, reading, run_splits
+from simimg.input import Reader, Split, eval_batches, folders_with, open_reader, own_ids, reading, run_splits
 from simimg.presets import preset_options
 from simimg.report.charts import confusion_matrix
 from simimg.report.contact_sheet import Tile
@@ -145,14 +145,16 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    splits = run_splits(options.dataset_dir, options.fold)
+    splits = run_splits(options.dataset_dirs, options.fold)
     crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
-    train, _ = open_reader(options.dataset_dir, splits["train"], options.reader, **crops)
+    train, _ = open_reader(options.dataset_dirs, splits["train"], options.reader, **crops)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
-        reader, _ = open_reader(options.dataset_dir, splits[split], options.reader, **crops)
+        there = folders_with(options.dataset_dirs, splits[split])
+        crops["class_names"] = info.class_names or None
+        reader, _ = open_reader(there, splits[split], options.reader, **crops)
         figures, mistakes = measure(reader, model, info)
     classification = classes_only(figures)
     if classification is not None:
@@ -165,7 +167,7 @@ def write_run_report(
         name=model_dir.name,
         dataset=(
             f"{train.split.num_examples:,} images of {count_of(len(info.class_names), *_outputs_of(info))}, "
-            f"{info.image_size} × {info.image_size} px, from {options.dataset_dir}"
+            f"{info.image_size} × {info.image_size} px, from {', '.join(map(str, options.dataset_dirs))}"
         ),
         model_dir=str(model_dir),
         command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),
@@ -203,10 +205,15 @@ def changed_options(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _names(split: Split, ids: np.ndarray) -> list[str]:
-    paths = {}
-    if Layout.exists(split.dataset_dir):
-        paths = {row.id: row.path for row in read_manifest(split.dataset_dir)}
-    return [paths.get(id, f"example {id}") for id in ids.tolist()]
+    names = [""] * len(ids)
+    for own, rows, numbers in own_ids(split, ids):
+        paths = {}
+        if Layout.exists(own.dataset_dir):
+            paths = {row.id: row.path for row in read_manifest(own.dataset_dir)}
+        where = f"{own.name}: " if split.parts else ""
+        for row, id in zip(rows.tolist(), numbers.tolist(), strict=True):
+            names[row] = where + paths.get(id, f"example {id}")
+    return names
 
 
 def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:

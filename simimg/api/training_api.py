@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simimg.api.arguments import Counter, Folder, checked_options
+from simimg.api.arguments import Counter, Folder, checked_options, folders
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ _LABELS_OF = {"classes": "single", "multilabel": "multi", "regression": "float"}
 """The type of the labels that a model was trained on, by the objective."""
 
 
-def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
+def train(dataset_dir: Folder | Sequence[Folder], *, watcher: Watcher | None = None, **options: Any) -> TrainResult:
     """Train a model, or resume an interrupted run.
 
     Args:
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or several; `dataset_weights="3,1"` says how often each one is used.
         watcher: receives progress and notes; see `simimg.training.Watcher`.
         **options: options of `simimg train`, such as `preset`, `model_dir`, `epochs` and `seed`.
 
@@ -47,7 +47,7 @@ def train(dataset_dir: Folder, *, watcher: Watcher | None = None, **options: Any
 
 def evaluate(
     model_dir: Folder,
-    dataset_dir: Folder,
+    dataset_dir: Folder | Sequence[Folder],
     *,
     split: str = "test",
     report: Folder | None = None,
@@ -57,7 +57,7 @@ def evaluate(
 
     Args:
         model_dir: folder of a finished run.
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or several, whose splits are measured as one.
         split: the split to measure on. On a dataset with folds, `test` is the fold that the run did not train on.
         report: also write a report (HTML) with the model's mistakes to this file.
         progress: called with the number of examples done and the total.
@@ -95,7 +95,7 @@ def evaluate(
             path=Path(report),
             **by_kind(figures),
             model_dir=str(model_dir),
-            dataset_dir=str(dataset_dir),
+            dataset_dir=", ".join(map(str, folders(dataset_dir))),
             split=split,
             machine=machine_facts(),
             binary_loss=info.config["loss"] == "binary",
@@ -103,8 +103,11 @@ def evaluate(
     return figures
 
 
-def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Reader, Any, RunInfo]:
-    """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
+def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], split: str) -> tuple[Reader, Any, RunInfo]:
+    """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`.
+
+    A model that was trained on several datasets is measured on each of them, or on all, by the names of its classes.
+    """
     from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.models.model_folder import CONFIG_FILE
@@ -114,16 +117,19 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
     from tfrecords.format.naming import num_folds
 
     grow_gpu_memory()
-    folder = Path(dataset_dir)
-    if Layout.exists(folder) and num_folds(Layout.load(folder).splits):
+    places = folders(dataset_dir)
+    if Layout.exists(places[0]) and num_folds(Layout.load(places[0]).splits):
         fold = load_run(Path(model_dir)).config.get("fold", 0)
-        if fold and split in (found := run_splits(folder, fold)):
+        if fold and split in (found := run_splits(places, fold)):
             split = found[split]
     crops: dict[str, Any] = {}
     if (Path(model_dir) / CONFIG_FILE).is_file() and (run := load_run(Path(model_dir))).resize == CENTER:
         crops = {"crop": "center", "image_size": run.image_size}
-    reader, _ = open_reader(folder, split, **crops)
+    reader, _ = open_reader(places, split, **crops)
     model, info = load_trained(Path(model_dir))
+    by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
+    if by_name and set(reader.split.class_names) <= set(info.class_names):
+        reader, _ = open_reader(places, split, class_names=info.class_names)
     there = reader.split
     if info.objective.score == "recall":
         if there.image_size != info.image_size:

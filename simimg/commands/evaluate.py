@@ -34,7 +34,9 @@ JSON_KEYS = (
 class Options:
     """Options of `evaluate`."""
 
-    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path | tuple[Path, ...] = option(
+        "Dataset folder, DATA_DIR/NAME/VERSION; several are measured as one.", repeated="PATH"
+    )
     model_dir: Path = option("Folder of a finished training run.")
     split: str = option(
         "The split to measure on; on a dataset with folds, test is the one that was not trained on.", "test"

@@ -5,6 +5,10 @@ MODEL_DIR receives config.json, checkpoints, metrics for TensorBoard, and at the
 `simimg index --model=MODEL_DIR` uses it. If training is interrupted (Ctrl-C, SIGTERM, a crash), the same command
 resumes it. The split `test` is measured after each epoch and influences nothing.
 
+Several --dataset_dir are trained on together, with their classes joined by name and their splits `validation` and
+`test` measured together. By default, each example is used once per epoch; --dataset_weights=3,1 uses the first dataset
+three times as often as the second.
+
 To train on several machines, run the same command on each, with a TF_CONFIG of its own; see simimg/docs/many_gpus.md.
 If one machine is lost, restart its command, and the others continue by themselves.
 
@@ -28,6 +32,7 @@ with quiet_tensorflow():
     from simimg.api.run_report import write_run_report
     from simimg.errors import UsageError, WorkerLost
     from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, load_run, workers
+    from simimg.training.train_config import dataset_weights_in
 
 from tfrecords.format.atomic_files import read_json
 from tfrecords.options import from_json, option
@@ -45,7 +50,12 @@ _MAIN_FIGURES = ("accuracy", "binary_accuracy", "recall")
 class Options(TrainConfig):
     """Options of `train`: those of a training run, and a file with all of them."""
 
-    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION. Required without --config.", Path())
+    dataset_dir: Path | tuple[Path, ...] = option(
+        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets. Required "
+        "without --config.",
+        Path(),
+        repeated="PATH",
+    )
     config: Path | None = option("The config.json of a run to repeat; flags override its options.", None)
 
 
@@ -63,7 +73,7 @@ def resolve(given: dict[str, Any]) -> TrainConfig:
     config = from_json(TrainConfig, values, f"--config={file}")
     if "model_dir" not in given and config.model_dir:
         given["model_dir"] = config.model_dir.with_name(f"{config.model_dir.name}-again")
-    return dataclasses.replace(config, **given)
+    return dataclasses.replace(config, **dataset_weights_in(given))
 
 
 def run(options: TrainConfig) -> Result:

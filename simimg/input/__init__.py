@@ -9,9 +9,11 @@ from simimg.input.pipeline import (
     batches_of,
     choose_shuffle,
     eval_batches,
+    folders_with,
     input_warnings,
     label_counts,
     mixing_of,
+    mixture_of,
     open_reader,
     random_batches,
     target_spread,
@@ -20,6 +22,7 @@ from simimg.input.pipeline import (
 from simimg.input.records import ON_CORRUPT
 from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
+from simimg.input.split_union import own_ids, trained_copies, union_notes, without_passes
 
 __all__ = [
     "AUTO_CROP",
@@ -37,15 +40,21 @@ __all__ = [
     "batches_of",
     "choose_shuffle",
     "eval_batches",
+    "folders_with",
     "input_errors",
     "input_warnings",
     "label_counts",
     "mixing_of",
+    "mixture_of",
     "open_reader",
     "open_split",
+    "own_ids",
     "random_batches",
     "reading",
     "run_splits",
     "target_spread",
     "train_batches",
+    "trained_copies",
+    "union_notes",
+    "without_passes",
 ]

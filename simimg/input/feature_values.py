@@ -12,6 +12,7 @@ import numpy as np
 
 from simimg.errors import DataError
 from simimg.input.split import Split
+from simimg.input.split_union import own_ids
 from tfrecords.format.example import decode_lists
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import iter_manifest
@@ -27,6 +28,9 @@ class FeatureValues:
 
     def __init__(self, split: Split) -> None:
         self._split = split
+        self._parts = [FeatureValues(part.split) for part in split.parts]
+        if split.parts:
+            return
         self._readers = [ShardReader(shard.path) for shard in split.shards]
         self._tables: dict[int, np.ndarray] = {}  # sidecars that were read so far
         layout = Layout.load(split.dataset_dir)
@@ -47,7 +51,11 @@ class FeatureValues:
         Numbers of a fixed shape are an array int64 or float32 `[n]` or `[n, length]`. Texts are a list of str, bytes
         one of bytes, and lists of any length are a list of arrays or lists.
         """
-        rows = [self._record(int(id)) for id in ids]
+        rows: list[dict[str, list[Any]]] = [{}] * len(ids)
+        owners = self._parts or [self]
+        for owner, (_, places, own) in zip(owners, own_ids(self._split, ids), strict=True):
+            for place, id in zip(places.tolist(), own.tolist(), strict=True):
+                rows[place] = owner._record(id)
         return {spec.name: _column(spec, [row[spec.name] for row in rows]) for spec in self._split.schema.features}
 
     def _record(self, id: int) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,17 @@ import tensorflow as tf
 
 from simimg.errors import DataError, UsageError
 from simimg.input.crops import CROPS, DEFAULT_CROP_SIZE, Crops
+from simimg.input.mixture import Mixture, parse_weights
+from simimg.input.permutation import Mixing
 from simimg.input.readers.crop_reader import CropReader
-from simimg.input.readers.mapped import MappedReader
+from simimg.input.readers.mapped import MappedReader, MixedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
 from simimg.input.readers.stream import StreamReader
 from simimg.input.records import EncodedRecords
-from simimg.input.sampler import Mixing, Order
+from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
+from simimg.input.split_union import join_splits, relabeled
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
@@ -37,10 +40,11 @@ _COUNT_BATCH_SIZE = 256
 
 
 def open_reader(
-    dataset_dir: Path,
+    dataset_dir: Path | Sequence[Path],
     split: str,
     kind: str = "auto",
     *,
+    class_names: Sequence[str] | None = None,
     on_corrupt: str = "fail",
     cache: str = "host",
     data_service: str = "",
@@ -51,9 +55,10 @@ def open_reader(
     """Opens a split of a dataset folder; returns its reader, and the reason for this kind of reader, a clause.
 
     Args:
-        dataset_dir: the dataset's folder.
+        dataset_dir: the dataset's folder, or several, whose splits are read as one; see `simimg.input.split_union`.
         split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
         kind: one of `READERS`.
+        class_names: the classes that the labels are numbers of; those of the datasets by default.
         on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding that nothing is trained on.
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
         data_service: grpc://HOST:PORT of a tf.data service that reads and decodes the split; see `ServiceReader`.
@@ -67,12 +72,15 @@ def open_reader(
             records; two options exclude each other.
         DataError: the folder is damaged, or its format is not supported.
     """
-    opened = open_split(dataset_dir, split)
-    if not opened.num_examples:
-        raise UsageError(f"{dataset_dir}: split {split!r} has no examples.")
+    opened = _opened((dataset_dir,) if isinstance(dataset_dir, Path) else dataset_dir, split, class_names)
     num_threads = num_threads or len(os.sched_getaffinity(0))
     crops = _crops_of(opened, crop, image_size)
     if crops is not None:
+        if opened.parts:
+            raise UsageError(
+                f"--crop={crops.how}: several datasets can be mixed only if their images have one size and are not "
+                "cropped. Convert them with --resize=stretch, crop or pad, or leave out --crop."
+            )
         for flag, value, off in (
             ("reader", kind, "auto"),
             ("cache", cache, "host"),
@@ -87,6 +95,8 @@ def open_reader(
     if data_service:
         if kind != "auto" or cache != "host":
             raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
+        if opened.parts:
+            raise UsageError(f"--data_service={data_service} reads one dataset. Leave it out to mix several.")
         service = ServiceReader(opened, data_service, num_threads=num_threads, on_corrupt=on_corrupt)
         return service, f"{data_service} reads and decodes"
     reason = "as given"
@@ -97,16 +107,48 @@ def open_reader(
     elif kind == "auto":
         kind, reason = choose_reader(opened, psutil.virtual_memory().available)
     if kind == "stream":
+        if opened.parts:
+            streamed = [str(part.split.dataset_dir) for part in opened.parts if not part.split.indexed]
+            raise UsageError(
+                "streamed shards cannot be mixed with those of another dataset. Use --reader=mapped or resident"
+                + (f", and convert the images of {streamed[0]} with `simimg convert`." if streamed else ".")
+            )
         if on_corrupt == "skip":
             raise UsageError(
                 "--on_corrupt=skip: a streamed shard cannot be read beyond a corrupt record. "
                 "Use --reader=mapped, which needs shards that `simimg convert` wrote."
             )
         return StreamReader(opened), reason
-    reader: Callable[..., Reader] = MappedReader
+    reader: Callable[..., Reader] = MixedReader if opened.parts else MappedReader
     if kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
     return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), reason
+
+
+def _opened(folders: Sequence[Path], split: str, class_names: Sequence[str] | None) -> Split:
+    found = [open_split(folder, split) for folder in folders]
+    for one in found:
+        if not one.num_examples:
+            raise UsageError(f"{one.dataset_dir}: split {split!r} has no examples.")
+    (first, *others) = found
+    if others or (class_names is not None and tuple(class_names) != first.class_names):
+        return join_splits(found, class_names)
+    return first
+
+
+def folders_with(folders: Sequence[Path], split: str) -> list[Path]:
+    """Returns the folders whose datasets have examples in `split`.
+
+    Raises DataError if one of them is damaged.
+    """
+
+    def has_it(folder: Path) -> bool:
+        try:
+            return open_split(folder, split).num_examples > 0
+        except UsageError:
+            return False
+
+    return [folder for folder in folders if has_it(folder)]
 
 
 def _crops_of(split: Split, crop: str, image_size: int) -> Crops | None:
@@ -144,6 +186,25 @@ def mixing_of(split: Split, shuffle: str) -> Mixing | None:
     return Mixing.of_bytes(split.stored_bytes / split.num_examples)
 
 
+def mixture_of(
+    split: Split, weights: str | Sequence[float], shuffle: str = "uniform", *, in_order: bool = False
+) -> Mixture | None:
+    """Returns how the datasets of a joined split alternate, None if it is one dataset; see `Mixture`.
+
+    Raises UsageError if `weights` do not fit the datasets; empty ones are the numbers of their examples.
+    """
+    parts = [part.split for part in split.parts]
+    given = parse_weights(weights, len(parts) or 1) if weights else ()
+    if not parts:
+        return None
+    return Mixture(
+        counts=tuple(part.num_examples for part in parts),
+        weights=given if len(parts) > 1 else (),
+        mixings=tuple(mixing_of(part, shuffle) for part in parts),
+        in_order=in_order,
+    )
+
+
 def train_batches(reader: Reader, order: Order) -> tf.data.Dataset:
     """Returns a dataset of elements for `reader.batch`: replica after replica, step after step."""
     return reader.train_batches(order).with_options(_options()).prefetch(2)
@@ -179,19 +240,31 @@ def batches_of(dataset: tf.data.Dataset) -> Iterator[Batch]:
         yield Batch(*element)
 
 
-def label_counts(reader: Reader) -> np.ndarray:
+def label_counts(reader: Reader, mixture: Mixture | None = None) -> np.ndarray:
     """Returns the number of examples per class, int64 `[num_classes]`, from the manifest or by reading the split.
+
+    With a `mixture` that has weights, it is how often each class comes in an epoch, float64 `[num_classes]`.
 
     Raises:
         DataError: the manifest is damaged, a record cannot be read, or a label is none of the classes.
     """
     split = reader.split
+    if split.parts:
+        numbers = np.zeros(len(split.class_names), np.int64)
+        for number, part in enumerate(split.parts):
+            own = part.split
+            found = label_counts(MappedReader(own, num_threads=1) if own.indexed else StreamReader(own))
+            if mixture is not None and mixture.weights:
+                numbers = numbers.astype(np.float64)
+                found = found * (float(mixture.shares[number]) * split.num_examples / own.num_examples)
+            numbers[list(part.labels)] += found
+        return numbers
     manifest = split.dataset_dir / MANIFEST_FILE
     counts = np.zeros(len(split.class_names), np.int64)
     if split.indexed and manifest.exists():
-        for part in iter_manifest(split.dataset_dir):
-            here = part.ok & np.isin(np.array([*part.split_names, ""])[part.splits], split.split_names)
-            counts += _counts(part.labels[here], len(counts), str(manifest))
+        for rows in iter_manifest(split.dataset_dir):
+            here = rows.ok & np.isin(np.array([*rows.split_names, ""])[rows.splits], split.split_names)
+            counts += _counts(rows.labels[here], len(counts), str(manifest))
         return counts
     for batch in reading(split, eval_batches(reader, min(_COUNT_BATCH_SIZE, split.num_examples))):
         labels = batch.label.numpy()[batch.id.numpy() != PADDING_ID]
@@ -204,7 +277,17 @@ def target_spread(reader: Reader) -> tuple[list[float], list[float]]:
 
     Only the labels are read. A target that is the same in all examples has the deviation 1.
     """
-    split = reader.split
+    targets = _targets_of(reader.split)
+    wide = targets.astype(np.float64)
+    deviations = wide.std(axis=0)
+    return wide.mean(axis=0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
+
+
+def _targets_of(split: Split) -> np.ndarray:
+    """Returns the labels of all examples of a split, as in a Batch."""
+    if split.parts:
+        parts = [relabeled(_targets_of(part.split), part, len(split.class_names)) for part in split.parts]
+        return np.concatenate(parts)
     if split.offsets is not None:
         at = split.offsets.label_offset
         shards = [shard for shard in split.shards if shard.num_examples]
@@ -212,12 +295,8 @@ def target_spread(reader: Reader) -> tuple[list[float], list[float]]:
         ends = np.concatenate(
             [records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()]
         )
-        targets = split.schema.labels_of(ends, len(split.class_names))
-    else:
-        targets = EncodedRecords(split).labels(np.arange(split.num_examples))
-    wide = targets.astype(np.float64)
-    deviations = wide.std(axis=0)
-    return wide.mean(axis=0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
+        return split.schema.labels_of(ends, len(split.class_names))
+    return EncodedRecords(split).labels(np.arange(split.num_examples))
 
 
 def _counts(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:

@@ -8,7 +8,7 @@
    threads or replicas.
 
 Each place of a permutation is computed independently. No list of all examples is made, and the first batch of two
-billion examples arrives as fast as that of two hundred.
+billion examples arrives as fast as that of two hundred. `simimg.input.mixture` has the order of several datasets.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import dataclasses
 import tensorflow as tf
 
 from simimg.errors import UsageError
+from simimg.input.mixture import Mixture
+from simimg.input.permutation import Mixing, permuted, permuted_in_windows
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -27,29 +29,6 @@ class Position:
     epoch: int = 0
     step: int = 0
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Mixing:
-    """How far examples that do not fit into memory are mixed: within windows of blocks.
-
-    A block is `block` examples that are adjacent on disk. Blocks are drawn at random, and the examples of
-    `blocks_per_window` successive blocks are mixed. So an epoch reads each byte once, one window at a time. Each epoch
-    starts counting at a different example, so the block boundaries move.
-    """
-
-    block: int
-    blocks_per_window: int
-
-    @classmethod
-    def of_bytes(cls, record_bytes: float) -> Mixing:
-        """Returns the mixing for records of this length, which depends on nothing else, such as the machine."""
-        block = max(1, round(_BLOCK_BYTES / record_bytes))
-        return cls(block=block, blocks_per_window=max(1, round(_WINDOW_BYTES / (record_bytes * block))))
-
-
-# A disk delivers blocks of this size as fast as one long file. A window fits into the memory of any training machine.
-_BLOCK_BYTES = 1 << 19
-_WINDOW_BYTES = 1 << 30
 
 _PLACES_PER_CALL = 1 << 14
 
@@ -71,6 +50,7 @@ class Order:
     first_replica: int = 0  # of this process
     num_local_replicas: int = 0  # of this process; 0 is all
     mixing: Mixing | None = None  # how far examples are mixed; None: as a whole, all permutations equally likely
+    mixture: Mixture | None = None  # of several datasets, of which `num_examples` is the sum; `mixing` is then unused
 
     def __post_init__(self) -> None:
         if self.global_batch_size % self.num_replicas:
@@ -143,52 +123,14 @@ class Order:
         return tf.reshape(self.at(tf.reshape(positions, [-1]), epoch), [-1, batch])
 
     def at(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """Returns the places in the split at `positions` of an epoch's permutation, both int64 `[n]`."""
+        """Returns the places in the split at `positions` of an epoch's permutation, both int64 `[n]`.
+
+        Those of a mixture are as `Mixture.places` returns them.
+        """
+        if self.mixture is not None:
+            used = self.steps_per_epoch * self.global_batch_size
+            span = used if self.mixture.weights else self.num_examples
+            return self.mixture.places(positions, epoch, span, self.seed)
         if self.mixing is None:
             return permuted(positions, self.num_examples, self.seed, epoch)
-        return _mixed(positions, self.num_examples, self.mixing, _run(self.seed, epoch))
-
-
-def permuted(places: tf.Tensor, count: tf.Tensor | int, seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns the items at `places` in the permutation of `count` items for (seed, epoch), int64 like `places`.
-
-    tf.random.experimental.index_shuffle encrypts a place with a key, so no list of all places is needed. Its cipher
-    needs keys that look random: with (seed, epoch) as the key, the permutations of successive epochs are so similar
-    that an example keeps coming to the same few places. So the key is drawn from (seed, epoch) by Philox.
-    """
-    (key,) = tf.unstack(_keys(_run(seed, epoch), 1))
-    return tf.random.experimental.index_shuffle(places, key, tf.cast(count - 1, tf.int64))
-
-
-def _mixed(positions: tf.Tensor, count: int, mixing: Mixing, run: tf.Tensor) -> tf.Tensor:
-    block = min(mixing.block, count)
-    num_blocks = count // block  # full blocks; the remaining examples belong to the last window
-    window = block * mixing.blocks_per_window
-    num_windows = max(1, num_blocks // mixing.blocks_per_window)
-    keys = _keys(run, num_windows + 2)
-
-    number = tf.minimum(positions // window, num_windows - 1)
-    first = number * window
-    length = tf.where(number == num_windows - 1, count - first, window)
-    drawn = first + _shuffled(positions - first, tf.gather(keys, number + 2), length - 1)
-
-    there = tf.minimum(drawn // block, num_blocks - 1)
-    chosen = _shuffled(there, keys[:1], tf.constant(num_blocks - 1, tf.int64)) * block + drawn % block
-    place = tf.where(drawn < num_blocks * block, chosen, drawn)
-    return (place + keys[1, 0] % count) % count
-
-
-def _shuffled(places: tf.Tensor, keys: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    # As tf.random.experimental.index_shuffle does for a single key; for one key per place, 2.21 pads the wrong axis.
-    keys = tf.broadcast_to(tf.pad(keys, [[0, 0], [0, 1]]), [tf.size(places), 3])
-    last = tf.broadcast_to(last, tf.shape(places))
-    return tf.raw_ops.RandomIndexShuffle(index=places, seed=keys, max_index=last, rounds=4)
-
-
-def _run(seed: tf.Tensor | int, epoch: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-
-
-def _keys(run: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns int64 `[count, 2]`, uniform over all int64, from `run`, int64 `[2]`."""
-    return tf.random.stateless_uniform([count, 2], run, None, None, tf.int64, alg="philox")
+        return permuted_in_windows(positions, self.num_examples, self.mixing, self.seed, epoch)

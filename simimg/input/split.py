@@ -7,7 +7,7 @@ metadata, if they have square RGB images of one size in the feature `image` and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,8 @@ class Split:
 
     `offsets` is None if the records have no fixed length. `class_names` are the names of the targets if labels are
     numbers. `has_id` says whether `id` is stored. `indexed` says whether
-    a record can be found by its place, which is true for folders that `simimg convert` wrote.
+    a record can be found by its place, which is true for folders that `simimg convert` wrote. `parts` are the datasets
+    of a joined split, see `simimg.input.split_union`; it has the shards of all of them, one after the other.
     """
 
     dataset_dir: Path
@@ -77,6 +78,7 @@ class Split:
     schema: Schema = PLAIN
     crops: Crops | None = None
     stored_size: int = -1
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if self.stored_size < 0:
@@ -127,6 +129,14 @@ class Split:
         return self.num_examples * self.image_size * self.image_size * 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A dataset of a joined split: its own split, and the joined one's label, or target, for each of its own."""
+
+    split: Split
+    labels: tuple[int, ...]
+
+
 class Reader:
     """Delivers the examples of a split."""
 
@@ -169,15 +179,24 @@ def open_split(dataset_dir: Path, split: str) -> Split:
     raise UsageError(f"--dataset_dir={dataset_dir} has neither layout.json nor {INFO_FILE}. {hint}")
 
 
-def run_splits(dataset_dir: Path, fold: int) -> dict[str, str]:
-    """Returns the splits of a training run by what they are for: train, validation, test.
+def run_splits(dataset_dir: Path | Sequence[Path], fold: int) -> dict[str, str]:
+    """Returns the splits of a training run on one or more datasets by what they are for: train, validation, test.
 
     With `fold` 0 these are their names. Otherwise the run tests on that fold, from 1, and trains on the others.
 
     Raises:
-        UsageError: the dataset has no such fold, or has folds and `fold` is 0.
+        UsageError: a dataset has no such fold, or has folds and `fold` is 0, or their numbers of folds differ.
         DataError: the layout is damaged.
     """
+    if not isinstance(dataset_dir, Path):
+        first, *more = (run_splits(folder, fold) for folder in dataset_dir)
+        for folder, splits_there in zip(dataset_dir[1:], more, strict=True):
+            if splits_there != first:
+                raise UsageError(
+                    f"{dataset_dir[0]} and {folder} have other numbers of folds. Convert one of them again with the "
+                    "--folds of the other."
+                )
+        return first
     splits = list(Layout.load(dataset_dir).splits) if Layout.exists(dataset_dir) else []
     folds = num_folds(splits)
     if not fold and not folds:

@@ -30,7 +30,7 @@ import keras
 import tensorflow as tf
 
 from simimg.augment import augment
-from simimg.input import PADDING_ID, Batch, Order
+from simimg.input import PADDING_ID, Batch, Order, without_passes
 from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.train_config import TrainConfig
@@ -167,6 +167,8 @@ def pair_gradients(
         ids, images = _twice(batch.id), _twice(batch.image)
         views = tf.constant([0, 1] * batch.id.shape[0], tf.int64)
         pixels = augment(config.augmentation, config.seed, epoch, ids, images, views)
+        if order.mixture is not None and order.mixture.weights:  # an image can be in a batch and in the queue
+            ids = without_passes(ids)
         earlier = [tf.convert_to_tensor(variable) for variable in past.variables] if past else []
         gradients, sums, embeddings, all_ids = of_pixels(pixels, ids, step, 2 * first_row, earlier)
         if past:

@@ -119,7 +119,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         # Train.
         class_weights = None
         if config.class_weights == "balanced":
-            class_weights = balanced(label_counts(reader))
+            class_weights = balanced(label_counts(reader, order.mixture))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
         runner = StepRunner(strategy, step, order, reader, objective.others, timed=not config.deterministic)
         # Crops take six times as long as the other views, so only the saved model is measured with them.

@@ -160,9 +160,9 @@ def collapse(line: dict[str, float]) -> str:
 def balanced(counts: np.ndarray) -> tf.Tensor:
     """Returns the weight of an example of each class that gives all classes equal weight, float32 `[num_classes]`.
 
-    `counts` are the examples per class, int64 `[num_classes]`. Classes without examples have the weight 0. The mean
-    over all examples is 1, so learning rates stay valid.
+    `counts` are the examples per class, or how often they come, `[num_classes]`. Classes without examples have the
+    weight 0. The mean over all examples is 1, so learning rates stay valid.
     """
     there = counts > 0
-    weights = np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0.0)
+    weights = np.where(there, counts.sum() / (there.sum() * np.where(there, counts, 1)), 0.0)
     return tf.constant(weights, tf.float32)

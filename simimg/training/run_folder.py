@@ -102,8 +102,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     Raises:
         UsageError: the folder has a run with other options, or on another dataset; names the difference.
     """
-    layout = Layout.load(split.dataset_dir) if Layout.exists(split.dataset_dir) else None
-    made = layout.config if layout else {}
+    made = _made_with(split)
     prepared = {
         name: made[name] for name in ("decode", "truncated", "background", "range", "max_pixels") if name in made
     }
@@ -111,7 +110,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
         image_size=split.image_size,
         resize=CENTER if split.crops else made.get("resize", "stretch"),
         class_names=split.class_names,
-        dataset_sha256=_dataset_sha256(split, layout),
+        dataset_sha256=_dataset_sha256(split),
         shuffle=shuffle,
         config=to_json(config),
         **prepared,
@@ -159,8 +158,17 @@ def begin_run(model_dir: Path, info: RunInfo) -> AbstractContextManager[object]:
     return locked_file(model_dir / _LOCK_FILE, held)
 
 
-def _dataset_sha256(split: Split, layout: Layout | None) -> str:
-    if layout is None:
+def _made_with(split: Split) -> dict[str, Any]:
+    """Returns the options that a dataset was converted with, the first one of several; {} if they are not known."""
+    return Layout.load(split.dataset_dir).config if Layout.exists(split.dataset_dir) else {}
+
+
+def _dataset_sha256(split: Split) -> str:
+    if split.parts:
+        each = [_dataset_sha256(part.split) for part in split.parts]
+        return hashlib.sha256(json.dumps(each).encode()).hexdigest()
+    if not Layout.exists(split.dataset_dir):
         return file_sha256(split.dataset_dir / INFO_FILE)
+    layout = Layout.load(split.dataset_dir)
     shards = {name: [shard.sha256 for shard in shards] for name, shards in layout.splits.items()}
     return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()

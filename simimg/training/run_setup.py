@@ -10,7 +10,20 @@ import tensorflow as tf
 
 from simimg.augment import fastest, measure_formulations
 from simimg.errors import UsageError
-from simimg.input import SHUFFLES, Order, Reader, Split, choose_shuffle, mixing_of, open_reader, run_splits
+from simimg.input import (
+    SHUFFLES,
+    Order,
+    Reader,
+    Split,
+    choose_shuffle,
+    folders_with,
+    mixing_of,
+    mixture_of,
+    open_reader,
+    run_splits,
+    trained_copies,
+    union_notes,
+)
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
@@ -51,7 +64,7 @@ class RunSetup:
         kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
         machines = f" in {self.place.count} processes" if self.place.count > 1 else ""
         parts = f", in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
-        found = [f"reading {order.num_examples:,} examples, {self.reader.kind}: {self.reason}"]
+        found = [f"reading {order.num_examples:,} examples, {self.reader.kind}: {self.reason}", *self._of_datasets()]
         if self.config.model in APPLICATIONS and self.config.start == "imagenet":
             found.append(f"Keras downloads ImageNet's weights of {self.config.model}, unless it has them in ~/.keras")
         if self.config.objective in ("multilabel", "regression"):
@@ -83,6 +96,31 @@ class RunSetup:
         )
         return [*found, self.augmented_with] if self.augmented_with else found
 
+    def _of_datasets(self) -> list[str]:
+        """Returns what to tell about several datasets."""
+        mixture, split = self.order.mixture, self.reader.split
+        if mixture is None:
+            return []
+        used = self.order.steps_per_epoch * self.order.global_batch_size
+        parts = []
+        for part, share, count in zip(split.parts, mixture.shares, mixture.counts, strict=True):
+            passes = f", {float(share * used / count):.3g} times per epoch" if mixture.weights else ""
+            parts.append(f"{part.split.dataset_dir} {float(share):.1%} ({count:,} examples{passes})")
+        how = "by --dataset_weights" if mixture.weights else "each example once per epoch"
+        found = [f"mixing {len(parts)} datasets, {how}: {'; '.join(parts)}", *union_notes(split)]
+        for name, reader in self.measured.items():
+            there = [part.split.dataset_dir for part in reader.split.parts] or [reader.split.dataset_dir]
+            if len(there) < len(parts):
+                found.append(f"the split {name} is that of {', '.join(map(str, there))} alone; the others have none")
+            copies, example = trained_copies(split, reader.split)
+            if copies:
+                are = "image of the split {} is" if copies == 1 else "images of the split {} are"
+                found.append(
+                    f"{copies:,} {are.format(name)} trained on in another dataset, e.g. {example}, so the figures are "
+                    "too good; `simimg edit --merge` joins datasets with copies in one split"
+                )
+        return found
+
 
 def open_run_setup(config: TrainConfig) -> RunSetup:
     """Prepares a run with these options; writes nothing.
@@ -92,10 +130,10 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         DataError: the dataset is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
-    splits = run_splits(config.dataset_dir, config.fold)
+    splits = run_splits(config.dataset_dirs, config.fold)
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split
         reader, reason = open_reader(
-            config.dataset_dir,
+            config.dataset_dirs,
             splits["train"],
             config.reader,
             on_corrupt=config.on_corrupt,
@@ -120,6 +158,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         first_replica=place.index * local,
         num_local_replicas=local,
         mixing=mixing_of(split, shuffle),
+        mixture=mixture_of(split, config.dataset_weights, shuffle),
     )
     if order.per_replica_batch_size % config.accumulate:
         raise UsageError(
@@ -137,14 +176,18 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
     if config.objective == "classes" and len(split.class_names) < 2:
         raise UsageError(
-            f"{config.dataset_dir} has one class, {split.class_names[0]!r}; a classifier needs two. "
+            f"{config.dataset_dirs[0]} has one class, {split.class_names[0]!r}; a classifier needs two. "
             "To train on it to find copies, use --objective=similarity."
         )
-    measured = {name: found for name in MEASURED if name in splits and (found := _open_other(config, splits[name]))}
+    measured = {
+        name: found
+        for name in MEASURED
+        if name in splits and (found := _open_other(config, splits[name], split.class_names))
+    }
     if config.patience and "validation" not in measured:
         raise UsageError(
             f"--patience={config.patience} needs images that are neither trained nor tested on, but "
-            f"{config.dataset_dir} has no split `validation`. Convert with, for example, "
+            f"{config.dataset_dirs[0]} has no split `validation`. Convert with, for example, "
             "--splits=train=0.65,validation=0.1,test=0.25."
         )
     return RunSetup(
@@ -176,11 +219,11 @@ def _for_labels(config: TrainConfig, split: Split) -> TrainConfig:
         return config
     if kind == "none":
         raise UsageError(
-            f"{config.dataset_dir} has no labels. To train on its images alone, to find copies, use "
+            f"{config.dataset_dirs[0]} has no labels. To train on its images alone, to find copies, use "
             "--objective=similarity."
         )
     if given != "classes":
-        raise UsageError(f"--objective={given}: {config.dataset_dir} has labels for --objective={fitting}.")
+        raise UsageError(f"--objective={given}: {config.dataset_dirs[0]} has labels for --objective={fitting}.")
     what = "several labels" if kind == "multi" else "numbers as labels"
     if config.class_weights != "none":
         raise UsageError(f"--class_weights={config.class_weights}: images with {what} have no one class. Leave it out.")
@@ -214,15 +257,20 @@ def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
     return choose_shuffle(reader.split, psutil.virtual_memory().available)
 
 
-def _open_other(config: TrainConfig, split: str) -> Reader | None:
+def _open_other(config: TrainConfig, split: str, class_names: tuple[str, ...]) -> Reader | None:
+    folders = folders_with(config.dataset_dirs, split)
+    if not folders:
+        return None  # the split does not exist, and is not needed
     try:
-        return open_reader(
-            config.dataset_dir,
+        reader, _ = open_reader(
+            folders,
             split,
             config.reader,
+            class_names=class_names,
             on_corrupt=config.on_corrupt,
             crop=config.crop,
             image_size=config.image_size,
-        )[0]
+        )
     except UsageError:
-        return None  # the split does not exist, and is not needed
+        return None  # the reader of the training split cannot read it
+    return reader

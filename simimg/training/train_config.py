@@ -11,6 +11,7 @@ from typing import Any
 from simimg.augment import BORDERS, FORMULATIONS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import AUTO_CROP, CACHES, CROPS, ON_CORRUPT, READERS, SHUFFLES
+from simimg.input.mixture import looks_like_weights, parse_weights
 from simimg.models.backbones import LITES, NETWORKS
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import OBJECTIVES, Objective
@@ -60,7 +61,16 @@ class TrainConfig:
         UsageError: an option cannot be used.
     """
 
-    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path | tuple[Path, ...] = option(
+        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
+        repeated="PATH",
+    )
+    dataset_weights: str = option(
+        "Of several datasets: how often each one is used relative to the others, such as 3,1; by default, each example "
+        "is used once per epoch. With several datasets, --weights=3,1 means the same.",
+        "",
+        group="input",
+    )
     model_dir: Path | None = option(
         "Folder of the run; by default runs/NAME-PRESET-seedSEED, NAME being the dataset's; with -foldFOLD before the "
         "seed.",
@@ -249,7 +259,11 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.dataset_dir, tuple) and len(self.dataset_dir) == 1:
+            object.__setattr__(self, "dataset_dir", self.dataset_dir[0])
         check_choices(self)
+        if self.dataset_weights:
+            parse_weights(self.dataset_weights, len(self.dataset_dirs))
         for names, fits, words in _RANGES:
             for name in names:
                 value = getattr(self, name)
@@ -276,6 +290,11 @@ class TrainConfig:
             raise UsageError(f"--probe: --model={self.model} starts without pretrained weights to fit to.")
 
     @property
+    def dataset_dirs(self) -> tuple[Path, ...]:
+        """The folders of the datasets, one or more."""
+        return self.dataset_dir if isinstance(self.dataset_dir, tuple) else (self.dataset_dir,)
+
+    @property
     def start(self) -> str:
         """The value of `weights`, with `auto` resolved."""
         if self.weights == "auto":
@@ -298,6 +317,7 @@ class TrainConfig:
 
         The default preset is `small`, or `copy` for similarity.
         """
+        given = dataset_weights_in(given)
         name = given.get("preset", "copy" if given.get("objective") == "similarity" else "small")
         if name not in PRESETS:
             raise UsageError(f"--preset={name}: should be one of {', '.join(PRESETS)}.")
@@ -346,3 +366,19 @@ class TrainConfig:
         if self.objective != "similarity":
             aside |= _SIMILARITY_ONLY
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}
+
+
+def dataset_weights_in(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns options in which `weights`, if they are numbers, such as "3,1", are those of the datasets.
+
+    Raises UsageError if there are other weights of the datasets, too.
+    """
+    weights = given.get("weights", "")
+    if not looks_like_weights(weights):
+        return given
+    if given.get("dataset_weights", weights) != weights:
+        raise UsageError(
+            f"--weights={weights} and --dataset_weights={given['dataset_weights']} both weigh the datasets. Leave one "
+            "of them out."
+        )
+    return {name: value for name, value in given.items() if name != "weights"} | {"dataset_weights": weights}

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from simimg.augment import augment, augment_and_mix, partners
 from simimg.errors import TrainingError
-from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches
+from simimg.input import PADDING_ID, Batch, Order, Position, Reader, input_errors, train_batches, without_passes
 from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
@@ -290,7 +290,8 @@ class StepRunner:
         """Returns the ids of a step's examples on this process's replicas."""
         order = dataclasses.replace(self._order, start=at)
         elements = train_batches(self._reader, order).take(order.local_replicas)
-        return [int(id) for element in elements for id in self._reader.batch(element).id.numpy()]
+        ids = [without_passes(self._reader.batch(element).id).numpy() for element in elements]
+        return [int(id) for batch in ids for id in batch]
 
 
 def _smoothed(before: float | None, new: float) -> float:

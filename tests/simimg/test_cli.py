@@ -557,6 +557,7 @@ TEXTS = {
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
     ("train", "rand_augment"): "2,9",
+    ("train", "dataset_weights"): "2",
 }
 LISTS = {
     "kinds": ("label", "dark"),
@@ -580,6 +581,8 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         return next(choice for choice in field.metadata["choices"] if choice != field.default)
     if kind is bool:
         return not field.default
+    if field.metadata["repeated"] and kind != tuple[str, ...]:
+        return (Path("some where/else"), Path("two"))
     if kind is Path or Path in typing.get_args(kind):
         return Path("some where/else")
     values = {

@@ -10,7 +10,7 @@ from simimg.training import TrainConfig
 
 # What a run is told each time, or by few: not the preset's business.
 ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "probe", "seed", "train_backbone"} | {
-    *("reader", "shuffle", "cache", "data_service", "on_corrupt"),
+    *("dataset_weights", "reader", "shuffle", "cache", "data_service", "on_corrupt"),
     *("num_devices", "per_replica_batch_size", "accumulate", "cross_device_ops", "xla", "deterministic"),
     *("checkpoint_every_s", "keep_checkpoints", "patience", "precision", "augment_with"),
     # Off, but in a preset that says otherwise.

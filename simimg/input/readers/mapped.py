@@ -16,6 +16,7 @@ from simimg.errors import UsageError
 from simimg.input.readers.random_access import GatherReader
 from simimg.input.records import EncodedRecords, shared_tensor, tf_labels, tf_varints
 from simimg.input.split import Batch, Split
+from simimg.input.split_union import gathered_parts, with_passes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record_layout import INT_BYTES, Offsets
 
@@ -58,6 +59,40 @@ class MappedReader(GatherReader):
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
         return self._gather(places)
+
+
+class MixedReader(GatherReader):
+    """Reads a joined split, each part by a `MappedReader`; takes the same arguments, and raises the same errors."""
+
+    kind = "mapped"
+
+    def __init__(self, split: Split, *, num_threads: int, on_corrupt: str = "fail") -> None:
+        self._readers = [
+            MappedReader(part.split, num_threads=num_threads, on_corrupt=on_corrupt) for part in split.parts
+        ]
+        super().__init__(split, num_threads)
+        self.places_per_call = min(filter(None, (reader.places_per_call for reader in self._readers)), default=None)
+
+    @property
+    def corrupt(self) -> dict[int, str]:
+        """The reason for each record that was skipped so far, by its place."""
+        found: dict[int, str] = {}
+        first = 0
+        for reader in self._readers:
+            found |= {first + place: fault for place, fault in reader.corrupt.items()}
+            first += reader.split.num_examples
+        return found
+
+    @corrupt.setter
+    def corrupt(self, _: dict[int, str]) -> None:
+        """Ignores the empty one that every reader begins with, because the readers of the parts have them."""
+
+    def gather(self, places: tf.Tensor) -> Batch:
+        """Returns the examples at `places`, int64 `[batch]`, which may be those of a mixture."""
+        return with_passes(self._at, places)
+
+    def _at(self, places: tf.Tensor) -> Batch:
+        return gathered_parts(self.split, [reader.gather for reader in self._readers], places)
 
 
 def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:

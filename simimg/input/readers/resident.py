@@ -20,6 +20,7 @@ from simimg.input.readers.stream import StreamReader
 from simimg.input.records import EncodedRecords, aligned, corrupt_record, shared_tensor
 from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Split, reading
+from simimg.input.split_union import relabeled, renumbered, with_passes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES, Offsets
@@ -40,6 +41,9 @@ class ResidentReader(GatherReader):
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, int64 `[batch]` in 0..num_examples-1."""
+        return with_passes(self._at, places) if self.split.parts else self._at(places)
+
+    def _at(self, places: tf.Tensor) -> Batch:
         return Batch(*(tf.gather(part, places) for part in self._parts))
 
 
@@ -68,7 +72,7 @@ class DeviceReader(ResidentReader):
         """Returns a dataset of places, int64 `[per_replica_batch_size]`."""
         return order.indices()
 
-    def gather(self, places: tf.Tensor) -> Batch:
+    def _at(self, places: tf.Tensor) -> Batch:
         """Returns the examples at `places`, gathered on the device of the replica that calls this."""
         # From the variables themselves, which `tf.gather` does not do if each replica has its own. TensorFlow 2.21 has
         # no kernel for GPUs that gathers from a tensor of uint8, and would copy the split to the host in each step.
@@ -112,15 +116,33 @@ def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -
     """
     count, size = split.num_examples, split.image_size
     images, ids = aligned((count, size, size, 3)), np.empty(count, np.int64)
-    labels = np.empty((count, *split.label_shape), split.label_dtype.as_numpy_dtype)
+    labels = _labels_for(split)
     examples = Examples(images=images, labels=labels, ids=ids, corrupt={})
+    if not split.parts:
+        _load(split, examples, num_threads, on_corrupt)
+        return examples
+    end = 0
+    for number, part in enumerate(split.parts):
+        rows = slice(end, end := end + part.split.num_examples)
+        own = Examples(images=images[rows], labels=_labels_for(part.split), ids=ids[rows], corrupt={})
+        _load(part.split, own, num_threads, on_corrupt)
+        labels[rows] = relabeled(own.labels, part, len(split.class_names))
+        ids[rows] = renumbered(own.ids, number)
+        examples.corrupt.update({rows.start + place: fault for place, fault in own.corrupt.items()})
+    return examples
+
+
+def _labels_for(split: Split) -> np.ndarray:
+    return np.empty((split.num_examples, *split.label_shape), split.label_dtype.as_numpy_dtype)
+
+
+def _load(split: Split, examples: Examples, num_threads: int, on_corrupt: str) -> None:
     if not split.indexed:
         _load_stream(split, examples)
     elif split.offsets is not None:
         _load_raw(split, split.offsets, examples, num_threads, on_corrupt == "skip")
     else:
         _load_encoded(EncodedRecords(split, on_corrupt=on_corrupt), examples, num_threads)
-    return examples
 
 
 def _load_raw(split: Split, at: Offsets, examples: Examples, num_threads: int, skip: bool) -> None:

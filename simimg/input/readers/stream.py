@@ -16,8 +16,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from simimg.input.permutation import permuted
 from simimg.input.records import many_hot
-from simimg.input.sampler import Order, permuted
+from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split
 
 SHUFFLE_BUFFER = 8192

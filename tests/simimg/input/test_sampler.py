@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simimg.errors import UsageError
-from simimg.input.sampler import Mixing, Order, Position
+from simimg.input.permutation import Mixing
+from simimg.input.sampler import Order, Position
 
 
 def batches(order: Order) -> np.ndarray:

@@ -86,9 +86,10 @@ def test_no_option_is_left_out() -> None:
         "patience",
         "xla",
         "fold",
+        "dataset_weights",
         "crop",
         "image_size",
-    }  # test_train_step.py, test_validation.py, test_folds.py and test_crop_reader.py
+    }  # test_train_step.py, test_validation.py, test_folds.py, test_mixed_datasets.py and test_crop_reader.py
     of_similarity = {
         "objective",
         "embedding_dim",

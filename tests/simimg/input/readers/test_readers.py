@@ -22,8 +22,8 @@ from simimg.input import (
     open_split,
     train_batches,
 )
+from simimg.input.permutation import Mixing
 from simimg.input.pipeline import choose_reader
-from simimg.input.sampler import Mixing
 from simimg.input.split import reading
 from tfrecords.format.example import decode_example
 from tfrecords.format.shard import ShardReader
