@@ -62,7 +62,7 @@ def test_the_report_of_a_run(runs: Path, dataset_dir: Path) -> None:
         for record in tf.data.TFRecordDataset(str(file))
         for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
     }
-    assert tags == {"loss", "accuracy", "binary_accuracy", "confusion"}
+    assert tags == {"epoch_loss", "epoch_accuracy", "epoch_binary_accuracy", "confusion"}
 
 
 def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
