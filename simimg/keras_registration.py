@@ -1,6 +1,6 @@
 """Registers the layers of our networks with Keras once a program has imported both simimg and Keras.
 
-A network that is trained has these layers, and so has a `model.keras` that was written before version 0.2. With
+A network that is trained has these layers, and so has a `model.keras` that an earlier version wrote. With
 `import simimg`, `keras.saving.load_model` finds them. Importing Keras takes seconds, so `import simimg` does not: if
 Keras comes later, the layers are registered at the end of its import.
 """

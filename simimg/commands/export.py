@@ -118,9 +118,9 @@ def _export_model(options: Options, model_dir: Path) -> Result:
         "at most"
     )
     if made.int8_score is not None:
-        words = _score_words(made)
+        words, where = _score_words(made), f"{made.num_scored:,} images of that split"
         values |= {"score": words, "float32": made.score, "int8": made.int8_score, "num_scored": made.num_scored}
-        text += f"\n{words} on {made.num_scored:,} images of that split: {made.score:.4f} in float32, {made.int8_score:.4f} in 8 bits"
+        text += f"\n{words} on {where}: {made.score:.4f} in float32, {made.int8_score:.4f} in 8 bits"
     return Result(values=values, text=text)
 
 

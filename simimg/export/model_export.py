@@ -128,8 +128,9 @@ def export_model(
                 _write(network, file, format)
                 forward = RUNTIMES[format](file)
             except Exception as error:  # converters and runtimes raise what they like
+                why = _first_line(error)
                 raise ModelError(
-                    f"{model_dir} cannot be exported with --format={format}: {_first_line(error)}. Use another --format."
+                    f"{model_dir} cannot be exported with --format={format}: {why}. Use another --format."
                 ) from error
             if info.objective.score != "recall":
                 write_class_names(folder, info.class_names)
@@ -152,9 +153,7 @@ def _check_packages(format: str) -> None:
     missing = [name for name in _NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
         names = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
-        raise UsageError(
-            f"--format={format} needs {names}, not installed here. Run: pip install 'simimg-tf[export]'"
-        )
+        raise UsageError(f"--format={format} needs {names}, not installed here. Run: pip install 'simimg-tf[export]'")
 
 
 def _write(network: keras.Model, file: Path, format: str, **options: Any) -> None:

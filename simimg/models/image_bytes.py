@@ -18,9 +18,7 @@ _ORIENTATION = 0x0112  # tag
 _MOST_TAGS = 128  # cameras write about 12 into the first directory
 
 
-def decoded_images(
-    contents: tf.Tensor, *, image_size: int, resize: str, background: tuple[int, int, int]
-) -> tf.Tensor:
+def decoded_images(contents: tf.Tensor, *, image_size: int, resize: str, background: tuple[int, int, int]) -> tf.Tensor:
     """Returns images as a model takes them, uint8 `[n, image_size, image_size, 3]`.
 
     Args:
@@ -107,6 +105,8 @@ def _resized(pixels: tf.Tensor, image_size: int, resize: str, background: tuple[
     if resize == "pad":
         place = tf.range(image_size, dtype=tf.float32)[:, None]
         inside = (place >= start) & (place < start + inner)  # [image_size, 2]: rows, columns
-        result = tf.where((inside[:, None, 0] & inside[None, :, 1])[..., None], result, tf.constant(background, tf.uint8))
+        result = tf.where(
+            (inside[:, None, 0] & inside[None, :, 1])[..., None], result, tf.constant(background, tf.uint8)
+        )
     result.set_shape([image_size, image_size, 3])
     return result

@@ -64,6 +64,7 @@ class Fixed(keras.layers.Wrapper):
     """
 
     def call(self, inputs: Any) -> Any:
+        """Returns the network's output in inference mode."""
         return self.layer(inputs, training=False)
 
 

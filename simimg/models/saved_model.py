@@ -138,15 +138,16 @@ def export_saved_model(
             return {"values": outputs}
         return {"probabilities": outputs, "label": tf.gather(tf.constant(names), tf.argmax(outputs, axis=1))}
 
-    def of_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return of_pixels(decoded_images(image_bytes, image_size=size, resize=info.resize, background=background))
-
     # Not tf.saved_model.save of a tf.Module with the model, which restores other variables than those that the
     # signatures read: TensorFlow's C API, and with it Serving, finds them uninitialized.
     archive = keras.export.ExportArchive()
     archive.track(network)
     pixels = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
-    archive.add_endpoint("serving_default", of_pixels, input_signature=[pixels])
+    serve = archive.add_endpoint("serving_default", of_pixels, input_signature=[pixels])
+
+    def of_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return serve(decoded_images(image_bytes, image_size=size, resize=info.resize, background=background))
+
     contents = tf.TensorSpec([None], tf.string, name="image_bytes")
     archive.add_endpoint("jpeg", of_files, input_signature=[contents])
     with tempfile.TemporaryDirectory() as temporary:

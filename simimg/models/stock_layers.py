@@ -41,8 +41,8 @@ def with_stock_layers(model: keras.Model, *, fold_normalization: bool = False) -
 
     Args:
         model: the network, functional or sequential.
-        fold_normalization: whether a `Normalization` becomes a `Rescaling`, which has no weights. Keras 3.15 leaves
-            a `Normalization` out of ONNX files.
+        fold_normalization: whether a `Normalization` becomes a `Rescaling`, which has no weights. Keras 3.15 makes
+            the mean and the deviation of a `Normalization` inputs of an ONNX file.
     """
     return _stock(model, fold_normalization)[0]
 

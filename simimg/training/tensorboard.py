@@ -55,7 +55,9 @@ class TensorBoard:
         from tensorboard.plugins.hparams import api
 
         rows = "".join(f"| {name} | `{value}` |\n" for name, value in values.items())
-        plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in values.items()}
+        plain = {
+            name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in values.items()
+        }
         with self._writing(""):  # the folder above those of the splits, whose figures TensorBoard then finds
             api.hparams(plain)
             tf.summary.text("options", f"| option | value |\n|---|---|\n{rows}", step=0)

@@ -100,9 +100,7 @@ class Session:
                 at = pointer(data + 24 * place)
                 texts.append(ctypes.string_at(library.TF_StringGetDataPointer(at), library.TF_StringGetSize(at)))
             return np.array(texts).reshape(shape)
-        return np.frombuffer(
-            ctypes.string_at(data, library.TF_TensorByteSize(tensor)), TYPES[kind]
-        ).reshape(shape)
+        return np.frombuffer(ctypes.string_at(data, library.TF_TensorByteSize(tensor)), TYPES[kind]).reshape(shape)
 
     def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
         """Runs the graph by TF_SessionRun; inputs and outputs by the names of tensors."""
