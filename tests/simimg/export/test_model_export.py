@@ -28,8 +28,6 @@ from simimg.models.model_folder import RunInfo, load_model, save_folder
 from simimg.models.saved_model import compiled
 from tfrecords.convert.image.decoder import ImageOptions, load_image
 
-pytestmark = pytest.mark.own_process
-
 SERVED = Path(__file__).parents[1] / "served.py"
 NAMES = ("disc", "box", "été ☀")
 
