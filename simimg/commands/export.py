@@ -18,7 +18,7 @@ product. projection.npz in the folder turns the output of the network into a que
 normalized to length 1. simimg/docs/search.md shows how to load it.
 
 Example: simimg export --model_dir=runs/photos-lite0-seed0
-Example: simimg export --model_dir=runs/photos-lite0-seed0 --format=litert --int8
+Example: simimg export --model_dir=runs/photos-lite0-seed0 --int8
 Example: simimg export --index_dir=indexes/photos --format=parquet --out=photos-vectors
 """
 
@@ -51,13 +51,13 @@ class Options:
 
     model_dir: Path | None = option("Folder of a finished training run.", None)
     out_dir: Path | None = option("Folder of the exported model; by default MODEL_DIR/FORMAT.", None)
-    int8: bool = option("With --format=litert: also write a file with 8-bit weights and activations.", False)
+    int8: bool = option("LiteRT: also write a file with 8-bit weights and activations.", False)
     dataset_dir: Path | None = option("The dataset of the run, if it was moved.", None)
     index_dir: Path | None = option("Index folder to export, instead of --model_dir.", None)
     format: str = option(
-        "Format of the export. auto is saved_model for a model and npy for an index.",
+        "Format of the export. auto is saved_model for a model, litert with --int8, and npy for an index.",
         "auto",
-        choices=("auto", *MODEL_FORMATS, *EXPORT_FORMATS),
+        choices=("auto", *EXPORT_FORMATS, *MODEL_FORMATS),
     )
     by: str = option(
         "Vectors of an index to export: those that compare copies, or those that compare kinds.", "copy", choices=BY
@@ -84,8 +84,8 @@ class Options:
             if name in _INDEX_ONLY:
                 raise UsageError(f"--{name} applies to --index_dir only. Use --out_dir=PATH for a model.")
         self._check_format(MODEL_FORMATS, "a model")
-        if self.int8 and self.format != "litert":
-            raise UsageError("--int8 applies to --format=litert only. Add that, or leave out --int8.")
+        if self.int8 and self.format not in ("auto", "litert"):
+            raise UsageError("--int8 applies to --format=litert only. Name that format, or leave out --int8.")
 
     def _check_format(self, formats: tuple[str, ...], what: str) -> None:
         if self.format not in ("auto", *formats):
@@ -98,7 +98,9 @@ def run(options: Options) -> Result:
 
 
 def _export_model(options: Options, model_dir: Path) -> Result:
-    format = "saved_model" if options.format == "auto" else options.format
+    format = options.format
+    if format == "auto":
+        format = "litert" if options.int8 else "saved_model"
     out_dir = options.out_dir or model_dir / format
     made = export_model(model_dir, out_dir, format=format, int8=options.int8, dataset_dir=options.dataset_dir)
     info = made.info

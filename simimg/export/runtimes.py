@@ -15,9 +15,10 @@ def of_saved_model(folder: Path) -> Forward:
     """Returns a SavedModel's first signature; the signature for files has to give the same for the images as PNGs."""
     import tensorflow as tf
 
-    signatures = tf.saved_model.load(str(folder)).signatures
+    loaded = tf.saved_model.load(str(folder))
 
     def forward(images: np.ndarray) -> np.ndarray:
+        signatures = loaded.signatures  # of variables that live as long as what was loaded
         found = signatures["serving_default"](image=tf.constant(images))
         name = next(key for key in ("probabilities", "embedding", "values") if key in found)
         contents = tf.stack([tf.io.encode_png(image) for image in images])

@@ -76,19 +76,28 @@ def _stock(model: keras.Model, fold: bool) -> tuple[keras.Model, Pairs]:
     """Returns the copy, and the pairs of all variables of `model` that it has."""
     layers: list[tuple[Any, Any]] = []
     pairs: Pairs = []
+    taken = {layer.name for layer in model.layers}
+
+    def free(name: str) -> str:
+        """Returns a name for a further layer, the same for each copy of the network."""
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
 
     def copied(layer: Any) -> Callable[..., Any]:
         """Returns a layer's stand-in: a layer, or a function that calls layers."""
         inner = layer.layer if isinstance(layer, Fixed) else layer
         if isinstance(inner, keras.Model):
             copy, its = _stock(inner, fold)
-            copy.trainable = inner is layer and layer.trainable
+            if inner is not layer or not layer.trainable:
+                copy.trainable = False
             pairs.extend(its)
             return copy
         if isinstance(layer, FrozenNormConv2D):
-            return lambda x: _conv_and_norm(layer, x, pairs)
+            return lambda x: _conv_and_norm(layer, x, pairs, free)
         if isinstance(layer, OrientedGradients):
-            return lambda pixels: _oriented_gradients(layer, pixels)
+            return lambda pixels: _oriented_gradients(layer, pixels, free)
         if isinstance(layer, GeneralizedMeanPooling2D):
             return lambda maps: _generalized_mean(layer, maps)
         if fold and isinstance(layer, keras.layers.Normalization):
@@ -126,7 +135,7 @@ def _call(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
 
 
-def _conv_and_norm(layer: FrozenNormConv2D, x: Any, pairs: Pairs) -> Any:
+def _conv_and_norm(layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable[[str], str]) -> Any:
     """Returns what a convolution with a fixed normalization computes, and adds its variables to `pairs`."""
     common: dict[str, Any] = {
         "kernel_size": layer.kernel_size,
@@ -138,13 +147,13 @@ def _conv_and_norm(layer: FrozenNormConv2D, x: Any, pairs: Pairs) -> Any:
         "name": layer.name,
     }
     if layer.padding:
-        x = keras.layers.ZeroPadding2D(layer.padding, dtype=layer.dtype_policy, name=f"{layer.name}_zeros")(x)
+        x = keras.layers.ZeroPadding2D(layer.padding, dtype=layer.dtype_policy, name=free(f"{layer.name}_zeros"))(x)
     if layer.filters is None:
         conv = keras.layers.DepthwiseConv2D(**common)
     else:
         conv = keras.layers.Conv2D(layer.filters, groups=layer.groups, **common)
     norm = keras.layers.BatchNormalization(
-        epsilon=layer.epsilon, dtype=layer.dtype_policy, trainable=False, name=f"{layer.name}_norm"
+        epsilon=layer.epsilon, dtype=layer.dtype_policy, trainable=False, name=free(f"{layer.name}_norm")
     )
     y = norm(conv(x))
     pairs.append((layer.kernel, conv.kernel))
@@ -171,17 +180,19 @@ def _generalized_mean(layer: GeneralizedMeanPooling2D, maps: Any) -> Any:
     return ops.power(ops.mean(raised, axis=(1, 2)), 1 / layer.power)
 
 
-def _oriented_gradients(layer: OrientedGradients, pixels: Any) -> Any:
+def _oriented_gradients(layer: OrientedGradients, pixels: Any, free: Callable[[str], str]) -> Any:
     """Returns what `OrientedGradients` computes, from fixed convolutions, pools and operations."""
     ops, name = keras.ops, layer.name
     fixed: dict[str, Any] = {"use_bias": False, "trainable": False, "dtype": "float32"}
 
     def pooled(maps: Any, what: str) -> Any:
-        pool = keras.layers.AveragePooling2D(2 * layer.cell, layer.cell, "same", dtype="float32", name=f"{name}_{what}")
+        pool = keras.layers.AveragePooling2D(
+            2 * layer.cell, layer.cell, "same", dtype="float32", name=free(f"{name}_{what}")
+        )
         return pool(maps)
 
     def difference(maps: Any, kernel: np.ndarray, what: str) -> Any:
-        conv = keras.layers.DepthwiseConv2D(3, name=f"{name}_{what}", **fixed)
+        conv = keras.layers.DepthwiseConv2D(3, name=free(f"{name}_{what}"), **fixed)
         result = conv(maps)
         conv.set_weights([np.repeat(kernel[:, :, None, None], maps.shape[-1], axis=2).astype(np.float32)])
         return result
@@ -197,12 +208,12 @@ def _oriented_gradients(layer: OrientedGradients, pixels: Any) -> Any:
         across, down = ops.where(longer, one, across), ops.where(longer, other, down)
     length = ops.sqrt(across * across + down * down + 1e-8)
     angles = np.arange(layer.num_directions, dtype=np.float32) * np.float32(2 * math.pi / layer.num_directions)
-    project = keras.layers.Conv2D(layer.num_directions, 1, name=f"{name}_directions", **fixed)
+    project = keras.layers.Conv2D(layer.num_directions, 1, name=free(f"{name}_directions"), **fixed)
     projected = project(ops.concatenate([across, down], axis=-1))
     project.set_weights([np.stack([np.cos(angles), np.sin(angles)])[None, None]])
     edges = pooled(length * ops.power(ops.relu(projected / length), layer.num_directions / 2), "edges")
     energy = ops.sqrt(ops.sum(edges * edges, axis=-1, keepdims=True))
-    around = keras.layers.AveragePooling2D(3, 1, "same", dtype="float32", name=f"{name}_around")(energy)
+    around = keras.layers.AveragePooling2D(3, 1, "same", dtype="float32", name=free(f"{name}_around"))(energy)
     overall = ops.mean(energy, axis=(1, 2), keepdims=True)
     mean = pooled(x, "mean")
     deviation = ops.sqrt(ops.relu(pooled(x * x, "mean_square") - mean * mean) + 1e-4)

@@ -135,7 +135,8 @@ def batched(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the outputs for single images that TensorFlow's batching puts together, as Serving's does."""
     import tensorflow as tf
 
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    loaded = tf.saved_model.load(str(folder))  # whose variables live as long as it
+    serve = loaded.signatures["serving_default"]
     names = sorted(serve.structured_outputs)
 
     @tf.nondifferentiable_batch_function(1, 8, 500_000, allowed_batch_sizes=[8])
@@ -162,7 +163,7 @@ def batched(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def by_cli(folder: Path, inputs: dict[str, np.ndarray], scratch: Path) -> dict[str, np.ndarray]:
-    """Returns the outputs of all signatures by `saved_model_cli run`, whose function is called in this process."""
+    """Returns the outputs of all signatures by the command `saved_model_cli run`, called in this process."""
     import tensorflow as tf
     from tensorflow.python.tools import saved_model_cli
 
@@ -170,10 +171,12 @@ def by_cli(folder: Path, inputs: dict[str, np.ndarray], scratch: Path) -> dict[s
     for name, signature in tf.saved_model.load(str(folder)).signatures.items():
         (key,) = signature.structured_input_signature[1]
         np.save(scratch / f"{key}.npy", inputs[key])
-        command = ["run", f"--dir={folder}", "--tag_set=serve", f"--signature_def={name}"]
-        command += [f"--inputs={key}={scratch / key}.npy", f"--outdir={scratch}", "--overwrite"]
-        arguments = saved_model_cli.create_parser().parse_args(command)
-        arguments.func(arguments)
+        sys.argv = ["saved_model_cli", "run", f"--dir={folder}", "--tag_set=serve", f"--signature_def={name}"]
+        sys.argv += [f"--inputs={key}={scratch / key}.npy", f"--outdir={scratch}", "--overwrite"]
+        try:
+            saved_model_cli.main()
+        except SystemExit as done:
+            assert not done.code
         for output in signature.structured_outputs:
             results[f"cli/{name}/{output}"] = np.load(scratch / f"{output}.npy", allow_pickle=True)
     return results
@@ -205,4 +208,4 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:])  # before `saved_model_cli` is given other arguments

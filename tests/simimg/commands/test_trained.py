@@ -149,7 +149,7 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
 
 def test_eight_bits_beside_float(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model_dir, out_dir = runs / "flipped-s0", tmp_path / "litert"
-    command = ["export", f"--model_dir={model_dir}", f"--out_dir={out_dir}", "--format=litert", "--int8"]
+    command = ["export", f"--model_dir={model_dir}", f"--out_dir={out_dir}", "--int8"]
     found = values(capsys, *command)
     assert found["files"] == ["class_names.txt", "model.tflite", "model_int8.tflite"]
     assert (found["score"], found["num_scored"], found["num_checked"]) == ("accuracy", 18, 10)

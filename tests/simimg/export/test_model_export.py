@@ -212,7 +212,7 @@ def test_flags_that_do_not_fit(runs: Path, tmp_path: Path, capsys: pytest.Captur
             "--format=npy: a model can be exported as saved_model, keras, onnx, litert, openvino",
         ),
         ([*index, "--format=onnx"], "--format=onnx: an index can be exported as npy, parquet, faiss"),
-        ([model, "--int8"], "--int8 applies to --format=litert only"),
+        ([model, "--int8", "--format=onnx"], "--int8 applies to --format=litert only"),
         ([*index, "--int8"], "--int8 applies to --model_dir only"),
         ([model, "--by=kind"], "--by applies to --index_dir only"),
     ):

@@ -48,8 +48,13 @@ def inner() -> keras.Model:
 def everything(num_classes: int = 3, *, with_gradients: bool = True) -> keras.Model:
     """A network with each layer of ours."""
     pixels = image_input(16, smallest=8)
-    x = SynchronizedBatchNormalization(name="norm")(OrientedGradients(2, 8)(pixels)) if with_gradients else pixels
+    x = (
+        SynchronizedBatchNormalization(name="edges_norm")(OrientedGradients(2, 8, name="edges")(pixels))
+        if with_gradients
+        else pixels
+    )
     x = FrozenNormConv2D(8, 3, name="stem")(x)
+    x = SynchronizedBatchNormalization(name="stem_norm")(x)  # a name that the stock layers would have
     x = FrozenNormConv2D(None, 3, strides=2, name="depthwise")(x)
     x = FrozenNormConv2D(8, 3, padding=1, groups=2, strides=2, epsilon=1e-5, name="grouped")(x)
     pooled = GeneralizedMeanPooling2D(2.5, name="pooled")(keras.layers.ReLU()(x))
@@ -81,7 +86,7 @@ def test_each_layer_is_replaced_and_computes_the_same(tmp_path: Path) -> None:
     twice = with_stock_layers(again)
     np.testing.assert_allclose(twice(images()), model(images()), atol=1e-6)
     # Fixed statistics stay fixed where the file is trained on.
-    norms = [again.get_layer("stem_norm"), again.get_layer("inner").get_layer("inner_norm")]
+    norms = [again.get_layer("stem_norm_"), again.get_layer("inner").get_layer("inner_norm")]
     before = [norm.moving_mean.numpy() for norm in norms]
     again(images(), training=True)
     for norm, mean in zip(norms, before, strict=True):
@@ -105,7 +110,7 @@ def test_a_run_starts_from_either_form(tmp_path: Path) -> None:
     for name in ("custom", "stock"):
         model = randomized(everything(5), 2)
         start_from(model, tmp_path / f"{name}.keras")
-        for layer in ("stem", "depthwise", "grouped", "norm", "fixed"):
+        for layer in ("stem", "depthwise", "grouped", "stem_norm", "fixed"):
             for one, other in zip(model.get_layer(layer).weights, trained.get_layer(layer).weights, strict=True):
                 np.testing.assert_array_equal(one, other)
 
