@@ -15,7 +15,7 @@ from simimg.models.model_folder import RunInfo
 
 _NUM_CHECKED = 10
 _NUM_CALIBRATION = 200  # LiteRT's guide to post-training quantization: "around 100-500 samples"
-_NUM_SCORED = 1000  # half a minute of a large network in LiteRT
+_NUM_SCORED = 1000  # more would take a large network minutes
 _BATCH_SIZE = 32
 
 
