@@ -1,9 +1,9 @@
 """Image files to pixels inside a TensorFlow graph, so that a SavedModel takes the bytes of JPEGs as clients have them.
 
 Each image is decoded, turned upright by its EXIF orientation, and resized as `simimg convert` resizes, by the same
-filter (bicubic, a = -0.5, widened where it reduces). From the pixels of `--decode=exact`, these differ by the rounding of
-two JPEG decoders, by less than 1 of 255 in the mean. They differ more from `--decode=fast`, which reduces a JPEG while
-it decodes. Colors stay as stored, without a conversion from other color spaces to sRGB.
+filter (bicubic, a = -0.5, widened where it reduces). From the pixels of `--decode=exact`, these differ by what two JPEG
+decoders round, by less than 1 of 255 in the mean. They differ more from `--decode=fast`, which reduces a JPEG while it
+decodes. Colors stay as stored, without a conversion from other color spaces to sRGB.
 """
 
 from __future__ import annotations
