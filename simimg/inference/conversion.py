@@ -163,8 +163,8 @@ def _weights_sha256(network: keras.Model) -> str:
     layers = {layer.name: layer for layer in network.layers}
     norms = {name: layers[f"{name}_norm"] for name in layers if f"{name}_norm" in layers}
     for name, layer in layers.items():
-        if name.removesuffix("_norm") in norms:
-            continue  # it follows its convolution
+        if name.endswith("_norm") and name.removesuffix("_norm") in norms:
+            continue  # it followed its convolution
         for weight in [*layer.weights, *(norms[name].weights if name in norms else ())]:
             digest.update(weight.numpy().tobytes())
     return digest.hexdigest()
