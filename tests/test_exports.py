@@ -24,6 +24,7 @@ WITHOUT_EXPORTS = {
     "simimg.bench",
     "simimg.commands",
     "simimg.export",
+    "simimg.health",
     "simimg.input.readers",
     "simimg.models",
     "simimg.report",
