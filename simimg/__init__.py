@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from simimg.keras_registration import register_layers
+
 if TYPE_CHECKING:
     from simimg.api import (
         Loader,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from simimg.errors import SimimgError
 
 __version__ = "0.1.0"
+
+_REGISTERED = register_layers()  # so that Keras loads networks with our layers
 
 __all__ = [
     "Loader",

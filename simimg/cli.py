@@ -53,7 +53,7 @@ GROUPS = {
         "evaluate": "Measure a trained model on images it has not seen.",
         "predict": "Classify images with a trained model.",
         "compare": "Compare training runs.",
-        "export": "Export a model as a SavedModel, or the vectors of an index.",
+        "export": "Export a model for other programs, or the vectors of an index.",
         "import_weights": "Import the weights of SSCD, a pretrained copy detector.",
         "data_service": "Read and decode images for training on other machines.",
     },

@@ -27,7 +27,6 @@ from simimg.errors import ModelError
 from simimg.inference.inference_engine import MAX_DIFFERENCE
 from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, ConversionFailed, NetworkFacts
-from simimg.models.keras_applications import finalize_states
 from simimg.models.model_folder import MODEL_FILE, load_model
 from simimg.standard_error import captured_stderr
 from tfrecords.convert.image.decoder import resize
@@ -54,6 +53,7 @@ def load_network(model: str, output: str) -> tuple[keras.Model, str]:
 
     from simimg.models.backbones import lite_features
     from simimg.models.heads import search_embedder
+    from simimg.models.served_network import in_float32
 
     if model in SHIPPED_MODELS:
         policy = keras.config.dtype_policy()
@@ -64,24 +64,12 @@ def load_network(model: str, output: str) -> tuple[keras.Model, str]:
         finally:
             keras.config.set_dtype_policy(policy)
     network, info = load_model(Path(model))
-    network = _in_float32(network)
+    network = in_float32(network)
     if info.class_names:
         fingerprint = file_sha256(Path(model) / MODEL_FILE)
     else:  # a second import is the same model, although the times in its file differ
         fingerprint = f"{_weights_sha256(network)}-{info.image_size}"
     return network if output == "probabilities" else search_embedder(network), fingerprint
-
-
-def _in_float32(network: keras.Model) -> keras.Model:
-    """Return a network that was trained in mixed precision, which LiteRT lacks, with the same weights in float32."""
-    text = json.dumps(network.get_config())
-    plain = text.replace('"mixed_bfloat16"', '"float32"').replace('"mixed_float16"', '"float32"')
-    if plain == text:
-        return network
-    rebuilt = type(network).from_config(json.loads(plain))
-    rebuilt.set_weights(network.get_weights())
-    finalize_states(rebuilt)
-    return rebuilt
 
 
 def convert_network(model: str, output: str, *, refused: str = "") -> tuple[bytes, NetworkFacts]:
@@ -170,9 +158,15 @@ def check_images(image_size: int) -> np.ndarray:
 
 
 def _weights_sha256(network: keras.Model) -> str:
+    """Return a digest of all weights, the same whether normalizations are layers or part of a convolution."""
     digest = hashlib.sha256()
-    for weight in network.weights:
-        digest.update(weight.numpy().tobytes())
+    layers = {layer.name: layer for layer in network.layers}
+    norms = {name: layers[f"{name}_norm"] for name in layers if f"{name}_norm" in layers}
+    for name, layer in layers.items():
+        if name.endswith("_norm") and name.removesuffix("_norm") in norms:
+            continue  # it followed its convolution
+        for weight in [*layer.weights, *(norms[name].weights if name in norms else ())]:
+            digest.update(weight.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ TARGETS = "targets"
 _LENGTH = 16.0
 """About the length of EfficientNet-Lite's features, so that learning rates found for them stay valid."""
 
-_MIN_POOLED = 1e-6  # the cube root has an infinite slope at zero
+MIN_POOLED = 1e-6  # the cube root has an infinite slope at zero
 
 
 def image_input(image_size: int, *, smallest: int) -> Any:
@@ -172,7 +172,7 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Pools."""
-        raised = keras.ops.maximum(inputs, _MIN_POOLED) ** self.power
+        raised = keras.ops.maximum(inputs, MIN_POOLED) ** self.power
         return keras.ops.mean(raised, axis=(1, 2)) ** (1 / self.power)
 
     def get_config(self) -> dict[str, Any]:

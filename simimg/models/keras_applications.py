@@ -51,19 +51,20 @@ def application(
         x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
-    x = _Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
+    x = Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
     x = keras.layers.Identity(name=EMBEDDING)(x)
     x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))
     return keras.Model(pixels, probabilities(x, num_classes), name=name.lower())
 
 
-@keras.saving.register_keras_serializable(package="simimg")
-class _Fixed(keras.layers.Wrapper):
+@keras.saving.register_keras_serializable(package="simimg", name="_Fixed")  # the name in files of earlier versions
+class Fixed(keras.layers.Wrapper):
     """Runs a network in inference mode, in training too. `base(x, training=False)` is not enough, because Keras 3.15
     passes the mode of the outer model to every inner layer.
     """
 
     def call(self, inputs: Any) -> Any:
+        """Returns the network's output in inference mode."""
         return self.layer(inputs, training=False)
 
 

@@ -163,10 +163,12 @@ def finished_file(model_dir: Path, name: str) -> Path:
 
 
 def save_model(model_dir: Path, model: keras.Model) -> None:
-    """Writes model.keras atomically."""
+    """Writes model.keras atomically, with Keras's own layers only: see `simimg.models.stock_layers`."""
+    from simimg.models.stock_layers import with_stock_layers
+
     temporary = model_dir / f"{TEMPORARY}{MODEL_FILE}"
     try:
-        model.save(temporary)
+        with_stock_layers(model).save(temporary)
         sync_file(temporary)
         temporary.rename(model_dir / MODEL_FILE)
     finally:

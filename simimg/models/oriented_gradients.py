@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_FLAT = 0.02
+FLAT = 0.02
 """Added to the divisor of gradients, so that flat regions stay near 0; for square roots of intensities 0..1."""
 
 
@@ -50,7 +50,7 @@ class OrientedGradients(keras.layers.Layer):
         overall = tf.reduce_mean(energy, [1, 2], keepdims=True)
         mean = self._pooled(x)
         deviation = tf.sqrt(tf.nn.relu(self._pooled(x * x) - mean * mean) + 1e-4)
-        parts = [edges / (around + _FLAT), edges / (overall + _FLAT), tf.math.log(energy + 0.01)]
+        parts = [edges / (around + FLAT), edges / (overall + FLAT), tf.math.log(energy + 0.01)]
         return tf.concat([*parts, 2 * mean - 1, 4 * deviation], axis=-1)
 
     def get_config(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
 from simimg.models.heads import EMBEDDING, PROBABILITIES
-from simimg.models.keras_applications import finalize_states
+from simimg.models.stock_layers import copy_weights, layers_with_weights, with_stock_layers
 from simimg.models.torch_pickle import Tensors, read_lite
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -56,10 +56,10 @@ def start_from(model: keras.Model, path: Path) -> None:
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file() or file.suffix != ".keras":
         raise UsageError(f"--weights={path}: neither imagenet, none, the folder of a finished run, nor a .keras file.")
-    other = keras.saving.load_model(file, compile=False)
+    other = with_stock_layers(keras.saving.load_model(file, compile=False))
     mine, theirs = (
-        {layer.name: layer for layer in one.layers if layer.weights and layer.name != PROBABILITIES}
-        for one in (model, other)
+        {name: layer for name, layer in layers_with_weights(one) if name != PROBABILITIES}
+        for one in (with_stock_layers(model), other)
     )
     for some, others in ((mine, theirs), (theirs, mine)):
         if EMBEDDING not in others:
@@ -71,8 +71,7 @@ def start_from(model: keras.Model, path: Path) -> None:
     for name, layer in mine.items():
         if [w.shape for w in layer.weights] != [w.shape for w in theirs[name].weights]:
             raise ModelError(f"{file}: the layer {name!r} has other shapes there than in this model.")
-        layer.set_weights(theirs[name].get_weights())
-    finalize_states(model)
+    copy_weights(model, theirs)
 
 
 def _frozen_layer(name: str) -> dict[str, str]:

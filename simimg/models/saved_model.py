@@ -4,7 +4,9 @@ the export as a SavedModel, which runs without simimg.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.models.gpu_memory import grow_gpu_memory
+from simimg.models.image_bytes import decoded_images
 from simimg.models.model_folder import RunInfo, load_trained
+from simimg.models.served_network import CROP, PLACES, served_network
 from tfrecords.format.atomic_files import atomic_folder
 
 VIEWS = ("one", "mirrored", "cropped")
 """Test-time views: the image; the image and its mirror image; both, and five crops of each."""
 
-_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra", "keras_metadata.pb"}
-_CROP = 7 / 8  # of each side, at the corners and in the middle (Krizhevsky et al., NIPS 2012, section 4.1: 224 of 256)
+SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra", "keras_metadata.pb")
+CLASS_NAMES_FILE = "class_names.txt"
 
 
 def compiled(
@@ -81,22 +85,39 @@ def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
     if views == "mirrored":
         return
     first, size = tf.range(tf.shape(pixels)[0]), tf.shape(pixels)[1:3]
-    left = 1 - _CROP
-    for top, side in ((0.0, 0.0), (0.0, left), (left, 0.0), (left, left), (left / 2, left / 2)):
-        box = tf.constant([[top, side, top + _CROP, side + _CROP]])  # in shares of the image's sides
+    for top, left in PLACES:
+        box = tf.constant([[top, left, top + CROP, left + CROP]])  # in shares of the image's sides
         crop = tf.image.crop_and_resize(pixels, tf.repeat(box, tf.shape(first)[0], axis=0), first, size)
         crop.set_shape(pixels.shape)
         yield crop
         yield tf.reverse(crop, [2])
 
 
-def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
+def export_saved_model(
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    background: tuple[int, int, int] = (255, 255, 255),
+    check: Callable[[Path], object] = lambda folder: None,
+) -> RunInfo:
     """Writes the model of a finished run as a SavedModel, atomically, and returns the description of the run.
 
-    The signature `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`,
-    float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`. If the model was
-    trained to find copies, it returns `embedding`, float32 `[n, dim]` of L2 norm 1; if it was trained for numbers,
-    `values`, float32 `[n, num_targets]`, and `target_names`.
+    It runs wherever TensorFlow does, also in TensorFlow Serving and by the C API. The first dimension of every input
+    and output is the batch. These are its signatures:
+
+    * `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`, float32
+      `[n, num_classes]`, and `label`, string `[n]`. If the model was trained to find copies, it returns `embedding`,
+      float32 `[n, dim]` of L2 norm 1; if it was trained for numbers, `values`, float32 `[n, num_targets]`.
+    * `jpeg` takes `image_bytes`, string `[n]`, the contents of JPEG files, see `simimg.models.image_bytes`, and returns
+      the same.
+    * `class_names` takes `index`, int64 `[n]`, and returns `class_names`, string `[n]`, those of the classes or of the
+      targets; an index without one gets an empty name. `assets/class_names.txt` has the names, too, one per line.
+
+    Args:
+        model_dir: the run's folder.
+        out_dir: the folder to write; a SavedModel there is replaced.
+        background: RGB, beside an image of the signature `jpeg` if the run's images were padded.
+        check: called with the complete folder before it gets its name. If it raises an error, nothing is written.
 
     Raises:
         ModelError: the folder has no finished run.
@@ -104,29 +125,69 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
     """
     grow_gpu_memory()
     model, info = load_trained(model_dir)
+    check_folder(out_dir, SAVED_MODEL_FILES, "SavedModel")
+    network = served_network(model, info.config.get("test_views", "one"))
+    names = () if info.objective.score == "recall" else info.class_names
+    size = info.image_size
+
+    def of_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = network(tf.cast(image, tf.float32), training=False)
+        if not names:
+            return {"embedding": outputs}
+        if info.objective.lower_is_better:
+            return {"values": outputs}
+        return {"probabilities": outputs, "label": tf.gather(tf.constant(names), tf.argmax(outputs, axis=1))}
+
+    # Not tf.saved_model.save of a tf.Module with the model, which restores other variables than those that the
+    # signatures read: TensorFlow's C API, and with it Serving, finds them uninitialized.
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    pixels = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
+    serve = archive.add_endpoint("serving_default", of_pixels, input_signature=[pixels])
+
+    def of_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return serve(decoded_images(image_bytes, image_size=size, resize=info.resize, background=background))
+
+    contents = tf.TensorSpec([None], tf.string, name="image_bytes")
+    archive.add_endpoint("jpeg", of_files, input_signature=[contents])
+    with tempfile.TemporaryDirectory() as temporary:
+        if names:
+            table = _table(write_class_names(Path(temporary), names))
+            archive.track(table)
+            index = tf.TensorSpec([None], tf.int64, name="index")
+            archive.add_endpoint(
+                "class_names", lambda index: {"class_names": table.lookup(index)}, input_signature=[index]
+            )
+        with atomic_folder(out_dir) as folder:
+            archive.write_out(str(folder), verbose=False)
+            check(folder)
+    return info
+
+
+def check_folder(out_dir: Path, files: Sequence[str], kind: str) -> None:
+    """Raises UsageError unless `out_dir` is new or empty, or has an export of the same kind and nothing else.
+
+    `files` are the names that an export can have; each has the first one.
+    """
     if out_dir.exists() and not out_dir.is_dir():
         raise UsageError(f"--out_dir={out_dir} is a file. Name a new folder.")
     there = {path.name for path in out_dir.iterdir()} if out_dir.exists() else set()
-    if there and "saved_model.pb" not in there:
-        raise UsageError(f"--out_dir={out_dir} is not empty and not a SavedModel. Name a new folder.")
-    if others := sorted(there - _SAVED_MODEL):
-        raise UsageError(f"--out_dir={out_dir} has {others[0]} beside its SavedModel. Move it, or name a new folder.")
-    module = tf.Module()
-    module.model = model  # so that its weights are saved
-    forward = compiled(model, views=info.config["test_views"])
-    image = tf.TensorSpec([None, info.image_size, info.image_size, 3], tf.uint8, name="image")
+    if there and files[0] not in there:
+        raise UsageError(f"--out_dir={out_dir} is not empty and not a {kind}. Name a new folder.")
+    if others := sorted(there - set(files)):
+        raise UsageError(f"--out_dir={out_dir} has {others[0]} beside its {kind}. Move it, or name a new folder.")
 
-    @tf.function(input_signature=[image])
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        if info.objective.score == "recall":
-            return {"embedding": forward(image)}
-        names = tf.constant(info.class_names)
-        if info.objective.lower_is_better:
-            return {"values": forward(image), "target_names": names}
-        probabilities = forward(image)
-        label = tf.gather(names, tf.argmax(probabilities, axis=1))
-        return {"probabilities": probabilities, "label": label, "class_names": names}
 
-    with atomic_folder(out_dir) as folder:
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
-    return info
+def write_class_names(folder: Path, names: Sequence[str]) -> Path:
+    """Writes the names of the classes, in order, one per line, and returns the file."""
+    path = folder / CLASS_NAMES_FILE
+    path.write_text("".join(re.sub(r"[\r\n]+", " ", name) + "\n" for name in names), encoding="utf-8")
+    return path
+
+
+def _table(path: Path) -> tf.lookup.StaticHashTable:
+    """Returns a table from line numbers to the lines of a file, which becomes an asset of the SavedModel."""
+    lines = tf.lookup.TextFileInitializer(
+        str(path), tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
+    )
+    return tf.lookup.StaticHashTable(lines, default_value="")

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from simimg.errors import DataError, TrainingInterrupted, UsageError
@@ -128,6 +129,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         board = stack.enter_context(TensorBoard(model_dir, watcher.note)) if place.is_chief else None
         stop = stack.enter_context(stop_requested())
         if board and progress.position == Position():
+            board.options(to_json(config))
             board.augmented(config, reader)
         saved, noted = time.perf_counter(), set[str]()
 
@@ -140,7 +142,7 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
                 line = _end_epoch(setup, state, forward, progress)
                 is_best = _note_best(order, progress, objective)
                 if board:
-                    board.write(line)
+                    board.write(line, float(keras.ops.convert_to_numpy(state.optimizer.learning_rate)))
                 watcher.note(_epoch_text(line, config.epochs, objective))
                 if warning := collapse(line):
                     watcher.note(warning)

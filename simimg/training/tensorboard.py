@@ -1,4 +1,8 @@
-"""Writes a run's figures for TensorBoard: scalars, augmented images, and the confusion matrix."""
+"""Writes a run's figures for TensorBoard: scalars, options, augmented images, and the confusion matrix.
+
+Scalars have the tags and steps of Keras's callback `TensorBoard`: `epoch_loss`, `epoch_accuracy` and so on at steps 0,
+1, ..., and `epoch_learning_rate` in the run `train`. So our runs and those of `keras.Model.fit` share charts.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +37,30 @@ class TensorBoard:
     def __enter__(self) -> TensorBoard:
         return self
 
-    def write(self, line: dict[str, Any]) -> None:
-        """Writes the figures of an epoch: `epoch`, and others with keys such as `loss` or `test_loss`."""
-        for name, value in line.items():
+    def write(self, line: dict[str, Any], learning_rate: float) -> None:
+        """Writes the figures of an epoch: `epoch`, from 1, and others with keys such as `loss` or `test_loss`; and the
+        learning rate at its end.
+        """
+        for name, value in {**line, "learning_rate": learning_rate}.items():
             if name == "epoch":
                 continue
             run = next((split for split in MEASURED if name.startswith(f"{split}_")), "train")
             with self._writing(run):
-                tf.summary.scalar(name.removeprefix(f"{run}_"), value, step=line["epoch"])
+                tf.summary.scalar(f"epoch_{name.removeprefix(f'{run}_')}", value, step=line["epoch"] - 1)
+
+    def options(self, values: dict[str, Any]) -> None:
+        """Writes the options of a run: as hyperparameters, which TensorBoard sets beside the figures of each run, and
+        as a table in Markdown.
+        """
+        from tensorboard.plugins.hparams import api
+
+        rows = "".join(f"| {name} | `{value}` |\n" for name, value in values.items())
+        plain = {
+            name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in values.items()
+        }
+        with self._writing(""):  # the folder above those of the splits, whose figures TensorBoard then finds
+            api.hparams(plain)
+            tf.summary.text("options", f"| option | value |\n|---|---|\n{rows}", step=0)
 
     def augmented(self, config: TrainConfig, reader: Reader) -> None:
         """Writes some training images as they are augmented in each of the first epochs."""
@@ -52,12 +72,12 @@ class TensorBoard:
             )
             pixels = tf.cast(tf.round(images), tf.uint8)
             with self._writing("train"):
-                tf.summary.image("augmented", pixels, step=epoch + 1, max_outputs=_NUM_IMAGES)
+                tf.summary.image("augmented", pixels, step=epoch, max_outputs=_NUM_IMAGES)
 
     def picture(self, name: str, pixels: np.ndarray, epoch: int) -> None:
         """Writes an image, uint8 `[height, width, 3]`, for the model after `epoch` epochs."""
         with self._writing("test"):
-            tf.summary.image(name, pixels[None], step=epoch)
+            tf.summary.image(name, pixels[None], step=max(epoch - 1, 0))
 
     def __exit__(self, *_: object) -> None:
         for run in list(self._writers):

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def test_the_report_of_a_run(runs: Path, dataset_dir: Path) -> None:
         for record in tf.data.TFRecordDataset(str(file))
         for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
     }
-    assert tags == {"loss", "accuracy", "binary_accuracy", "confusion"}
+    assert tags == {"epoch_loss", "epoch_accuracy", "epoch_binary_accuracy", "confusion"}
 
 
 def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +128,9 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
     model, info = load_model(model_dir)
     expected = (model(pixels) + model(pixels[:, :, ::-1])).numpy() / 2
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-6)
-    names = [name.decode() for name in answers["class_names"].numpy()]
+    assert set(answers) == {"probabilities", "label"}  # no names, which are no batch
+    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["class_names"](index=tf.range(3, dtype=tf.int64))
+    names = [name.decode() for name in served["class_names"].numpy()]
     assert tuple(names) == info.class_names
     assert [name.decode() for name in answers["label"].numpy()] == [names[label] for label in expected.argmax(axis=1)]
 
@@ -141,3 +145,61 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
     assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}"]) == 1
     assert "has notes.txt beside its SavedModel" in capsys.readouterr().err
     assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"
+
+
+def test_eight_bits_beside_float(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model_dir, out_dir = runs / "flipped-s0", tmp_path / "litert"
+    command = ["export", f"--model_dir={model_dir}", f"--out_dir={out_dir}", "--int8"]
+    found = values(capsys, *command)
+    assert found["files"] == ["class_names.txt", "model.tflite", "model_int8.tflite"]
+    assert (found["score"], found["num_scored"], found["num_checked"]) == ("accuracy", 18, 10)
+    assert found["float32"] == json.loads((model_dir / "result.json").read_text())["test_accuracy"]
+    assert found["int8"] == pytest.approx(found["float32"], abs=0.25)
+    assert (out_dir / "model_int8.tflite").stat().st_size < 0.4 * (out_dir / "model.tflite").stat().st_size
+    assert cli.main(command) == 0
+    text = capsys.readouterr().out
+    assert "compared on 10 images of split test of" in text
+    assert (
+        f"accuracy on 18 images of that split: {found['float32']:.4f} in float32, {found['int8']:.4f} in 8 bits" in text
+    )
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
+def test_a_run_is_logged_as_the_docs_say(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    """By a stand-in for the tracker, which has the functions that are used."""
+    calls: list[tuple[str, tuple, dict]] = []
+
+    class Run:
+        def __enter__(self) -> "Run":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            calls.append(("end", (), {}))
+
+        def __getattr__(self, name: str):
+            def record(*arguments: object, **options: object) -> "Run":
+                calls.append((name, arguments, options))
+                return self
+
+            return record
+
+    docs = (Path(__file__).parents[3] / "simimg/docs/training.md").read_text()
+    code = next(block for block in re.findall(r"(?:^    .*\n)+", docs, re.MULTILINE) if f"json, {tracker}" in block)
+    assert code.count("\n") == 5
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "photos-lite0-seed0").symlink_to(runs / "plain-s0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, tracker, Run())
+    exec(compile(textwrap.dedent(code), "training.md", "exec"), {})
+    result = json.loads((runs / "plain-s0" / "result.json").read_text())
+    config = json.loads((runs / "plain-s0" / "config.json").read_text())["config"]
+    logged = [(arguments[0], options["step"]) for name, arguments, options in calls if name in ("log", "log_metrics")]
+    assert logged == [(line, line["epoch"]) for line in result["history"]]
+    assert len(logged) == 12
+    assert config in [
+        *(given for _, arguments, _ in calls for given in arguments),
+        *(o.get("config") for *_, o in calls),
+    ]
+    assert calls[-1][0] == "end"

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from simimg.errors import ModelError, UsageError
-from simimg.inference.conversion import _in_float32
 from simimg.models.dropout import ExampleDropout, dropout_scope
 from simimg.models.heads import embedder
 from simimg.models.keras_applications import APPLICATIONS, _preprocessed, application, finalize_states, for_replicas
 from simimg.models.pretrained import start_from
+from simimg.models.served_network import in_float32
 from simimg.training import make_strategy
 from simimg.training.checkpoints import State
 
@@ -140,7 +140,7 @@ def test_a_copy_normalizes_as_its_original(pixels: np.ndarray, nested: bool, tmp
     started, average = built(), built()
     start_from(started, tmp_path / "base.keras")
     State(base, None, average).copy_to_average()
-    for copy in (base, for_replicas(base, first_stream=2), started, average, _in_float32(mixed)):
+    for copy in (base, for_replicas(base, first_stream=2), started, average, in_float32(mixed)):
         np.testing.assert_allclose(np.reshape(copy(given), expected.shape), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -170,16 +170,30 @@ def test_a_loss_that_is_no_number_stops_the_run(datasets: dict[str, Path], tmp_p
 def test_scalars_for_tensorboard(undisturbed: loop.TrainResult) -> None:
     scalars: dict[tuple[str, str], list[float]] = {}
     pictures: dict[str, int] = {}  # after their width and height
+    others: set[tuple[str, str]] = set()
+    steps: dict[tuple[str, str], list[int]] = {}
     for file in sorted((undisturbed.model_dir / "tensorboard").rglob("events*")):
         for record in tf.data.TFRecordDataset(str(file)):
-            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":
-                    scalars.setdefault((file.parent.name, value.tag), []).append(float(tf.make_ndarray(value.tensor)))
-                else:
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                plugin, key = value.metadata.plugin_data.plugin_name, (file.parent.name, value.tag)
+                if plugin == "scalars":
+                    scalars.setdefault(key, []).append(float(tf.make_ndarray(value.tensor)))
+                    steps.setdefault(key, []).append(event.step)
+                elif plugin == "images":
                     pictures[value.tag] = pictures.get(value.tag, 0) + len(value.tensor.string_val) - 2
-    for run, tag, name in (("train", "loss", "loss"), ("test", "accuracy", "test_accuracy")):
+                else:
+                    others.add((plugin, value.tag))
+                    if plugin == "text":
+                        assert b"| seed | `" in value.tensor.string_val[0]
+    for run, tag, name in (("train", "epoch_loss", "loss"), ("test", "epoch_accuracy", "test_accuracy")):
         assert scalars[run, tag] == pytest.approx([line[name] for line in undisturbed.history], abs=1e-6)
+        assert steps[run, tag] == list(range(len(undisturbed.history)))  # as Keras counts
+    rates = scalars["train", "epoch_learning_rate"]
+    assert len(rates) == len(undisturbed.history)
+    assert all(rate >= 0 for rate in rates)
     assert pictures == {"augmented": 3 * 24}
+    assert others == {("hparams", "_hparams_/session_start_info"), ("text", "options")}
 
 
 def test_a_network_learns(datasets: dict[str, Path], tmp_path: Path) -> None:
