@@ -75,7 +75,7 @@ class RunSetup:
                 what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
             found.append(f"learning {len(names):,} {what} ({shown})")
         crops = self.reader.split.crops
-        made = Layout.load(self.config.dataset_dir).config.get("resize") if crops is not None else ""
+        made = Layout.load(self.reader.split.dataset_dir).config.get("resize") if crops is not None else ""
         if made in ("stretch", "pad"):
             found.append(
                 f"the images were made square by --resize={made} and are cut then, but files are cut at their center "
