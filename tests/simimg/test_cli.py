@@ -402,7 +402,11 @@ def test_errors_become_exit_codes(
         raise raised
 
     toy.__dict__["run"] = fail
-    assert run("toy", "--source=a", "--json") == (code, "", words)
+    assert run("toy", "--source=a") == (code, "", words)
+    message = words.removeprefix("simimg: ").partition("\n")[0]
+    out = json.dumps({"error": message, "exit_code": code}) + "\n"
+    assert run("toy", "--source=a", "--json") == (code, out, words)
+    assert run("toy", "--source=a", "--json", "--nojson") == (code, "", words)
 
 
 def test_a_bug_is_shown_with_its_traceback(toy: types.ModuleType, run: Run) -> None:
