@@ -20,6 +20,7 @@ Exit codes: 0 success, 1 usage error, 2 success but some inputs were skipped or 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import gc
@@ -98,25 +99,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _reported(arguments: list[str]) -> int:
     """Run one command, report its error if there is one, and return its exit code."""
-    verbose = bool(set(_VERBOSE) & set(_before_separator(arguments)))
-    hint = ""
     try:
         return _main(arguments)
-    except UsageError as error:
-        name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
-        message, code, hint = str(error), UsageError.exit_code, f"\nSee: simimg{name} --help"
-    except SimimgError as error:
-        message, code = str(error), error.exit_code
-    except KeyboardInterrupt:
-        message, code = "interrupted.", 130
-    except OSError as error:
-        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        message, code, hint = f"{where}.", SimimgError.exit_code, "\n--verbose shows where this happened."
-    except Exception:
-        message = f"this is a bug in simimg {__version__}; please report the lines above."
-        code, verbose = SimimgError.exit_code, True
-    if verbose:
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(error, arguments)
+
+
+def _report(error: BaseException, arguments: list[str]) -> int:
+    """Print an error of a command, and its traceback with `--verbose` or if it is a bug; return the exit code."""
+    is_bug, hint, code = False, "", SimimgError.exit_code
+    match error:
+        case UsageError():
+            name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
+            message, hint, code = str(error), f"\nSee: simimg{name} --help", error.exit_code
+        case SimimgError():
+            message, code = str(error), error.exit_code
+        case KeyboardInterrupt():
+            message, code = "interrupted.", 130
+        case OSError():
+            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            message, hint = f"{where}.", "\n--verbose shows where this happened."
+        case _:
+            message, is_bug = f"this is a bug in simimg {__version__}; please report the lines above.", True
+    if is_bug or set(_VERBOSE) & set(_before_separator(arguments)):
+        traceback.print_exception(error)
     _complain(message + hint)
     if _asks_for_json(arguments):
         sys.stdout.write(_json({"error": message, "exit_code": int(code)}))
@@ -300,10 +306,8 @@ def _before_separator(arguments: list[str]) -> list[str]:
 
 def _asks_for_json(arguments: list[str]) -> bool:
     """Tell whether the result is to be JSON, of arguments that may have mistakes."""
-    try:
+    with contextlib.suppress(UsageError):  # which is the error that is reported
         arguments = _with_flagfiles(arguments)
-    except UsageError:
-        pass  # which is the error that is reported
     given = [argument.lstrip("-") for argument in _before_separator(arguments) if argument.startswith("-")]
     given = [argument for argument in given if argument.partition("=")[0] in ("json", "nojson")]
     return bool(given) and given[-1].lower() in ("json", "json=true", "json=t", "json=yes", "json=y", "json=1")

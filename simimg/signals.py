@@ -1,4 +1,5 @@
-"""Handles Ctrl-C, SIGTERM and a terminal that hangs up: as an event that a loop checks between two steps, or so that temporary files are removed.
+"""Handles Ctrl-C, SIGTERM and the end of a terminal: as an event that a loop checks between two steps, or so that
+temporary files are removed.
 
 A module of its own because training, the search page, the data service and temporary indexes share it.
 """

@@ -26,7 +26,9 @@ class Options:
     """Options of `predict`. Raises UsageError if `top` is below 1."""
 
     model_dir: Path = option("Folder of a finished training run.")
-    images: tuple[str, ...] = option("The images; a folder stands for all images in it, and - for one on standard input.", positional=True)
+    images: tuple[str, ...] = option(
+        "The images; a folder stands for all images in it, and - for one on standard input.", positional=True
+    )
     top: int = option("Number of classes to print per image.", 3)
 
     def __post_init__(self) -> None:

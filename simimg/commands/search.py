@@ -82,7 +82,10 @@ def _search(options: Options, named: dict[str, str]) -> Result:
         from simimg.report.contact_sheet import tile_sheet
 
         originals = IndexImages(searcher.index)
-        tile_sheet([_tiles(originals, query, named.get(query, query), matches) for query, matches in found.items()], options.picture)
+        tile_sheet(
+            [_tiles(originals, query, named.get(query, query), matches) for query, matches in found.items()],
+            options.picture,
+        )
         text += f"\ndrawing of the matches: {options.picture}"
     results = [
         {"query": named.get(query, query), "matches": [_values(match) for match in matches]}

@@ -42,7 +42,7 @@ def run(options: Options) -> Result:
     note("a note of the command, in Köln")
     logging.getLogger("simimg").info("a note of the library")
     warnings.warn("a warning", stacklevel=1)
-    print("what a library says", file=sys.stderr)
+    sys.stderr.write("what a library says\n")
     with progress_bar(3, "working") as bar:
         for _ in range(3):
             bar.update()

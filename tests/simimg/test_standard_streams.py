@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ def pipe(*, is_read: bool, is_slow: bool = False) -> Iterator[tuple[int, bytearr
         yield writing, got
 
 
-def probe(folder: Path, commands: list[list[str]], **streams: Any) -> tuple[list[int], subprocess.CompletedProcess[bytes]]:
+def probe(
+    folder: Path, commands: list[list[str]], **streams: Any
+) -> tuple[list[int], subprocess.CompletedProcess[bytes]]:
     """Runs the commands in a process; returns their exit codes, and the process."""
     (folder / "commands.json").write_text(json.dumps(commands))
     codes = folder / "codes.json"
@@ -114,7 +116,7 @@ def state(name: str, stack: contextlib.ExitStack) -> dict[str, Any]:
         return streams
     for word in which:
         if what == "full":
-            target: Any = stack.enter_context(open("/dev/full", "wb"))
+            target: Any = stack.enter_context(Path("/dev/full").open("wb"))  # noqa: SIM115
         else:
             target, _ = stack.enter_context(pipe(is_read=what == "slow", is_slow=True))
         streams["stdout" if word == "output" else "stderr"] = target
@@ -237,7 +239,11 @@ def test_help_in_a_narrow_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No word is broken: every word of a narrow help is one of the wide one, and only single words are too long."""
-    lines: Callable[[str], list[str]] = lambda name: (cli.main([name, "--helpfull"]), capsys.readouterr().out)[1].splitlines()  # noqa: E501, E731
+
+    def lines(name: str) -> list[str]:
+        cli.main([name, "--helpfull"])
+        return capsys.readouterr().out.splitlines()
+
     for name in ("convert", "duplicates", "search", "train", "data_service", "completion", "export"):
         monkeypatch.setenv("COLUMNS", "120")
         words = {word for line in lines(name) for word in line.replace("|", " ").split()}

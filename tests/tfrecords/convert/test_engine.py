@@ -135,7 +135,7 @@ def test_manifest_says_where_each_file_went(photos: Path, tmp_path: Path, a_conf
     assert [row.id for row in rows] == list(range(40))
     assert [row.path for row in rows[:3]] == ["ant/image_0.jpg", "ant/image_1.png", "ant/image_2.jpg"]
     assert {(row.width, row.height, row.status, row.reason) for row in rows} == {(24, 20, "ok", "")}
-    assert [row.group for row in rows] == list(range(40))
+    assert [row.copy_group for row in rows] == list(range(40))
     assert all(len({getattr(row, name) for row in rows}) == 40 for name in ("sha256", "pixels_sha256", "phash"))
     layout = Layout.load(folder)
     places = sorted((row.split, row.shard, row.position) for row in rows)

@@ -256,6 +256,12 @@ def parse_backdrop(text: str) -> str:
     return text.strip() if text.strip() in BACKDROPS[1:] else BACKDROPS[0]
 
 
+def recorded_background(text: str) -> str:
+    """Return a value of `--background` in the one form in which layout.json has it."""
+    backdrop = parse_backdrop(text)
+    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
+
+
 def parse_background(text: str) -> tuple[int, int, int]:
     """Return the RGB value of `white`, `#RRGGBB` or any other color name or notation that Pillow knows; white for the
     other backdrops, which begin with it; raise UsageError for the rest.

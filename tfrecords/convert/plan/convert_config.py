@@ -17,6 +17,7 @@ from tfrecords.convert.image.decoder import (
     ImageOptions,
     parse_backdrop,
     parse_background,
+    recorded_background,
 )
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
@@ -105,6 +106,9 @@ class ConvertConfig:
         group="images",
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
+    write_index: bool = option(
+        "Write the offsets of raw records, too, as NVIDIA DALI needs them; others have them.", False, group="images"
+    )
     splits: str = option(
         f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
         f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
@@ -282,6 +286,8 @@ class ConvertConfig:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         if self.format == ARRAY_RECORD:
             array_record_library()  # not after an hour of work
+            if self.write_index:
+                raise UsageError("--write_index: ArrayRecord files find their records themselves. Leave it out.")
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
@@ -332,7 +338,7 @@ class ConvertConfig:
             "resize": self.resize,
             "decode": self.decode,
             "truncated": self.truncated,
-            "background": _recorded_background(self.background),
+            "background": recorded_background(self.background),
             # Not if they are the default, so that a dataset of an earlier version has the same options.
             **({"range": self.range} if self.range != AUTO else {}),
             **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
@@ -346,7 +352,7 @@ class ConvertConfig:
                 name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
                 for name in (
                     *("include", "exclude", "path_column", "label_column"),
-                    *("group_column", "group_pattern", "time_column", "features"),
+                    *("group_column", "group_pattern", "time_column", "features", "write_index"),
                 )
                 if (value := getattr(self, name))
             },
@@ -388,9 +394,3 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
-
-
-def _recorded_background(text: str) -> str:
-    """Return a value of `--background` in the one form in which layout.json has it."""
-    backdrop = parse_backdrop(text)
-    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop
