@@ -47,8 +47,7 @@ def as_earlier(folder: Path) -> None:
     layout = dataclasses.replace(Layout.load(folder), source={})
     write_metadata(folder, layout)
     shards = {info.file for infos in layout.splits.values() for info in infos}
-    files = {name: digest for name, digest in checksums(folder, {*shards, "layout.json"}).items()}
-    dataclasses.replace(layout, files=files).save(folder)
+    dataclasses.replace(layout, files=checksums(folder, {*shards, "layout.json"})).save(folder)
 
 
 @pytest.mark.parametrize(("encoding", "write_index"), [("raw", False), ("raw", True), ("png", False), ("png", True)])

@@ -201,9 +201,7 @@ def link_or_copy(shard: Path, target: Path) -> None:
 
 
 def complete_indices(folder: Path, layout: Layout) -> None:
-    """Write the sidecars of raw shards if `--write_index` asks for them, and put all sidecars of a new dataset into their
-    folder.
-    """
+    """Write the sidecars of raw shards if `--write_index` asks for them, and put all sidecars into their folder."""
     record_bytes = layout.offsets.record_bytes
     for info in (info for infos in layout.splits.values() for info in infos):
         path = index_path(folder / info.file)

@@ -27,6 +27,7 @@ from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS,
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
     INCLUDE_HELP,
+    LINKS,
     Source,
     check_encoding,
     check_patterns,
@@ -148,6 +149,7 @@ class ConvertConfig:
         choices=CONFLICTS,
         group="splits and files",
     )
+    links: str = option("Links to one file: all, or it once.", "keep", choices=LINKS, group="splits and files")
     seed: int = option("Seed of the splits and of the order.", 0)
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
@@ -358,6 +360,7 @@ class ConvertConfig:
             },
             # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
             **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
+            **({"links": self.links} if self.links != "keep" else {}),
             **({"label_type": self.label_type} if self.label_type != "single" else {}),
             **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
         }
