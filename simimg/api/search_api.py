@@ -56,18 +56,43 @@ def index(
         >>> made.num_embedded, len(made.refused)
         (40, 2)
     """
+    return update_index(
+        image_dir,
+        index_dir,
+        dataset_dir=dataset_dir,
+        model=model,
+        precision=precision,
+        selection=(tuple(include), tuple(exclude)),
+        max_pixels=max_pixels,
+        progress=progress,
+    )
+
+
+def update_index(
+    image_dir: Folder | None,
+    index_dir: Folder,
+    *,
+    dataset_dir: Folder | None = None,
+    model: str,
+    precision: str = "auto",
+    selection: tuple[tuple[str, ...], tuple[str, ...]],
+    max_pixels: int,
+    progress: Callable[[int, int], object],
+    also: Callable[[str, bytes], object] | None = None,
+) -> IndexUpdate:
+    """Do what `index` does, with its patterns as `selection`; for `also`, see `simimg.image_files.load_files`."""
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
     from tfrecords.convert.sources import Selection
 
-    selection = Selection(tuple(include), tuple(exclude))
+    taken = Selection(*selection)
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
-    if dataset_dir is not None and selection.has_patterns:
+    if dataset_dir is not None and taken.has_patterns:
         raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
         precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
@@ -75,7 +100,7 @@ def index(
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
-    return index_folder(Path(index_dir), files_in, embedder, selection=selection, **calls)
+    return index_folder(Path(index_dir), files_in, embedder, selection=taken, also=also, **calls)
 
 
 def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
+from tfrecords.convert.image.decoded_once import once
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
@@ -119,7 +120,13 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         MemoryError: decoding needs more memory than there is.
     """
     if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= options.max_pixels:
-        reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
+        by = _reduction(header.width, header.height, options)
+        by_longer_side = options.resize == "pad"
+        reduced = once(
+            data,
+            ("reduced", by),
+            lambda: decode_reduced(data, header, _needed(options), by_longer_side=by_longer_side),
+        )
         if reduced:
             return _finished(*reduced, (header.width, header.height), header.orientation, options)
     read = read_image(
