@@ -64,7 +64,7 @@ def test_the_lines_of_the_document(package: str, code: str, data_dir: Path) -> N
     if not is_installed(package):
         pytest.skip(f"{package} is not installed")
     done = run(code, DATA=str(data_dir))
-    print(done.stdout[-2000:])
+    sys.stdout.write(done.stdout[-2000:])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout or package == "keras"
 

@@ -136,9 +136,11 @@ def open_folder(
         selection=selection,
         is_selected=True,
     )
+    has_links = found.links > 0
     del found  # 50 MB for a million files
     notes = _same_folders(source)
-    source = join_links(source, links, count_folders=not notes or links != KEEP)
+    if has_links:
+        source = join_links(source, links, count_folders=not notes or links != KEEP)
     return dataclasses.replace(source, notes=(*source.notes, *(notes if links == KEEP else ())))
 
 
@@ -169,13 +171,12 @@ def add_file(
 ) -> None:
     """Append the file `full` to the listing as `path`; it is rejected if there is no such regular file.
 
-    Which file it is, is noted if it `is_link`, or has several names. Raises OSError if the machine fails.
+    It is counted if it `is_link`, or has several names. Raises OSError if the machine fails.
     """
     try:
         status = os.stat(full)
         _add_status(found, path, status, label, split)
-        if is_link or status.st_nlink > 1:
-            found.links.extend((len(found.paths) - 1, status.st_dev, status.st_ino))
+        found.links += is_link or status.st_nlink > 1
     except OSError as error:
         found.add(path, label=label, split=split, refused=refusal_of(error, full))
     except ValueError as error:  # a NUL in the path

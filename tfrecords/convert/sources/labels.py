@@ -39,7 +39,7 @@ class FileListing:
     groups: list[str] = dataclasses.field(default_factory=list)  # if a column gives them; "" for none
     times: list[str] = dataclasses.field(default_factory=list)  # likewise
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
-    links: array.array[int] = dataclasses.field(default_factory=lambda: array.array("Q"))  # row, device, inode; or none
+    links: int = 0  # files that are links, lie in linked folders, or have several names
     replaced: set[int] = dataclasses.field(default_factory=set)  # files that a later one with the same path replaces
 
     def add(
@@ -100,14 +100,7 @@ class FileListing:
             notes=tuple(notes),
             form=form,
             keeps_splits=keeps_splits,
-            inodes=self._inodes()[ids] if self.links else None,
         )
-
-    def _inodes(self) -> np.ndarray:
-        inodes = np.zeros((len(self.paths), 2), np.uint64)
-        links = np.array(self.links, np.uint64).reshape(-1, 3)
-        inodes[links[:, 0].astype(np.int64)] = links[:, 1:]
-        return inodes
 
 
 def source_of_labels(

@@ -22,14 +22,13 @@ def join_links(source: Source, links: str, *, count_folders: bool = True) -> Sou
     The name that stays is that of the file itself, or else the first one. Names that lead through a linked folder are
     counted only with `count_folders`.
     """
-    if source.inodes is None:
-        return source
     usable = source.usable()
-    inodes = source.inodes[usable]
-    for place in np.flatnonzero(~inodes.any(axis=1)).tolist():  # a link may lead to a file that is none itself
-        inodes[place] = _identity(os.path.join(source.location, source.paths[usable[place]]))
-    order = np.lexsort((usable, inodes[:, 1], inodes[:, 0]))
-    starts = np.flatnonzero((np.diff(inodes[order], axis=0, prepend=inodes[order[:1]] + 1) != 0).any(axis=1))
+    inodes = np.zeros((len(usable), 2), np.uint64)
+    for place, id in enumerate(usable.tolist()):
+        inodes[place] = _identity(os.path.join(source.location, source.paths[id]))
+    order = np.lexsort((inodes[:, 1], inodes[:, 0]))  # and by id
+    changes = (inodes[order[1:]] != inodes[order[:-1]]).any(axis=1)
+    starts = np.flatnonzero(np.concatenate(([True], changes)))
     others = []
     num_counted = num_relabeled = 0
     for places in np.split(order, starts[1:]):

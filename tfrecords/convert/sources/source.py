@@ -82,8 +82,6 @@ class Source:
         form: what the source was taken for, in one line for the user.
         keeps_splits: whether its splits are kept unless others are asked for.
         values: what is known of each file beside one class; None if that is all.
-        inodes: uint64 [n, 2], device and inode of each file that may have several names, 0 for others; None if no file
-            has.
         split_order: its splits in order, where that is not the order in which they occur.
     """
 
@@ -103,7 +101,6 @@ class Source:
     form: str = ""
     keeps_splits: bool = False
     values: RowValues | None = None
-    inodes: np.ndarray | None = None
     split_order: tuple[str, ...] = ()
 
     def usable(self) -> np.ndarray:
@@ -127,7 +124,6 @@ class Source:
             times=None if self.times is None else [self.times[row] for row in ids],
             refused={new: self.refused[old] for new, old in enumerate(ids) if old in self.refused},
             values=None if self.values is None else self.values.select(ids),
-            inodes=None if self.inodes is None else self.inodes[rows],
         )
 
     def digest(self, rows: np.ndarray, *columns: np.ndarray) -> str:
