@@ -10,7 +10,7 @@ from typing import Any
 
 from simimg.bench.converters import Tool
 
-__all__ = ["CONVERTERS", "IMAGEDEDUP", "LOADERS"]
+__all__ = ["CLEANLAB", "CONVERTERS", "CROPS", "IMAGEDEDUP", "LOADERS"]
 
 _HERE = Path(__file__).parent
 # Two scripts of one name share the environment.
@@ -26,10 +26,14 @@ IMAGEDEDUP = Tool(
     name="imagededup", script=_HERE / "imagededup_hashes.py", requirements=_HERE / "requirements-imagededup.txt"
 )
 
+CLEANLAB = Tool(name="cleanlab", script=_HERE / "cleanlab_audit.py", requirements=_HERE / "requirements-cleanlab.txt")
+
 CONVERTERS = {
     "dali": Tool(script=_HERE / "dali_converter.py", **_DALI),
     "ffcv": Tool(script=_HERE / "ffcv_converter.py", **_FFCV),
 }
+
+CROPS = {"dali": Tool(script=_HERE / "dali_crops.py", **_DALI)}
 
 _DALI_READER = Tool(script=_HERE / "dali_loader.py", **_DALI)
 _FFCV_READER = Tool(script=_HERE / "ffcv_loader.py", **_FFCV)

@@ -124,6 +124,8 @@ def load(
     epochs: int = 1,
     seed: int = 0,
     reader: str = "auto",
+    image_size: int = 0,
+    crop: str = "auto",
 ) -> Loader:
     """Open a split of a dataset, to iterate over it in batches.
 
@@ -136,6 +138,10 @@ def load(
         epochs: passes over the split.
         seed: seed of the order.
         reader: resident, mapped or stream; auto chooses.
+        image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
+        crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
+            id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
+            is cropped if this is random or center.
 
     Raises:
         UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1.
@@ -154,8 +160,9 @@ def load(
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    opened, _ = open_reader(Path(dataset_dir), split, reader)
-    return Loader(opened, batch_size, seed if shuffle else None, epochs)
+    opened, _ = open_reader(Path(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
+    return Loader(opened, batch_size, seed if shuffle else None, epochs, cuts_seed=seed if cuts == "random" else None)
 
 
 class FeatureBatch(NamedTuple):
@@ -180,14 +187,16 @@ class Loader:
         num_examples: in the split.
     """
 
-    def __init__(self, reader: Reader, batch_size: int, seed: int | None, epochs: int) -> None:
-        """Take a reader; `seed` is None for the order of the shards."""
+    def __init__(
+        self, reader: Reader, batch_size: int, seed: int | None, epochs: int, *, cuts_seed: int | None = None
+    ) -> None:
+        """Take a reader; `seed` is None for the order of the shards, and `cuts_seed` unless crops are random."""
         from simimg.input import Order
 
         self.class_names = reader.split.class_names
         self.image_size = reader.split.image_size
         self.num_examples = reader.split.num_examples
-        self._reader, self._batch_size, self._epochs = reader, batch_size, epochs
+        self._reader, self._batch_size, self._epochs, self._cuts_seed = reader, batch_size, epochs, cuts_seed
         self._order = None
         if seed is not None:
             self._order = Order(
@@ -216,16 +225,21 @@ class Loader:
             yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
 
     def _batches(self) -> Iterator[Batch]:
-        from simimg.input import batches_of, eval_batches, reading, train_batches
+        from simimg.input import batches_of, eval_batches, random_batches, reading, train_batches
 
         split = self._reader.split
         if self._order is not None:
             elements = reading(split, batches_of(train_batches(self._reader, self._order)))
             yield from (self._reader.batch(element) for element in elements)
             return
-        for _ in range(self._epochs):
+        for epoch in range(self._epochs):
             left = self.num_examples
-            for batch in reading(split, batches_of(eval_batches(self._reader, min(self._batch_size, left)))):
+            size = min(self._batch_size, left)
+            if self._cuts_seed is None:
+                batches = eval_batches(self._reader, size)
+            else:
+                batches = random_batches(self._reader, size, self._cuts_seed, epoch)
+            for batch in reading(split, batches_of(batches)):
                 # The last batch is padded; the padding is cut off.
                 yield type(batch)(*(part[:left] for part in batch)) if left < self._batch_size else batch
                 left -= self._batch_size

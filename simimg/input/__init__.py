@@ -1,6 +1,8 @@
 """Shards to batches: opens a split, picks one of the readers, and delivers training and evaluation batches."""
 
+from simimg.input.crops import CROPS
 from simimg.input.pipeline import (
+    AUTO_CROP,
     CACHES,
     READERS,
     SHUFFLES,
@@ -11,6 +13,7 @@ from simimg.input.pipeline import (
     label_counts,
     mixing_of,
     open_reader,
+    random_batches,
     target_spread,
     train_batches,
 )
@@ -19,7 +22,9 @@ from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
 
 __all__ = [
+    "AUTO_CROP",
     "CACHES",
+    "CROPS",
     "ON_CORRUPT",
     "PADDING_ID",
     "READERS",
@@ -38,6 +43,7 @@ __all__ = [
     "mixing_of",
     "open_reader",
     "open_split",
+    "random_batches",
     "reading",
     "run_splits",
     "target_spread",

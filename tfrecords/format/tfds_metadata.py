@@ -245,8 +245,9 @@ def _description_json(layout: Layout) -> dict[str, Any]:
         f"{name} {value}" for name, value in layout.config.items() if value and name not in ("name", "from")
     )
     pixels = "raw pixels, not image files" if layout.encoding == "raw" else f"{layout.encoding.upper()} images"
+    size = "shapes of their own" if layout.own_shapes else f"{layout.image_size} x {layout.image_size} px"
     text = (
-        f"{total:,} examples ({counts}){classes}, {layout.image_size} x {layout.image_size} px, {pixels}. Version "
+        f"{total:,} examples ({counts}){classes}, {size}, {pixels}. Version "
         f"{layout.version}, made by `simimg convert` from {source}. Options: {options}."
     )
     return {"description": text, "location": {"urls": ["about:blank"]}}
@@ -259,7 +260,8 @@ def _payload_bytes(shard: ShardInfo) -> int:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    pixels = {"shape": {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}, "dtype": "uint8"}
+    side = "-1" if layout.own_shapes else str(layout.image_size)  # -1: any
+    pixels = {"shape": {"dimensions": [side, side, "3"]}, "dtype": "uint8"}
     if layout.encoding == "raw":
         image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from simimg.input.sampler import Order
@@ -34,10 +36,14 @@ class GatherReader(Reader):
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-        return self._gathered(order.indices(), order.per_replica_batch_size).with_options(_as_written())
+        return self._gathered(order.indices(), order.per_replica_batch_size).with_options(self.as_written())
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        return self._in_order(batch_size, lambda places: places)
+
+    def _in_order(self, batch_size: int, element_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+        """Returns these batches, gathered from the elements that a function gives for places, int64 `[batch_size]`."""
         last = self.split.num_examples - 1
         steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
         places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
@@ -45,8 +51,8 @@ class GatherReader(Reader):
         def clipped(batch: Batch, places: tf.Tensor) -> Batch:
             return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
 
-        gathered = self._gathered(places.map(lambda places: tf.minimum(places, last)), batch_size)
-        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(_as_written())
+        gathered = self._gathered(places.map(lambda places: element_of(tf.minimum(places, last))), batch_size)
+        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(self.as_written())
 
     def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         if self.places_per_call is None:
@@ -56,16 +62,16 @@ class GatherReader(Reader):
         part = _part(batch_size, self.places_per_call)
         if part == batch_size:
             return places.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
-        parts = places.map(lambda places: tf.reshape(places, [-1, part])).unbatch()
+        parts = places.map(lambda places: tf.reshape(places, [-1, part, *places.shape[1:]])).unbatch()
         gathered = parts.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
         return gathered.batch(batch_size // part, drop_remainder=True).map(_joined)
 
-
-def _as_written() -> tf.data.Options:
-    """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
+    @staticmethod
+    def as_written() -> tf.data.Options:
+        """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False
+        return options
 
 
 def _part(batch_size: int, most: int) -> int:
