@@ -11,14 +11,16 @@ module has
 
 `import-weights` is an accepted spelling of `import_weights`, and so for every command of two words.
 
-Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`.
+Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`. An
+error is a sentence on standard error, and with `--json` also {"error": …, "exit_code": …} on standard output.
 
 Exit codes: 0 success, 1 usage error, 2 success but some inputs were skipped or `doctor` found a problem, 3 failure,
-130 interrupted.
+130 interrupted. Standard streams that are closed or full change none of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import gc
@@ -39,6 +41,7 @@ from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
+from simimg.standard_streams import open_standard_streams, output_error
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -86,27 +89,45 @@ _VERBOSE = ("-v", "--verbose")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and returns its exit code."""
+    open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
-    verbose = bool(set(_VERBOSE) & set(_before_separator(arguments)))
+    code = _reported(arguments)
+    if reason := output_error():
+        _complain(f"the result could not be written to standard output: {reason}.")
+    return code
+
+
+def _reported(arguments: list[str]) -> int:
+    """Run one command, report its error if there is one, and return its exit code."""
     try:
         return _main(arguments)
-    except UsageError as error:
-        name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
-        return _fail(f"{error}\nSee: simimg{name} --help", UsageError.exit_code, verbose)
-    except SimimgError as error:
-        return _fail(str(error), error.exit_code, verbose)
-    except KeyboardInterrupt:
-        return _fail("interrupted.", 130, verbose)
-    except BrokenPipeError:  # the reader of the output has exited, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail(f"{where}.\n--verbose shows where this happened.", SimimgError.exit_code, verbose)
-    except Exception:
-        message = f"this is a bug in simimg {__version__}; please report the lines above."
-        return _fail(message, SimimgError.exit_code, verbose=True)
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(error, arguments)
+
+
+def _report(error: BaseException, arguments: list[str]) -> int:
+    """Print an error of a command, and its traceback with `--verbose` or if it is a bug; return the exit code."""
+    is_bug, hint, code = False, "", SimimgError.exit_code
+    match error:
+        case UsageError():
+            name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
+            message, hint, code = str(error), f"\nSee: simimg{name} --help", error.exit_code
+        case SimimgError():
+            message, code = str(error), error.exit_code
+        case KeyboardInterrupt():
+            message, code = "interrupted.", 130
+        case OSError():
+            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            message, hint = f"{where}.", "\n--verbose shows where this happened."
+        case _:
+            message, is_bug = f"this is a bug in simimg {__version__}; please report the lines above.", True
+    if is_bug or set(_VERBOSE) & set(_before_separator(arguments)):
+        traceback.print_exception(error)
+    _complain(message + hint)
+    if _asks_for_json(arguments):
+        sys.stdout.write(_json({"error": message, "exit_code": int(code)}))
+    return int(code)
 
 
 def _main(arguments: list[str]) -> int:
@@ -143,8 +164,7 @@ def _main(arguments: list[str]) -> int:
         result = run_command(module, given)
     except UsageError as error:
         raise UsageError(_as_typed(str(error), module.Options, rest)) from error
-    sys.stdout.write(json.dumps(result.values, ensure_ascii=False) + "\n" if as_json else result.text.rstrip() + "\n")
-    sys.stdout.flush()
+    sys.stdout.write(_json(result.values) if as_json else result.text.rstrip() + "\n")
     return int(result.exit_code)
 
 
@@ -287,12 +307,23 @@ def _before_separator(arguments: list[str]) -> list[str]:
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
-def _fail(message: str, exit_code: int, verbose: bool) -> int:
-    """Print the message, with `verbose` below the traceback of the current exception; return the exit code."""
-    if verbose:
-        traceback.print_exc()
-    _complain(message)
-    return exit_code
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Tell whether the result is to be JSON, of arguments that may have mistakes."""
+    with contextlib.suppress(UsageError):  # which is the error that is reported
+        arguments = _with_flagfiles(arguments)
+    given = [argument.lstrip("-") for argument in _before_separator(arguments) if argument.startswith("-")]
+    given = [argument for argument in given if argument.partition("=")[0] in ("json", "nojson")]
+    return bool(given) and given[-1].lower() in ("json", "json=true", "json=t", "json=yes", "json=y", "json=1")
+
+
+def _json(values: dict[str, Any]) -> str:
+    """Return values as a line of JSON; characters that standard output cannot take are escaped, not replaced."""
+    text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(values)
+    return text + "\n"
 
 
 def _complain(message: str) -> None:

@@ -6,6 +6,7 @@ The short help describes the flags that have no group and names the others; the 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import textwrap
 import types
@@ -23,6 +24,8 @@ COMMON_FLAGS = {
 
 _MAX_COLUMNS = 120
 _MAX_INDENT = 28
+_MIN_COLUMNS = 40
+_MIN_TEXT = 24  # columns of a description beside a flag; with fewer, it is below
 _KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
 
 
@@ -102,19 +105,21 @@ def _described(field: dataclasses.Field[Any]) -> tuple[str, str]:
 
 
 def _columns() -> int:
-    return max(40, min(shutil.get_terminal_size((100, 24)).columns, _MAX_COLUMNS))
+    return max(_MIN_COLUMNS, min(shutil.get_terminal_size((100, 24)).columns, _MAX_COLUMNS))
 
 
 def _row(left: str, right: str, indent: int) -> Iterator[str]:
     """Yield two columns; a left one that is too wide is wrapped, between choices, on lines of its own."""
-    parts = textwrap.wrap(left.replace("|", "| "), _columns() - 6, break_on_hyphens=False)
+    if _columns() - indent < _MIN_TEXT:
+        indent = 6
+    parts = textwrap.wrap(left.replace("|", "| "), _columns() - 6, break_on_hyphens=False, break_long_words=False)
     *above, left = [part.replace("| ", "|") for part in parts]
     yield from (f"{'      ' if number else '  '}{part}" for number, part in enumerate(above))
     margin = "      " if above else "  "
     if len(margin + left) + 2 > indent:
         yield margin + left
         margin = left = ""
-    lines = textwrap.wrap(right, _columns() - indent, break_on_hyphens=False)
+    lines = textwrap.wrap(right, _columns() - indent, break_on_hyphens=False, break_long_words=False)
     yield f"{margin + left:<{indent}}{lines[0]}"
     yield from (" " * indent + line for line in lines[1:])
 
@@ -124,10 +129,32 @@ def _filled(text: str, hanging: str = "") -> Sequence[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Yield the lines of a docstring, its paragraphs wrapped again and its examples as they are."""
+    """Yield the lines of a docstring, its paragraphs wrapped again and its examples as they are, if they fit."""
     for number, paragraph in enumerate(text.split("\n\n")):
         if number:
             yield ""
         lines = paragraph.splitlines()
         is_example = lines[0].startswith(("Example", " ")) or any(line.startswith("    ") for line in lines)
-        yield from lines if is_example else _filled(" ".join(lines))
+        if is_example:
+            yield from (part for line in lines for part in _example(line))
+        else:
+            yield from _filled(" ".join(lines))
+
+
+def _example(line: str) -> Iterator[str]:
+    """Yield the lines of an example: one, or a command that a shell joins again and what is said beside it."""
+    if len(line) <= _columns():
+        yield line
+        return
+    indent = min(len(line) - len(line.lstrip()), 8)
+    for column in re.split(r" {2,}", line.strip()):
+        is_command = "simimg" in column
+        parts = textwrap.wrap(
+            column,
+            _columns() - (2 if is_command else 0),
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + 4),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        yield from (f"{part} \\" if is_command and part is not parts[-1] else part for part in parts)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
+from tfrecords.convert.image.decoded_once import decoded_once
 from tfrecords.convert.image.decoder import (
     ImageOptions,
     decode_composites,
@@ -118,6 +119,7 @@ def load_files(
     *,
     known: Container[str] = (),
     visible: bool = False,
+    also: Callable[[str, bytes], object] | None = None,
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
     """Return an iterator over each path below `base` with what was loaded, or with its refusal, in order.
 
@@ -125,6 +127,9 @@ def load_files(
 
     With `visible`, images with transparent pixels come with `contrast`, and those that show nothing on the background,
     such as white logos on white, have the pixels of `contrast`.
+
+    `also` is called by the threads with the checksum and the bytes of each image that was decoded; what it decodes of
+    them is decoded once, see `tfrecords.convert.image.decoded_once`.
     """
 
     def load(path: str) -> tuple[str, LoadedFile | Refusal]:
@@ -133,7 +138,10 @@ def load_files(
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 in known:
                 return path, LoadedFile(sha256)
-            picture = load_image(data, options, contrast=visible)
+            with decoded_once(data):
+                picture = load_image(data, options, contrast=visible)
+                if also is not None:
+                    also(sha256, data)
         except Refusal as refusal:
             return path, refusal
         pixels = picture.visible if visible else picture.pixels

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Counter, Folder
-from simimg.api.search_api import index
+from simimg.api.search_api import index, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
 
@@ -78,6 +78,8 @@ def duplicates(
     from simimg.similarity.copy_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
     from simimg.similarity.edits import counted_edits, planned_edits
+    from simimg.similarity.fingerprint import prepare_fingerprint
+    from simimg.similarity.fingerprint_store import FingerprintStore
     from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
@@ -92,6 +94,7 @@ def duplicates(
     taken, left_out = tuple(include), tuple(exclude)
     if image_dir is None and (taken or left_out):
         raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
+    store = FingerprintStore(None if index_dir is None else Path(index_dir))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
@@ -99,14 +102,14 @@ def duplicates(
             update = (
                 _index_hashes(image_dir, folder, max_pixels, counter, Selection(taken, left_out))
                 if fast
-                else index(
+                else update_index(
                     image_dir,
                     folder,
                     model=model,
                     max_pixels=max_pixels,
                     progress=counter,
-                    include=taken,
-                    exclude=left_out,
+                    selection=(taken, left_out),
+                    also=partial(prepare_fingerprint, store=store),
                 )
             )
             opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
@@ -131,6 +134,7 @@ def duplicates(
             reference=lambda picture: is_reference(picture.path, reference),
             keep=rules,
             by_hash=fast,
+            store=store,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:

@@ -63,18 +63,49 @@ def index(
         >>> made.num_embedded, len(made.refused)
         (40, 2)
     """
+    return update_index(
+        image_dir,
+        index_dir,
+        dataset_dir=dataset_dir,
+        model=model,
+        precision=precision,
+        selection=(tuple(include), tuple(exclude)),
+        max_pixels=max_pixels,
+        engine=engine,
+        ray_address=ray_address,
+        num_gpus_per_worker=num_gpus_per_worker,
+        progress=progress,
+    )
+
+
+def update_index(
+    image_dir: Folder | None,
+    index_dir: Folder,
+    *,
+    dataset_dir: Folder | None = None,
+    model: str,
+    precision: str = "auto",
+    selection: tuple[tuple[str, ...], tuple[str, ...]],
+    max_pixels: int,
+    engine: str = "local",
+    ray_address: str = "",
+    num_gpus_per_worker: float = 0.0,
+    progress: Callable[[int, int], object],
+    also: Callable[[str, bytes], object] | None = None,
+) -> IndexUpdate:
+    """Do what `index` does, with its patterns as `selection`; for `also`, see `simimg.image_files.load_files`."""
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
     from tfrecords.convert.sources import Selection
 
-    selection = Selection(tuple(include), tuple(exclude))
+    taken = Selection(*selection)
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
-    if dataset_dir is not None and selection.has_patterns:
+    if dataset_dir is not None and taken.has_patterns:
         raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
         precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
@@ -87,7 +118,7 @@ def index(
         from tfrecords.convert.workers.ray_runner import RayRunner
 
         runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
-    return index_folder(Path(index_dir), files_in, embedder, selection=selection, runner_of=runner_of, **calls)
+    return index_folder(Path(index_dir), files_in, embedder, selection=taken, runner_of=runner_of, also=also, **calls)
 
 
 def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:

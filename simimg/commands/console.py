@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simimg.signals import exit_on_sigterm
 from simimg.standard_error import captured_stderr, shows_progress, write_note
+from simimg.standard_streams import read_input
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,14 +32,39 @@ def note(text: str) -> None:
     write_note(text)
 
 
-def noting_skipped(skipped: list[str]) -> Callable[[str, str], None]:
-    """Return a callback for a skipped file and the reason, which prints both and appends the file to the list."""
+def noting_skipped(skipped: list[str], named: Mapping[str, str] | None = None) -> Callable[[str, str], None]:
+    """Return a callback for a skipped file and the reason, which prints both and appends the file to the list.
+
+    `named` has the names of files that are called otherwise, as those of `with_stdin`.
+    """
 
     def skip(path: str, reason: str) -> None:
+        path = (named or {}).get(path, path)
         note(f"skipped {path}: {reason}")
         skipped.append(path)
 
     return skip
+
+
+STDIN = "-"
+"""What stands for an image on standard input among the names of images; a file of this name is ./-."""
+
+
+@contextlib.contextmanager
+def with_stdin(images: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the files to read, each with the name that the user gave it: `-` is a temporary file of standard input.
+
+    Raises:
+        UsageError: nothing comes from standard input.
+    """
+    if STDIN not in images:
+        yield {image: image for image in images}
+        return
+    data = read_input()
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
+        file = Path(folder) / "image"
+        file.write_bytes(data)
+        yield {str(file) if image == STDIN else image: image for image in images}
 
 
 class _HiddenBar(contextlib.AbstractContextManager["_HiddenBar"]):

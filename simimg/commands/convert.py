@@ -29,6 +29,7 @@ from tfrecords.convert.sources.stored_dataset import with_stored_size
 from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
+from tfrecords.format.naming import TFRECORD
 from tfrecords.options import option
 
 JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_per_s label_conflicts"
@@ -111,5 +112,9 @@ def _text(summary: ConvertSummary) -> str:
     if summary.num_refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
         lines.append(f"{summary.num_refused:,} rejected ({reasons}); see {summary.dataset_dir / 'quarantine.jsonl'}")
+    if layout.encoding == "raw" and layout.file_format == TFRECORD:
+        lines.append(
+            "raw pixels: read by simimg, TFDS, NumPy and PyTorch; for readers that decode, --encoding=png or jpeg"
+        )
     lines.append(f"report: {summary.dataset_dir / 'report.html'}")
     return "\n".join(lines)

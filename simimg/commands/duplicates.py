@@ -52,7 +52,7 @@ from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, SUFFIXES, Sele
 from tfrecords.options import option
 
 JSON_KEYS = (
-    "groups num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
+    "groups files num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
     "threshold seconds plan report"
 )
 
@@ -145,6 +145,7 @@ def run(options: Options) -> Result:
     seconds = time.perf_counter() - start
     values = {
         "groups": [[_values(index, member) for member in group.members] for group in found.groups],
+        "files": _files(index, found),
         "num_images": len(index.images),
         "num_copies": len(copies),
         "num_planned": len(copies) - len(questions),
@@ -270,6 +271,17 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         "more than the other one, the part that both show.",
         commands=commands if copies else {},
     )
+
+
+def _files(index: SearchIndex, found: Duplicates) -> dict[str, list[str]]:
+    """Return the copies of every file, by its path, in the form that imagededup's evaluation takes."""
+    path_of = {member.row: str(index.path_of(member.image)) for group in found.groups for member in group.members}
+    copies = {
+        member.row: [path_of[other.row] for other in group.members if other.row != member.row]
+        for group in found.groups
+        for member in group.members
+    }
+    return {str(index.path_of(image)): copies.get(row, []) for row, image in enumerate(index.images)}
 
 
 def _values(index: SearchIndex, member: Member) -> dict[str, object]:

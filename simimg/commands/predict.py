@@ -3,7 +3,9 @@
 Prints the most probable classes of each image with their probabilities. A model trained with --test_views=mirrored or
 cropped predicts the mean over several views of the image.
 
-Example: simimg predict --model_dir=runs/photos-lite0-seed0 holiday.jpg more_photos/
+Examples:
+    simimg predict --model_dir=runs/photos-lite0-seed0 holiday.jpg more_photos/
+    simimg predict --model_dir=runs/photos-lite0-seed0 - < holiday.jpg
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, showing
+from simimg.commands.console import Result, noting_skipped, progress_bar, showing, with_stdin
 from simimg.errors import UsageError
 from tfrecords.options import option
 
@@ -24,7 +26,9 @@ class Options:
     """Options of `predict`. Raises UsageError if `top` is below 1."""
 
     model_dir: Path = option("Folder of a finished training run.")
-    images: tuple[str, ...] = option("The images; a folder stands for all images in it.", positional=True)
+    images: tuple[str, ...] = option(
+        "The images; a folder stands for all images in it, and - for one on standard input.", positional=True
+    )
     top: int = option("Number of classes to print per image.", 3)
 
     def __post_init__(self) -> None:
@@ -35,21 +39,23 @@ class Options:
 def run(options: Options) -> Result:
     """Predict, with a progress bar."""
     refused: list[str] = []
-    with progress_bar(None, "predicting") as bar:
-        found = api.predict(options.model_dir, options.images, refused=noting_skipped(refused), progress=showing(bar))
+    with with_stdin(options.images) as named, progress_bar(None, "predicting") as bar:
+        skip = noting_skipped(refused, named)
+        found = api.predict(options.model_dir, list(named), refused=skip, progress=showing(bar))
     if not found:
         raise UsageError("none of the given images can be decoded.")
     results = []
     lines = []
     for one in found:
-        named = list(one.probabilities.items())[: options.top]
+        path = named.get(one.path, one.path)
+        classes = list(one.probabilities.items())[: options.top]
         results.append(
             {
-                "path": one.path,
+                "path": path,
                 "label": one.label,
                 "probability": round(one.probability, 6),
-                "classes": [{"label": name, "probability": round(share, 6)} for name, share in named],
+                "classes": [{"label": name, "probability": round(share, 6)} for name, share in classes],
             }
         )
-        lines.append(f"{one.path}  " + "  ".join(f"{name} {share:.1%}" for name, share in named))
+        lines.append(f"{path}  " + "  ".join(f"{name} {share:.1%}" for name, share in classes))
     return Result(values={"results": results}, text="\n".join(lines), exit_code=2 if refused else 0)

@@ -5,7 +5,9 @@ pasted into another image is told apart from an image that is only similar, and 
 0.5 or more is a verified copy; lower values are images that look alike. --by=kind finds images of the same kind, and
 the similarity is then the cosine of the embeddings.
 
-Example: simimg search --index_dir=indexes/photos --k=5 --picture=matches.png holiday.jpg
+Examples:
+    simimg search --index_dir=indexes/photos --k=5 --picture=matches.png holiday.jpg
+    simimg search --index_dir=indexes/photos - < holiday.jpg
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, showing
+from simimg.commands.console import Result, noting_skipped, progress_bar, showing, with_stdin
 from simimg.errors import UsageError
 from simimg.image_files import check_max_pixels, thumbnail
 from simimg.similarity.edits import EDITS_HELP, counted_edits
@@ -38,7 +40,10 @@ class Options:
     """Options of `search`. Raises UsageError if `k` is below 1."""
 
     index_dir: Path = option("Folder that `simimg index` made.")
-    images: tuple[str, ...] = option("The images to look for; a folder stands for all images in it.", positional=True)
+    images: tuple[str, ...] = option(
+        "The images to look for; a folder stands for all images in it, and - for one on standard input.",
+        positional=True,
+    )
     k: int = option("Matches per image.", 5)
     by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
@@ -55,25 +60,37 @@ class Options:
 
 def run(options: Options) -> Result:
     """Search for all given images, with a progress bar."""
+    with with_stdin(options.images) as named:
+        return _search(options, named)
+
+
+def _search(options: Options, named: dict[str, str]) -> Result:
+    """Search for files, each of which is called by its name in `named`; the files in folders by their own."""
     refused: list[str] = []
-    few = len(options.images) <= _FEW and not any(Path(image).is_dir() for image in options.images)
+    few = len(named) <= _FEW and not any(Path(image).is_dir() for image in named)
     with (
         api.Searcher(options.index_dir, once=few, edits=options.edits, max_pixels=options.max_pixels) as searcher,
         progress_bar(None, "searching") as bar,
     ):
         found = searcher.search_files(
-            options.images, k=options.k, by=options.by, refused=noting_skipped(refused), progress=showing(bar)
+            list(named), k=options.k, by=options.by, refused=noting_skipped(refused, named), progress=showing(bar)
         )
     if not found:
         raise UsageError("none of the given images can be decoded.")
-    text = "\n".join(_text(query, matches) for query, matches in found.items())
+    text = "\n".join(_text(named.get(query, query), matches) for query, matches in found.items())
     if options.picture is not None:
         from simimg.report.contact_sheet import tile_sheet
 
         originals = IndexImages(searcher.index)
-        tile_sheet([_tiles(originals, query, matches) for query, matches in found.items()], options.picture)
+        tile_sheet(
+            [_tiles(originals, query, named.get(query, query), matches) for query, matches in found.items()],
+            options.picture,
+        )
         text += f"\ndrawing of the matches: {options.picture}"
-    results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in found.items()]
+    results = [
+        {"query": named.get(query, query), "matches": [_values(match) for match in matches]}
+        for query, matches in found.items()
+    ]
     return Result(values={"results": results}, text=text, exit_code=2 if refused else 0)
 
 
@@ -98,10 +115,10 @@ def _text(query: str, matches: list[SearchResult]) -> str:
     return "\n".join(lines)
 
 
-def _tiles(originals: IndexImages, query: str, matches: list[SearchResult]) -> list[Tile]:
+def _tiles(originals: IndexImages, query: str, name: str, matches: list[SearchResult]) -> list[Tile]:
     from simimg.report.contact_sheet import Tile
 
-    tiles = [Tile(thumbnail(query, _TILE_PX), Path(query).name, "query")]
+    tiles = [Tile(thumbnail(query, _TILE_PX), Path(name).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.image.path, f"{match.similarity:.3f}"))
     return tiles

@@ -22,7 +22,7 @@ from simimg.input.crops import crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
 from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
-from tfrecords.format.naming import index_path
+from tfrecords.format.naming import find_index
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, unmasked, varints
 from tfrecords.format.record_layout import INT_BYTES, find_spans, record_spans
@@ -245,7 +245,7 @@ def _table(shard: Shard) -> np.ndarray:
     whole = (table[:, 1] >= FRAMING_BYTES).all() and (ends > 0).all() and (table[:, 0] == ends - table[:, 1]).all()
     if len(table) != shard.num_examples or not whole or ends[-1] != shard.path.stat().st_size:
         raise DataError(
-            f"{index_path(shard.path)} does not list the {shard.num_examples:,} records of its shard without gaps. "
+            f"{find_index(shard.path)} does not list the {shard.num_examples:,} records of its shard without gaps. "
             "Run `simimg verify`, and convert the images again."
         )
     return table

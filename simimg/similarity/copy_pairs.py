@@ -28,6 +28,7 @@ from simimg.similarity.candidate_pairs import DisjointSets, at_least, background
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
+from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import alike
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
@@ -63,10 +64,19 @@ class PairExaminer:
         settling: keys of the decisions because of which pairs were not verified.
     """
 
-    def __init__(self, index: SearchIndex, threshold: float, edits: frozenset[str] = COUNTED) -> None:
-        """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`."""
+    def __init__(
+        self,
+        index: SearchIndex,
+        threshold: float,
+        edits: frozenset[str] = COUNTED,
+        store: FingerprintStore | None = None,
+    ) -> None:
+        """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`.
+
+        For `store`, see `IndexImages`.
+        """
         self.index = index
-        self.images = IndexImages(index)
+        self.images = IndexImages(index, store=store)
         self.executor = ThreadPoolExecutor(num_cores())
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)

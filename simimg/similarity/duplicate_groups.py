@@ -23,6 +23,7 @@ from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.copy_reasons import GREY, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
 from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
+from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
@@ -105,6 +106,7 @@ def find_duplicates(
     keep: Sequence[str] = (),
     folders_are_classes: bool | None = None,
     by_hash: bool = False,
+    store: FingerprintStore | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
@@ -114,8 +116,9 @@ def find_duplicates(
     rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
     since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
+    For `store`, see `IndexImages`.
     """
-    with closing(PairExaminer(index, threshold, edits)) as examiner:
+    with closing(PairExaminer(index, threshold, edits, store)) as examiner:
         identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}

@@ -14,6 +14,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,7 @@ _DNG_VERSION = 0xC612  # a tag that every DNG file has
 # Pillow's names of TIFF's compressions.
 _LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate",
                             "tiff_deflate", "lzma", "zstd"))  # fmt: skip
+JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
@@ -102,7 +104,7 @@ class Details:
         """Keypoints of the image."""
         with self._lock:
             if self._fine is None:
-                self._fine = self._kept("fine", lambda: detect_in(self._load(), self._num_keypoints))
+                self._fine = self._kept("fine", lambda: detect_in(self._gray(), self._num_keypoints))
             return self._fine
 
     @property
@@ -112,6 +114,10 @@ class Details:
             if not self._pixels_sha256:
                 self._load()
             return self._pixels_sha256
+
+    def _gray(self) -> np.ndarray:
+        kept = None if self._store is None else self._store.gray(self._key)
+        return self._load() if kept is None else kept
 
     def _load(self) -> np.ndarray:
         gray, self._pixels_sha256 = self._source()
@@ -250,6 +256,24 @@ def _all_pixels(
     if image is None:
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
     return gray_pixels(image, _CANDIDATE[0]), hashlib.sha256(image.tobytes()).digest()
+
+
+def prepare_fingerprint(
+    sha256: str, data: bytes, store: FingerprintStore, background: tuple[int, int, int] = WHITE
+) -> None:
+    """Keep what `fingerprint_file` computes of the bytes of an image file, where it would decode it again for that.
+
+    It is for images that were just decoded, in a block of `decoded_once`. Of a JPEG, whose decoder can reduce it, this
+    is the thumbnail only.
+    """
+    key = f"{sha256}-{color_name(background)}"
+    with suppress(Refusal):  # it will be said when the fingerprint is needed
+        store.add_thumbnail(key, _loaded(data, background))
+        if not data.startswith(JPEG_START):
+            composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
+            for place, image in enumerate(composites):
+                if image is not None:
+                    store.add_gray(f"{key}-{place}", gray_pixels(image, _CANDIDATE[0]))
 
 
 def fingerprint_file(

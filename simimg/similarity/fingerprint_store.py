@@ -33,6 +33,7 @@ _FORMAT = 1
 _NAME = "fingerprints"
 _MAX_BYTES = 4 << 30  # of the file; the oldest parts are removed
 _MAX_WAITING_BYTES = 32 << 20  # of parts that are not written yet
+_MAX_KEPT_BYTES = 256 << 20  # of those that are never written, and of gray images: 4,000 of them
 _TIMEOUT_S = 2.0  # for a process that writes at the same time
 _QUALITY = 95  # of thumbnails
 
@@ -84,17 +85,18 @@ class FingerprintStore:
     """Thumbnails and keypoints by a key that starts with the SHA-256 of a file, in hexadecimal. Thread-safe."""
 
     def __init__(self, index_dir: Path | None, max_bytes: int = _MAX_BYTES) -> None:
-        """Take the folder of an index; None writes nothing, and keeps the last ones in memory."""
+        """Take the folder of an index; None writes nothing, and keeps the last ones in memory.
+
+        Gray images are never written: their keypoints are.
+        """
+        self._grays: dict[str, np.ndarray] = {}
+        self._num_gray_bytes = 0
         self._connection: sqlite3.Connection | None = None
         self._path = None if index_dir is None else index_dir / f"{_NAME}-{_versions()}.sqlite"
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
         self._num_waiting_bytes = 0
-        if self._path is not None and self._path.exists():
-            with suppress(sqlite3.Error):
-                name = f"file:{quote(str(self._path.absolute()))}?mode=ro"
-                self._connection = sqlite3.connect(name, uri=True, check_same_thread=False, timeout=_TIMEOUT_S)
 
     def __del__(self) -> None:
         if self._connection is not None:
@@ -126,6 +128,21 @@ class FingerprintStore:
         header = np.array([*keypoints.size, len(keypoints.points)], "<i4")
         self._add(f"{key}-{part}", header.tobytes() + numbers.tobytes() + keypoints.descriptors.tobytes())
 
+    def gray(self, key: str) -> np.ndarray | None:
+        """Return an image as its fine keypoints are detected in it, uint8 `[h, w]`, or None; it is not kept on."""
+        with self._lock:
+            found = self._grays.pop(key, None)
+            self._num_gray_bytes -= 0 if found is None else found.nbytes
+            return found
+
+    def add_gray(self, key: str, gray: np.ndarray) -> None:
+        """Keep such an image in memory until it is requested once, or many others were added."""
+        with self._lock:
+            self._num_gray_bytes += gray.nbytes - (self._grays.pop(key).nbytes if key in self._grays else 0)
+            self._grays[key] = gray
+            while self._num_gray_bytes > _MAX_KEPT_BYTES:
+                self._num_gray_bytes -= self._grays.pop(next(iter(self._grays))).nbytes
+
     def save(self) -> None:
         """Write what was added to the disk."""
         with self._lock:
@@ -143,20 +160,31 @@ class FingerprintStore:
         with self._lock:
             if name in self._waiting:
                 return self._waiting[name]
-            if self._connection is None:
+            if not self._is_connected():
                 return None
+            assert self._connection is not None
             try:
                 row = self._connection.execute("SELECT content, checksum FROM parts WHERE name = ?", [name]).fetchone()
             except sqlite3.Error:  # damaged, or removed
                 return None
         return row[0] if row and _checksum(row[0]) == row[1] else None
 
+    def _is_connected(self) -> bool:
+        """Open the file if it is there and not open yet: this store may be the one that has just made it."""
+        if self._connection is None and self._path is not None and self._path.exists():
+            with suppress(sqlite3.Error):
+                name = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+                self._connection = sqlite3.connect(name, uri=True, check_same_thread=False, timeout=_TIMEOUT_S)
+        return self._connection is not None
+
     def _add(self, name: str, content: bytes) -> None:
         with self._lock:
+            self._num_waiting_bytes += len(content) - len(self._waiting.pop(name, b""))
             self._waiting[name] = content
-            self._num_waiting_bytes += len(content)
-            if self._num_waiting_bytes > _MAX_WAITING_BYTES:
+            if self._path is not None and self._num_waiting_bytes > _MAX_WAITING_BYTES:
                 self._save()
+            while self._num_waiting_bytes > _MAX_KEPT_BYTES:
+                self._num_waiting_bytes -= len(self._waiting.pop(next(iter(self._waiting))))
 
     def _save(self) -> None:
         if not self._waiting:
@@ -186,6 +214,11 @@ class FingerprintStore:
             if path != self._path:  # of other versions
                 with suppress(OSError):
                     path.unlink()
+
+
+def is_fingerprints(name: str) -> bool:
+    """Return whether a file in the folder of an index is a store."""
+    return name.startswith(f"{_NAME}-")
 
 
 def remove_fingerprints(index_dir: Path, known: Iterable[str]) -> None:

@@ -60,15 +60,24 @@ class IndexImages:
         stored: requested rows of which the stored pixels were used.
     """
 
-    def __init__(self, index: SearchIndex, *, background: tuple[int, int, int] = WHITE) -> None:
-        """Take an opened index, and the color behind transparent pixels of its files, the same as of the queries."""
+    def __init__(
+        self,
+        index: SearchIndex,
+        *,
+        background: tuple[int, int, int] = WHITE,
+        store: FingerprintStore | None = None,
+    ) -> None:
+        """Take an opened index, and the color behind transparent pixels of its files, the same as of the queries.
+
+        `store` has what is known of them; by default it is that beside the index.
+        """
         self.missing: set[int] = set()
         self.stored: set[int] = set()
         self.index = index
         self._background = background
         self._facts = index.images.table
         self._known = functools.lru_cache(maxsize=CACHED)(self._look_up)
-        self._store = FingerprintStore(None if index.is_temporary else index.index_dir)
+        self._store = store or FingerprintStore(None if index.is_temporary else index.index_dir)
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)

@@ -26,6 +26,7 @@ from simimg.inference.inference_engine import MAX_DIFFERENCE, Engine
 from simimg.similarity.decisions import DECISIONS_FILE
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
+from simimg.similarity.fingerprint_store import is_fingerprints
 from simimg.similarity.folder_images import find_images
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
@@ -83,6 +84,7 @@ def index_folder(
     runner_of: Callable[[Callable[[int], str]], Runner] | None = None,
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
+    also: Callable[[str, bytes], object] | None = None,
 ) -> IndexUpdate:
     """Create an index of a folder of images, searched recursively, or update it.
 
@@ -90,7 +92,7 @@ def index_folder(
     split folder. A file that has several names there, by links, is indexed once. Hidden and system files, files that
     belong to an image, and what `selection` does not take are left out. `runner_of` makes the runner of tasks, of a
     function that names a file by its number; without it, all is done in this process. `begin` is called with the total
-    number of files, and `progress` with the number of files since its last call.
+    number of files, `progress` with the number of files since its last call, and `also` as by `load_files`.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -117,7 +119,8 @@ def index_folder(
                 to_read.append(path)
         progress(len(paths) - len(to_read))
         if runner_of is None:
-            for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache, visible=True):
+            options = embedder.image_options
+            for path, loaded in load_files(to_read, options, image_dir, known=cache, visible=True, also=also):
                 if isinstance(loaded, Refusal):
                     refused.append((path, loaded))
                     del images[path]
@@ -290,7 +293,7 @@ def _is_another(before: SearchIndex, index: SearchIndex) -> bool:
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
         strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES]
-        strange = [name for name in strange if "generation-" not in name]
+        strange = [name for name in strange if "generation-" not in name and not is_fingerprints(name)]
         if strange:
             raise UsageError(
                 f"--index_dir={index_dir} is not empty and not an index: it has {strange[0]}. Name a new folder."

@@ -9,7 +9,8 @@ It is this order:
 3. the camera's metadata;
 4. not made from another one that is as good: not enlarged, saved again, posterized, or sharpened, and no noisy drawing;
 5. lossless format, most bits per color, most pixels, highest JPEG quality, most bytes;
-6. the first path.
+6. the oldest file, if it is older by more than two seconds, then the shortest path, then the first one. Byte-identical
+   files differ in nothing else, so that copies in a folder `copies` do not win over their originals in `photos`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ KEEP_RULES = {
 """Names of rules, and what each one prefers; there is also `folder:NAME`."""
 
 _FOLDER = "folder:"
+_SAME_TIME_NS = 2 * 10**9  # modification times of FAT, and files of one archive, which are unpacked one after the other
 _COMPARED = 6  # images of a group whose pixels are compared, each with each
 
 _Reason = Callable[[int, int], str]  # of the image that is kept, and of one that is not
@@ -138,6 +140,7 @@ class _Group:
             "best": [
                 self._least_edited, self._most_detailed, self._with_metadata, self._not_made_from_another,
                 self._most_tones, self._lossless, self._deepest, self._largest, self._highest_quality, self._most_bytes,
+                lambda rows: self._by_time(rows, newest=False, tolerance_ns=_SAME_TIME_NS), self._shortest,
             ],
             "exif": [self._with_metadata],
             "largest": [self._largest],
@@ -270,9 +273,11 @@ class _Group:
         best = _best(rows, lambda row: self._image(row).num_bytes)
         return best, lambda kept, other: f"as many pixels, more bytes: {self._image(kept).num_bytes:,}"
 
-    def _by_time(self, rows: list[int], *, newest: bool) -> tuple[list[int], _Reason]:
+    def _by_time(self, rows: list[int], *, newest: bool, tolerance_ns: int = 0) -> tuple[list[int], _Reason]:
         times = {row: _modified_ns(self._images.index.file_of(self._image(row).path)) for row in rows}
-        best = _best(rows, lambda row: times[row] if newest else -times[row]) if all(times.values()) else rows
+        first, last = min(times.values()), max(times.values())
+        best = [row for row in rows if (last - times[row] if newest else times[row] - first) <= tolerance_ns]
+        best = best if first else rows  # 0 is the time of a file that is gone
         name = "newest" if newest else "oldest"
 
         def why(kept: int, other: int) -> str:

@@ -234,8 +234,10 @@ def test_json_of_commands_that_are_fast(run: Run, datasets: dict[str, Path], pho
 def test_module_is_the_command() -> None:
     done = python("-m", "simimg", "convert", "--image_dir=/nowhere", "--json")
     assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("simimg: --image_dir=/nowhere does not exist.")
+    error = json.loads(done.stdout)
+    assert error["exit_code"] == 1
+    assert error["error"].startswith("--image_dir=/nowhere does not exist.")
+    assert done.stderr == f"simimg: {error['error']}\nSee: simimg convert --help\n"
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -402,7 +404,11 @@ def test_errors_become_exit_codes(
         raise raised
 
     toy.__dict__["run"] = fail
-    assert run("toy", "--source=a", "--json") == (code, "", words)
+    assert run("toy", "--source=a") == (code, "", words)
+    message = words.removeprefix("simimg: ").partition("\n")[0]
+    out = json.dumps({"error": message, "exit_code": code}) + "\n"
+    assert run("toy", "--source=a", "--json") == (code, out, words)
+    assert run("toy", "--source=a", "--json", "--nojson") == (code, "", words)
 
 
 def test_a_bug_is_shown_with_its_traceback(toy: types.ModuleType, run: Run) -> None:

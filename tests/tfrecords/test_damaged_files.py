@@ -40,6 +40,7 @@ from tfrecords.format.dataset_verification import verify
 from tfrecords.format.example import encode_example
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest, write_manifest
+from tfrecords.format.naming import find_index
 from tfrecords.format.quarantine import Refusal, read_quarantine
 from tfrecords.format.record import footer, header, varint
 from tfrecords.format.record_layout import Offsets
@@ -465,7 +466,7 @@ def test_a_data_set_whose_files_have_other_values(converted: Any, data: st.DataO
                 shard.write_bytes(data.draw(shards()))
             else:
                 lines = data.draw(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6))
-                shard.with_name(f"{shard.name}.idx").write_text("".join(f"{at} {n}\n" for at, n in lines))
+                find_index(shard).write_text("".join(f"{at} {n}\n" for at, n in lines))
         check_dataset(copied)
 
 

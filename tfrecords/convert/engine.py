@@ -97,6 +97,7 @@ def convert(
                 zip_encoding=options.zip_encoding,
                 label_type=options.label_type,
                 features=options.features,
+                links=options.links,
                 group_column=options.group_column,
                 time_column=options.time_column,
             )

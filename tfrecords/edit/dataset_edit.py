@@ -20,15 +20,14 @@ from typing import TypeAlias
 import numpy as np
 
 from tfrecords.base_errors import ConversionError, DataError, Interrupted, UsageError
-from tfrecords.convert.output.reshard import link_shard
+from tfrecords.convert.output.reshard import complete_indices, link_shard
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.edit.change_list import Changes, read_deletions, read_labels
 from tfrecords.edit.merging import Added, add_datasets
 from tfrecords.edit.record_copy import RecordPlaces, write_records
-from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.dataset_images import label_pairs
-from tfrecords.format.layout import Layout, ShardInfo
-from tfrecords.format.manifest import Manifest, read_manifest, write_manifest
+from tfrecords.format.layout import Layout, ShardInfo, checksums
+from tfrecords.format.manifest import Manifest, named_classes, read_manifest, write_manifest
 from tfrecords.format.naming import LAYOUT_FILE, QUARANTINE_FILE, TFRECORD, next_version, shard_name, versions
 from tfrecords.format.quarantine import Reason, RefusedFile, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
@@ -130,9 +129,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
                     f"{workdir.work} is an unfinished conversion. Give its command again, or remove that folder."
                 )
             try:
-                workdir.dataset.mkdir(exist_ok=True)
-                for leftover in workdir.dataset.iterdir():
-                    leftover.unlink()
+                workdir.clear_dataset()
                 splits = _write_shards(workdir.dataset, base, old, manifest, old_labels, shards, places, progress)
                 layout = dataclasses.replace(
                     old, version=version, class_names=added.class_names, splits=splits, files={}
@@ -330,7 +327,8 @@ def _write_rest(
     folder: Path, base: Path, layout: Layout, manifest: Manifest, folders: Sequence[Path], added: Added
 ) -> None:
     """Write manifest, quarantine list, metadata and layout."""
-    write_manifest(folder, manifest)
+    shard_files = {split: [info.file for info in infos] for split, infos in layout.splits.items()}
+    write_manifest(folder, manifest, named_classes(layout.schema, layout.class_names), shard_files)
     details: dict[str, RefusedFile] = {}
     for number, source in enumerate(folders):
         for file in read_quarantine(source):
@@ -345,9 +343,9 @@ def _write_rest(
         refused.append(RefusedFile(path=path, reason=reason, detail=detail))
     write_quarantine(folder, refused)
     write_metadata(folder, layout)
+    complete_indices(folder, layout)
     names = {info.file for infos in layout.splits.values() for info in infos}
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name not in names}
-    dataclasses.replace(layout, files=files).save(folder)
+    dataclasses.replace(layout, files=checksums(folder, names)).save(folder)
     began_ns = (base / LAYOUT_FILE).stat().st_mtime_ns  # see PreviousVersion
     os.utime(folder / LAYOUT_FILE, ns=(began_ns, began_ns))
 

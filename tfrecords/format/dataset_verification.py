@@ -23,13 +23,15 @@ from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import (
+    INDEX_FOLDER,
     INFO_FILE,
     LAYOUT_FILE,
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
     TFRECORD,
-    index_path,
+    find_index,
+    index_name,
     shard_name,
 )
 from tfrecords.format.record_layout import Offsets
@@ -64,7 +66,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
         layout = Layout.load(dataset_dir)
     except DataError as error:
         return Verification(num_examples=0, problems=(str(error),))
-    there = {entry.name for entry in os.scandir(dataset_dir)}
+    there = set(_file_names(dataset_dir))
     shards = {info.file for infos in layout.splits.values() for info in infos}
     others = _needed(layout) | layout.files.keys()
     missing = (shards | others) - there
@@ -111,9 +113,9 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
             if not found:
                 if rows is not None:
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
-                if _has_indices(layout) and index_path(path).name not in unsound:
+                if (index := _index_of(layout, info)) and index not in unsound:
                     found += _index_problems(path, scan)
-                if _has_sizes(layout) and sizes_path(path).name not in unsound:
+                if _has_sizes(layout) and _sizes_of(info) not in unsound:
                     found += _size_problems(path)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
@@ -165,13 +167,29 @@ def _unreadable(path: Path, error: OSError) -> str:
 def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = [info for infos in layout.splits.values() for info in infos]
-    indices = (index_path(Path(info.file)).name for info in shards) if _has_indices(layout) else ()
-    sizes = (sizes_path(Path(info.file)).name for info in shards) if _has_sizes(layout) else ()
+    indices = {_index_of(layout, info) for info in shards} - {""}
+    sizes = {_sizes_of(info) for info in shards} if _has_sizes(layout) else set()
     return {MANIFEST_FILE, *metadata_files(layout), *indices, *sizes}
 
 
-def _has_indices(layout: Layout) -> bool:
-    return not layout.offsets.record_bytes and layout.file_format == TFRECORD
+def _index_of(layout: Layout, info: ShardInfo) -> str:
+    """Return the name of a shard's sidecar, which is beside it in datasets of earlier versions; "" if it has none."""
+    known = [name for name in (index_name(info.file), f"{info.file}.idx") if name in layout.files]
+    is_needed = not layout.offsets.record_bytes and layout.file_format == TFRECORD
+    return known[0] if known else index_name(info.file) if is_needed else ""
+
+
+def _file_names(dataset_dir: Path) -> Iterator[str]:
+    """Yield the names of all that is in a dataset folder; those of sidecars with their folder."""
+    for entry in os.scandir(dataset_dir):
+        if entry.name == INDEX_FOLDER and entry.is_dir():
+            yield from (f"{INDEX_FOLDER}/{inner.name}" for inner in os.scandir(entry) if inner.name[:1] != ".")
+        else:
+            yield entry.name
+
+
+def _sizes_of(info: ShardInfo) -> str:
+    return f"{INDEX_FOLDER}/{sizes_path(Path(info.file)).name}"
 
 
 def _has_sizes(layout: Layout) -> bool:
@@ -237,8 +255,8 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
 
 
 def _index_problems(path: Path, scan: ShardScan) -> Iterator[str]:
-    if index_path(path).read_bytes() != index_bytes(scan.lengths):
-        yield f"{index_path(path)} does not match the shard."
+    if find_index(path).read_bytes() != index_bytes(scan.lengths):
+        yield f"{find_index(path)} does not match the shard."
 
 
 def _size_problems(path: Path) -> Iterator[str]:

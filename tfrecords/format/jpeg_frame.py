@@ -1,6 +1,6 @@
 """The frame header of a JPEG, and the sidecar with the sizes of a shard's images.
 
-Where images keep their own shapes, each TFRecord shard has a sidecar `<shard>.sizes` beside the one with the offsets.
+Where images keep their own shapes, each TFRecord shard has a sidecar `idx/<shard>.sizes` beside that with the offsets.
 It has one line `width height` in px per record, so that a reader can plan crops without touching the records.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_lists
+from tfrecords.format.naming import INDEX_FOLDER
 from tfrecords.format.parse_errors import readable
 
 MAX_SEGMENTS = 1000  # before the pixels; cameras write about ten
@@ -64,8 +65,10 @@ def size_of_example(payload: bytes) -> tuple[int, int]:
 
 
 def sizes_path(shard: Path) -> Path:
-    """Return the path of a shard's sidecar with the sizes of its images."""
-    return shard.with_name(f"{shard.name}.sizes")
+    """Return the path of a shard's sidecar with the sizes of its images: beside it until the dataset is finished."""
+    beside = shard.with_name(f"{shard.name}.sizes")
+    finished = shard.parent / INDEX_FOLDER / beside.name
+    return finished if finished.exists() else beside
 
 
 def sizes_bytes(sizes: Iterable[int] | array[int]) -> bytes:

@@ -1,9 +1,9 @@
 """layout.json: where each part of a record lies, which shards there are, and how the dataset was made.
 
 `offsets` are those of `tfrecords.format.record_layout`; with JPEG or PNG, or with text in the records, all four are 0,
-and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in bytes per record, framing included, as
-NVIDIA DALI's tfrecord2idx writes it. ArrayRecord shards find their records themselves: all four offsets are 0, and
-there are no sidecars.
+and each shard has a sidecar `idx/<shard>.idx`. It has one line `offset length` in bytes per record, framing included,
+as NVIDIA DALI's tfrecord2idx writes it. With --write_index, raw shards have one, too. ArrayRecord shards find their
+records themselves: all four offsets are 0, and there are no sidecars.
 
 Images have one size, or shapes of their own: JPEGs reduced to `image_size` px by the short side or the longer one, or
 as large as they are, and `image_size` is 0. The option `resize` in `config` says which. Each TFRecord shard then has a
@@ -24,13 +24,20 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import DataError
-from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
-from tfrecords.format.naming import FILE_FORMATS, LAYOUT_FILE, TFRECORD, check_file_name, is_array_record
+from tfrecords.format.atomic_files import atomic_file, file_sha256, json_bytes, read_json
+from tfrecords.format.naming import (
+    FILE_FORMATS,
+    LAYOUT_FILE,
+    TFRECORD,
+    check_file_name,
+    check_other_name,
+    is_array_record,
+)
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
 from tfrecords.format.schema import PLAIN, Schema
@@ -60,7 +67,8 @@ class Layout:
 
     `files` maps the name of each file that is not a shard to its SHA-256 in hexadecimal. `class_names` are the names of
     the targets if labels are numbers. `file_format` is one of `FILE_FORMATS`; layout.json has it, and `payload_bytes`,
-    only for ArrayRecord.
+    only for ArrayRecord. `source` has the flags that named the source, as they were given; it is empty in datasets of
+    earlier versions, whose layout.json does not have it.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Layout:
     versions: dict[str, str]
     file_format: str = TFRECORD
     schema: Schema = PLAIN
+    source: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def counted_names(self) -> tuple[str, ...]:
@@ -108,6 +117,8 @@ class Layout:
         values = {"format": _FORMAT, **dataclasses.asdict(self)}
         if self.schema.is_plain:  # as every dataset was before there were others
             del values["schema"]
+        if not self.source:
+            del values["source"]
         if self.file_format == TFRECORD:
             del values["file_format"]
             for shard in (shard for shards in values["splits"].values() for shard in shards):
@@ -162,9 +173,10 @@ class Layout:
         self.to_bytes()  # a JSON text may have surrogates, which are no characters
         _check_names("name", [self.name, self.version, self.source_sha256])
         _check_names("class name", self.class_names)
-        for table in (self.config, self.versions, self.files, self.splits):
+        for table in (self.config, self.versions, self.files, self.splits, self.source):
             if not isinstance(table, dict):
                 raise ValueError(f"there should be an object. Received: {table!r:.100}")
+        _check_names("source", [*self.source, *self.source.values()])
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
         keeps_size = self.config.get("resize") == "none"
@@ -192,7 +204,16 @@ class Layout:
                 _check_number("payload_bytes", shard.payload_bytes, 0, _MAX_COUNT)
         for file, sha256 in self.files.items():
             _check_names("checksum", [sha256])
-            check_file_name(file)
+            check_other_name(file)
+
+
+def checksums(dataset_dir: Path, shards: Container[str]) -> dict[str, str]:
+    """Return the SHA-256 of each file of a dataset folder that is not one of its shards, by name, as layout.json has
+    them.
+    """
+    paths = [path for path in sorted(dataset_dir.iterdir()) if path.name not in shards]
+    paths = [inner for path in paths for inner in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return {path.relative_to(dataset_dir).as_posix(): file_sha256(path) for path in paths}
 
 
 def _check_names(what: str, names: Iterable[object]) -> None:

@@ -7,8 +7,9 @@ is written and read in row groups of `ROWS_PER_GROUP`, so that neither needs mor
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfrecords.base_errors import DataError
+from tfrecords.format.arrow_columns import DIGEST_BYTES, codes_of, digests_from_arrow, digests_to_arrow, names_to_arrow
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.naming import MANIFEST_FILE
 from tfrecords.format.parse_errors import readable
+from tfrecords.format.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +31,6 @@ OK = "ok"
 REFUSED = "refused"
 ROWS_PER_GROUP = 65_536
 
-_DIGEST_BYTES = 32
 _NAMES = b"simimg"  # key of the file's own metadata that holds the names of splits and reasons, as JSON
 
 
@@ -40,8 +42,8 @@ class ManifestRow:
     `sha256` is that of the file's bytes and `pixels_sha256` that of the stored pixels, in hexadecimal, "" if they were
     not read. `phash` is the perceptual hash of the pixels, 0 if there is none. `width` and `height` (px) are those of
     the upright image before it was resized. `shard` and `position` are the shard of `split` and the record in it, -1
-    for a rejected file, which has a `reason` instead. `group` is the id of the first file that this one is a copy of,
-    its own id if it is not a copy.
+    for a rejected file, which has a `reason` instead. `copy_group` is the id of the first file that this one is a copy
+    of, its own id if it is not a copy.
     """
 
     id: int
@@ -55,7 +57,7 @@ class ManifestRow:
     split: str
     shard: int
     position: int
-    group: int
+    copy_group: int
     status: str
     reason: str
 
@@ -165,7 +167,7 @@ class _Column(NamedTuple):
         return self.name not in ("sha256", "pixels_sha256", "splits", "reasons")
 
     def shape(self, n: int) -> tuple[int, ...]:
-        return (n, _DIGEST_BYTES) if self.name.endswith("sha256") else (n,)
+        return (n, DIGEST_BYTES) if self.name.endswith("sha256") else (n,)
 
 
 _COLUMNS = (
@@ -179,7 +181,7 @@ _COLUMNS = (
     _Column("splits", "split", "int8"),
     _Column("shards", "shard", "int32"),
     _Column("positions", "position", "int64"),
-    _Column("groups", "group", "int64"),
+    _Column("groups", "copy_group", "int64"),
     _Column("reasons", "reason", "int8"),
     _Column("stamps", "stamp", "int64"),
     _Column("split_groups", "split_group", "int64"),
@@ -188,27 +190,47 @@ _COLUMNS = (
 _OPTIONAL = _COLUMNS[-3:]  # they may be absent from the file, as `_EDIT`, and `ManifestRow` does not have them
 _EDIT = "edit"
 _FIELDS = tuple(field.name for field in dataclasses.fields(ManifestRow))
+# Names that follow from numbers beside them, for those who read the file with SQL: where they stand, and their types.
+_CLASS, _SHARD_FILE = "class", "shard_file"
+_AFTER = {"label": _CLASS, "shard": _SHARD_FILE}
+# Of manifests of earlier versions, which lack both; `group` is a keyword of SQL.
+_EARLIER = {"copy_group": "group"}
 
 
-def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
-    """Write the manifest, rows in the order given; equal rows give equal bytes."""
+def named_classes(schema: Schema, class_names: Sequence[str]) -> Sequence[str]:
+    """Return the names of a dataset's labels as `write_manifest` takes them: none if labels are not classes."""
+    return class_names if schema.label_type in ("single", "multi") else ()
+
+
+def write_manifest(
+    dataset_dir: Path,
+    manifest: Manifest,
+    class_names: Sequence[str] = (),
+    shard_files: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Write the manifest, rows in the order given; equal rows give equal bytes.
+
+    `class_names` are the names of the labels, and `shard_files` the names of the shards of each split; they are columns
+    of the file, and empty where there is no name.
+    """
     import pyarrow.parquet as pq  # not at the top, because it takes a third of a second, and workers do not need it
 
     optional = [column.field for column in _OPTIONAL if getattr(manifest, column.name).any()]
     optional += [_EDIT] if any(manifest.edits) else []
-    schema = _schema(manifest.split_names, manifest.reason_names, optional)
+    schema = _schema(manifest.split_names, manifest.reason_names, (*optional, *_AFTER.values()))
     with (
         atomic_file(dataset_dir / MANIFEST_FILE, sync_name=False) as file,
         pq.ParquetWriter(
             file,
             schema,
             compression="zstd",
-            use_dictionary=["split", "status", "reason"],
+            use_dictionary=["split", "status", "reason", _CLASS, _SHARD_FILE],
             write_page_checksum=True,
         ) as writer,
     ):
         for start in range(0, len(manifest), ROWS_PER_GROUP):
-            writer.write_batch(_to_arrow(manifest[start : start + ROWS_PER_GROUP], schema))
+            part = manifest[start : start + ROWS_PER_GROUP]
+            writer.write_batch(_to_arrow(part, schema, class_names, shard_files or {}))
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
@@ -249,7 +271,8 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
             found = file.schema_arrow
             names = json.loads((found.metadata or {}).get(_NAMES, b"{}"))
             split_names, reason_names = (tuple(map(str, names.get(key, ()))) for key in ("splits", "reasons"))
-            if found != _schema(split_names, reason_names, found.names) or not names:
+            earlier = _EARLIER["copy_group"] in found.names
+            if found != _schema(split_names, reason_names, found.names, earlier) or not names:
                 raise DataError(f"{path} should have the columns {', '.join(_FIELDS)}. Convert the images again.")
             yield file, split_names, reason_names
     except DataError:
@@ -258,7 +281,10 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
         raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
 
 
-def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], optional: Collection[str] = ()) -> pa.Schema:
+def _schema(
+    split_names: tuple[str, ...], reason_names: tuple[str, ...], optional: Collection[str] = (), earlier: bool = False
+) -> pa.Schema:
+    """Return the columns of the file; those of an `earlier` version have other names."""
     import pyarrow as pa
 
     numbers = {
@@ -267,25 +293,34 @@ def _schema(split_names: tuple[str, ...], reason_names: tuple[str, ...], optiona
         if column.is_number and (column.field in optional or column not in _OPTIONAL)
     }
     names = dict.fromkeys(("split", "status", "reason"), pa.dictionary(pa.int8(), pa.string()))
+    fields = [name for field in _FIELDS for name in (field, _AFTER.get(field, "")) if name in (field, *optional)]
     types = {
-        **dict.fromkeys(_FIELDS, pa.string()),
+        **dict.fromkeys(fields, pa.string()),
         **numbers,
         **names,
+        **{name: pa.dictionary(pa.int32(), pa.string()) for name in _AFTER.values() if name in optional},
         **({_EDIT: pa.string()} if _EDIT in optional else {}),
     }
+    if earlier:
+        types = {_EARLIER.get(name, name): kind for name, kind in types.items()}
     metadata = {_NAMES: json.dumps({"splits": split_names, "reasons": reason_names}).encode()}
     return pa.schema(types.items(), metadata=metadata)
 
 
-def _to_arrow(part: Manifest, schema: pa.Schema) -> pa.RecordBatch:
+def _to_arrow(
+    part: Manifest,
+    schema: pa.Schema,
+    class_names: Sequence[str] = (),
+    shard_files: Mapping[str, Sequence[str]] | None = None,
+) -> pa.RecordBatch:
     import pyarrow as pa
 
     arrays = {column.field: pa.array(getattr(part, column.name)) for column in _COLUMNS if column.is_number}
     arrays["path"] = pa.array(part.paths, pa.string())
     if _EDIT in schema.names:
         arrays[_EDIT] = pa.array(part.edits, pa.string())
-    arrays["sha256"] = _digests_to_arrow(part.sha256)
-    arrays["pixels_sha256"] = _digests_to_arrow(part.pixels_sha256)
+    arrays["sha256"] = digests_to_arrow(part.sha256)
+    arrays["pixels_sha256"] = digests_to_arrow(part.pixels_sha256)
     for name, codes, names in (
         ("split", part.splits, part.split_names),
         ("reason", part.reasons, part.reason_names),
@@ -294,57 +329,36 @@ def _to_arrow(part: Manifest, schema: pa.Schema) -> pa.RecordBatch:
         # -1 is the first value of the dictionary: "" for a split or reason, "ok" for the status.
         first = OK if name == "status" else ""
         arrays[name] = pa.DictionaryArray.from_arrays(codes + np.int8(1), pa.array([first, *names], pa.string()))
+    if _CLASS in schema.names:
+        known = part.labels < len(class_names)
+        arrays[_CLASS] = names_to_arrow(np.where(known, part.labels, -1), class_names)
+        files = [list((shard_files or {}).get(split, ())) for split in part.split_names]
+        firsts = np.array([*itertools.accumulate(map(len, files), initial=0)], np.int32)
+        counts = np.array([*map(len, files), 0], np.int32)  # of no split, -1, the last
+        known = part.ok & (part.shards >= 0) & (part.shards < counts[part.splits])
+        arrays[_SHARD_FILE] = names_to_arrow(
+            np.where(known, firsts[part.splits] + part.shards, -1), [*itertools.chain(*files)]
+        )
     return pa.RecordBatch.from_arrays([arrays[field] for field in schema.names], schema=schema)
 
 
 def _from_arrow(batch: pa.RecordBatch, split_names: tuple[str, ...], reason_names: tuple[str, ...]) -> Manifest:
     arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-    reasons = _codes(arrays["reason"], reason_names)
-    if (_codes(arrays["status"], (REFUSED,)) != np.where(reasons < 0, -1, 0)).any():
+    arrays |= {name: arrays[earlier] for name, earlier in _EARLIER.items() if earlier in arrays}
+    reasons = codes_of(arrays["reason"], reason_names)
+    if (codes_of(arrays["status"], (REFUSED,)) != np.where(reasons < 0, -1, 0)).any():
         raise ValueError("a file's status contradicts its reason")
     return Manifest(
         paths=arrays["path"].to_pylist(),
         edits=arrays[_EDIT].to_pylist() if _EDIT in arrays else [],
-        sha256=_digests_from_arrow(arrays["sha256"]),
-        pixels_sha256=_digests_from_arrow(arrays["pixels_sha256"]),
+        sha256=digests_from_arrow(arrays["sha256"]),
+        pixels_sha256=digests_from_arrow(arrays["pixels_sha256"]),
         split_names=split_names,
-        splits=_codes(arrays["split"], split_names),
+        splits=codes_of(arrays["split"], split_names),
         reason_names=reason_names,
         reasons=reasons,
         **{c.name: arrays[c.field].to_numpy() for c in _COLUMNS if c.is_number and c.field in arrays},
     )
-
-
-def _digests_to_arrow(digests: np.ndarray) -> pa.StringArray:
-    """Return hexadecimal strings, "" for zeros, built from their buffers without a Python object per row."""
-    import pyarrow as pa
-
-    read = digests.any(axis=1)
-    ends = np.zeros(len(digests) + 1, np.int32)
-    np.cumsum(read * np.int32(2 * _DIGEST_BYTES), out=ends[1:])
-    text = digests[read].tobytes().hex().encode()
-    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(text))
-
-
-def _digests_from_arrow(column: pa.StringArray) -> np.ndarray:
-    lengths = np.diff(np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1])
-    read = lengths > 0
-    text = "".join(column.to_pylist())
-    digests = np.zeros((len(column), _DIGEST_BYTES), np.uint8)
-    digests[read] = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, _DIGEST_BYTES)
-    if (lengths[read] != 2 * _DIGEST_BYTES).any():
-        raise ValueError("a SHA-256 should have 64 digits")
-    return digests
-
-
-def _codes(column: pa.DictionaryArray, names: tuple[str, ...]) -> np.ndarray:
-    """Return the index of each value in `names`, -1 for the values "" and "ok"."""
-    number = {"": -1, OK: -1, **{name: code for code, name in enumerate(names)}}
-    words = column.dictionary.to_pylist()
-    if not set(words) <= set(number) or column.null_count:
-        raise ValueError(f"it has the names {words}; known are {list(names)}")
-    codes: np.ndarray = np.array([number[word] for word in words], np.int8)[column.indices.to_numpy()]
-    return codes
 
 
 def _renumbered(codes: np.ndarray, old: Sequence[str], new: Sequence[str]) -> np.ndarray:

@@ -24,6 +24,8 @@ LAYOUT_FILE = "layout.json"
 MANIFEST_FILE = "manifest.parquet"
 QUARANTINE_FILE = "quarantine.jsonl"  # one line per rejected file; absent if there is none
 REPORT_FILE = "report.html"
+# Sidecars are not beside finished shards, where patterns of other programs, such as NAME-train*, would take them too.
+INDEX_FOLDER = "idx"
 # TFDS's own:
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
@@ -82,6 +84,12 @@ def num_folds(splits: Collection[str]) -> int:
     return len(splits) if len(splits) > 1 and set(splits) == {*map(fold_name, range(1, len(splits) + 1))} else 0
 
 
+def check_other_name(name: str) -> str:
+    """Return `name`, or raise ValueError if it is not the name of a file of a dataset, which may be a sidecar."""
+    check_file_name(name.removeprefix(f"{INDEX_FOLDER}/"))
+    return name
+
+
 def check_file_name(name: str) -> str:
     """Return `name`, or raise ValueError if it is not the name of a file in one given folder."""
     if "/" in name or "\0" in name or name in ("", ".", ".."):
@@ -133,8 +141,19 @@ def is_array_record(shard: str) -> bool:
 
 
 def index_path(shard: Path) -> Path:
-    """Return the path of a shard's offsets sidecar."""
+    """Return the path of the offsets sidecar of a shard that is being made, and in datasets of earlier versions."""
     return shard.with_name(f"{shard.name}.idx")
+
+
+def index_name(shard: str) -> str:
+    """Return the name of a shard's offsets sidecar in a finished dataset, relative to its folder."""
+    return f"{INDEX_FOLDER}/{shard}.idx"
+
+
+def find_index(shard: Path) -> Path:
+    """Return the path of a shard's offsets sidecar, whichever of the two it is; the first one if neither is there."""
+    finished = shard.parent / index_name(shard.name)
+    return finished if finished.exists() else index_path(shard)
 
 
 def _parsed(version: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from tfrecords.format.array_record_shard import ArrayRecordWriter, open_array_re
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import ShardInfo
-from tfrecords.format.naming import index_path, is_array_record
+from tfrecords.format.naming import find_index, index_path, is_array_record
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, read_records
 
@@ -36,6 +36,12 @@ def index_bytes(lengths: Iterable[int]) -> bytes:
         lines.append(b"%d %d\n" % (offset, length))
         offset += length
     return b"".join(lines)
+
+
+def write_index(shard: Path, lengths: Iterable[int], *, durable: bool = True) -> None:
+    """Write the sidecar of a shard whose records have these lengths, framing included."""
+    with atomic_file(index_path(shard), sync=durable, sync_name=False) as sidecar:
+        sidecar.write(index_bytes(lengths))
 
 
 @contextmanager
@@ -61,8 +67,7 @@ def open_shard(
         yield writer
         writer.flush()
         if index:
-            with atomic_file(index_path(path), sync=durable, sync_name=False) as sidecar:
-                sidecar.write(index_bytes(writer.lengths))
+            write_index(path, writer.lengths, durable=durable)
         if sizes:
             with atomic_file(sizes_path(path), sync=durable, sync_name=False) as sidecar:
                 sidecar.write(sizes_bytes(writer.sizes))
@@ -146,7 +151,7 @@ class ShardReader:
         Raises:
             DataError: the sidecar is missing or damaged.
         """
-        path = index_path(self.path)
+        path = find_index(self.path)
         with readable(path):
             text = path.read_bytes()
         try:

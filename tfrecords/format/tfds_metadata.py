@@ -215,6 +215,7 @@ def _info_json(layout: Layout) -> dict[str, Any]:
     pair = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
     return {
         "name": layout.name,
+        **_description_json(layout),
         "version": layout.version,
         "fileFormat": layout.file_format,
         **({"supervisedKeys": pair} if layout.schema.label_type != "none" else {}),
@@ -228,6 +229,28 @@ def _info_json(layout: Layout) -> dict[str, Any]:
             for split, shards in layout.splits.items()
         ],
     }
+
+
+def _description_json(layout: Layout) -> dict[str, Any]:
+    """Return what TFDS shows about the dataset. Without a location, it shows an address of its catalog, where the
+    dataset is not; `about:blank` is an address that has nothing.
+    """
+    if not layout.source:  # of a dataset of an earlier version
+        return {}
+    counts = ", ".join(f"{layout.num_examples(split):,} {split}" for split in layout.splits)
+    total = sum(map(layout.num_examples, layout.splits))
+    classes = f" of {len(layout.class_names):,} classes" if layout.schema.label_type in ("single", "multi") else ""
+    source = ", ".join(f"--{flag}={value}" for flag, value in layout.source.items())
+    options = ", ".join(
+        f"{name} {value}" for name, value in layout.config.items() if value and name not in ("name", "from")
+    )
+    pixels = "raw pixels, not image files" if layout.encoding == "raw" else f"{layout.encoding.upper()} images"
+    size = "shapes of their own" if layout.own_shapes else f"{layout.image_size} x {layout.image_size} px"
+    text = (
+        f"{total:,} examples ({counts}){classes}, {size}, {pixels}. Version "
+        f"{layout.version}, made by `simimg convert` from {source}. Options: {options}."
+    )
+    return {"description": text, "location": {"urls": ["about:blank"]}}
 
 
 def _payload_bytes(shard: ShardInfo) -> int:

@@ -124,7 +124,7 @@ def copy_groups(groups: CopyGroups, layout: Layout, manifest: Manifest, images: 
         items = "".join(f"<li>{name}</li>" for name in names)
         parts.append(f'<h3>By name only</h3><ul class="named">{items}</ul>')
     parts.append(
-        '<p class="quiet all-groups">manifest.parquet lists all groups: copies have the same <code>group</code>.</p>'
+        '<p class="quiet all-groups">manifest.parquet lists all groups: copies have one <code>copy_group</code>.</p>'
     )
     return "".join(parts)
 

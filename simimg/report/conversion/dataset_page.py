@@ -138,7 +138,7 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
     if one.status != "ok":
         details = {file.path: file.detail for file in read_quarantine(part.folder)}
         return fields | {"detail": details.get(one.path, "")}
-    others = np.flatnonzero(manifest.ok & (manifest.groups == one.group))
+    others = np.flatnonzero(manifest.ok & (manifest.groups == one.copy_group))
     fields["copies"] = [int(manifest.ids[other]) for other in others.tolist() if other != row]
     images = DatasetImages(part.folder, layout, manifest)
     fields["shard_file"] = layout.splits[one.split][one.shard].file

@@ -17,6 +17,7 @@ from tfrecords.convert.engine import convert
 from tfrecords.convert.plan import shard_plan as plan_module
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.example import decode_example
+from tfrecords.format.naming import find_index
 from tfrecords.format.record import footer, header
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardReader
@@ -185,7 +186,8 @@ def test_a_corrupt_record_that_is_skipped_is_padding(
 
 
 def test_a_sidecar_that_lies_is_noticed(copy: dict[str, Path]) -> None:
-    sidecar = third_shard(copy["jpeg"]).with_suffix(".tfrecord-00002-of-00008.idx")
+    sidecar = find_index(third_shard(copy["jpeg"]))
+    assert sidecar.parent.name == "idx"
     assert sidecar.is_file()
     lines = sidecar.read_text().splitlines()
     offset, length = map(int, lines[1].split())

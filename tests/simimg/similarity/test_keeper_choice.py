@@ -79,10 +79,16 @@ def photo(seed: int = 0) -> Image.Image:
 
 def kept(folder: Path, files: dict[str, bytes], *rules: str, edits: Iterable[str] = ()) -> tuple[str, str]:
     """Returns the name of the file that is kept, and why; `edits` are those with a visible one."""
-    rows = []
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+    return kept_again(folder, files, *rules, edits=edits)
+
+
+def kept_again(folder: Path, files: dict[str, bytes], *rules: str, edits: Iterable[str] = ()) -> tuple[str, str]:
+    """Does the same for files that are there."""
+    rows = []
+    for name, data in files.items():
         width, height = Image.open(io.BytesIO(data)).size
         sha256 = hashlib.sha256(data).hexdigest()
         rows.append(IndexedImage(path=name, sha256=sha256, num_bytes=len(data), width=width, height=height))
@@ -388,4 +394,19 @@ def test_the_images_of_a_group_are_decoded_once_per_pair(folder: Path, monkeypat
 
 def test_a_thousand_names_of_the_same_bytes_are_read_once(folder: Path, scene: Scene) -> None:
     files = dict.fromkeys((f"{number}.jpg" for number in range(1000)), jpeg(scene(8, (64, 48)), 90))
-    assert kept(folder, files) == ("0.jpg", "the first of equally good files")
+    assert kept(folder, files) == ("0.jpg", "the shortest path")
+
+
+def test_the_oldest_of_equal_files_is_kept_and_then_the_shortest_path(folder: Path, scene: Scene) -> None:
+    """Not the first by name, which may be that of a folder of copies."""
+    data = jpeg(scene(9, (64, 48)), 90)
+    files = dict.fromkeys(("copies/1.jpg", "photos/1.jpg", "photos/longer.jpg"), data)
+    assert kept(folder, files) == ("copies/1.jpg", "the shortest path")
+    for seconds, name in enumerate(("photos/longer.jpg", "photos/1.jpg", "copies/1.jpg")):
+        (folder / name).write_bytes(data)
+        os.utime(folder / name, (1e9 + 10 * seconds,) * 2)
+    assert kept_again(folder, files) == ("photos/longer.jpg", "the oldest file, of 2001-09-09 01:46:40 UTC")
+    os.utime(folder / "photos/1.jpg", (1e9 + 2,) * 2)  # unpacked from one archive
+    assert kept_again(folder, files) == ("photos/1.jpg", "the shortest path")
+    files = dict.fromkeys(("a/1.jpg", "b/1.jpg"), data)
+    assert kept(folder, files) == ("a/1.jpg", "the first of equally good files")

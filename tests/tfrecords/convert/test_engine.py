@@ -135,7 +135,7 @@ def test_manifest_says_where_each_file_went(photos: Path, tmp_path: Path, a_conf
     assert [row.id for row in rows] == list(range(40))
     assert [row.path for row in rows[:3]] == ["ant/image_0.jpg", "ant/image_1.png", "ant/image_2.jpg"]
     assert {(row.width, row.height, row.status, row.reason) for row in rows} == {(24, 20, "ok", "")}
-    assert [row.group for row in rows] == list(range(40))
+    assert [row.copy_group for row in rows] == list(range(40))
     assert all(len({getattr(row, name) for row in rows}) == 40 for name in ("sha256", "pixels_sha256", "phash"))
     layout = Layout.load(folder)
     places = sorted((row.split, row.shard, row.position) for row in rows)
@@ -234,6 +234,8 @@ ELSEWHERE = {
     "time_column": "test_split_options.py",
     "folds": "test_split_options.py",
     "conflicts": "test_split_options.py",
+    "write_index": "test_opened_elsewhere.py",
+    "links": "sources/test_linked_files.py",
     "append": "plan/test_previous_version.py",
     "only": "plan/test_previous_version.py",
     "max_refused": "output/test_summary.py",
@@ -307,8 +309,9 @@ def test_an_archive_of_the_folder_gives_the_same_shards(
         summary = convert(config)
         assert summary.dataset_dir.parent.name == "zoo"
         found = digests_of(summary.dataset_dir)
-        # Those two have the source's digest and the stamps of its files.
-        assert {name for name in found if found[name] != expected[name]} <= {"layout.json", "manifest.parquet"}
+        # Those three have the source's name, its digest, and the stamps of its files.
+        differing = {name for name in found if found[name] != expected[name]}
+        assert differing <= {"dataset_info.json", "layout.json", "manifest.parquet"}
         assert list(read_manifest(summary.dataset_dir)) == rows
         assert verify(summary.dataset_dir).ok
         assert convert(config).num_converted == 0
@@ -389,7 +392,7 @@ def test_a_shard_that_is_not_there_though_its_worker_says_so(
 
 
 @pytest.mark.parametrize(
-    "name", ["write_manifest", "write_metadata", "write_quarantine", "link_or_copy", "file_sha256", "Layout.save"]
+    "name", ["write_manifest", "write_metadata", "write_quarantine", "link_or_copy", "checksums", "Layout.save"]
 )
 def test_a_full_disk_at_the_end_is_an_error_and_the_next_call_goes_on(
     photos: Path,

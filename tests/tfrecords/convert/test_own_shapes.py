@@ -208,8 +208,9 @@ def test_a_dataset(photos: Path, tmp_path: Path, a_config: AConfig, how: str) ->
         return
     # One worker or three: the same bytes.
     again = convert(a_config(photos, tmp_path / "again", name="own", resize=how, image_size=40, num_workers=3))
-    for path in made.dataset_dir.iterdir():
-        assert path.name == "report.html" or path.read_bytes() == (again.dataset_dir / path.name).read_bytes()
+    for path in (path for path in made.dataset_dir.rglob("*") if path.is_file()):
+        other = again.dataset_dir / path.relative_to(made.dataset_dir)
+        assert path.name == "report.html" or path.read_bytes() == other.read_bytes()
 
 
 def test_copies_are_found_by_what_they_show(tmp_path: Path, a_config: AConfig) -> None:
@@ -274,7 +275,7 @@ def test_damage_is_found(photos: Path, tmp_path: Path, a_config: AConfig) -> Non
     # A sidecar of other sizes, with its checksum: the records tell.
     path.write_bytes(whole.replace(b"40 ", b"41 ", 1))
     layout = Layout.load(made)
-    files = {**layout.files, path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    files = {**layout.files, f"idx/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()}
     dataclasses.replace(layout, files=files).save(made)
     assert verify(made).problems == (f"{path} does not match the shard.",)
 

@@ -19,7 +19,7 @@ from tfrecords.format.atomic_files import file_sha256, read_json, write_json
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest, write_manifest
-from tfrecords.format.naming import MANIFEST_FILE
+from tfrecords.format.naming import MANIFEST_FILE, find_index, index_path
 from tfrecords.format.record import FRAMING_BYTES
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import ShardReader, open_shard
@@ -94,7 +94,7 @@ def test_finds_any_flipped_byte(make_folder: Any, tmp_path: Path, html: bytes, e
     (folder / "report.html").write_bytes(html)
     assert verify(folder).ok
     pick = random.Random(5)
-    files = sorted(folder.iterdir())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = {path: path.stat().st_size for path in files if path.stat().st_size}
     names = {path.name for path in files}
     assert {"layout.json", MANIFEST_FILE, "quarantine.jsonl", "report.html", "features.json"} < names
@@ -189,7 +189,7 @@ def test_finds_a_folder_where_a_file_should_be(folder: Path) -> None:
 
 def test_finds_two_swapped_shards(folder: Path) -> None:
     first, second = shards(folder)[-2:]
-    for a, b in [(first, second), (Path(f"{first}.idx"), Path(f"{second}.idx"))]:
+    for a, b in [(first, second), (find_index(first), find_index(second))]:
         if a.exists():
             kept = a.read_bytes()
             a.write_bytes(b.read_bytes())
@@ -237,7 +237,7 @@ def test_finds_a_wrong_count_in_dataset_info(raw_folder: Path, change: int) -> N
 def test_finds_a_missing_record(folder: Path) -> None:
     path = shards(folder)[0]
     payloads = list(ShardReader(path))
-    with open_shard(path, index=Path(f"{path}.idx").exists()) as writer:
+    with open_shard(path, index=index_path(path).exists()) as writer:
         for payload in payloads[:-1]:
             writer.write(payload)
     assert f"{path} has {len(payloads) - 1} records; layout.json says {len(payloads)}." in problems(folder)
@@ -246,7 +246,7 @@ def test_finds_a_missing_record(folder: Path) -> None:
 def test_finds_an_extra_record(folder: Path) -> None:
     path = shards(folder)[0]
     payloads = list(ShardReader(path))
-    with open_shard(path, index=Path(f"{path}.idx").exists()) as writer:
+    with open_shard(path, index=index_path(path).exists()) as writer:
         for payload in [*payloads, payloads[0]]:
             writer.write(payload)
     assert f"{path} has {len(payloads) + 1} records; layout.json says {len(payloads)}." in problems(folder)
@@ -286,8 +286,9 @@ def test_finds_a_record_of_another_kind(raw_folder: Path, payload: bytes, messag
 
 @pytest.mark.parametrize("converted", ["png", "jpeg"], indirect=True)
 def test_finds_a_sidecar_of_another_shard_or_none(folder: Path) -> None:
-    path = Path(f"{shards(folder)[1]}.idx")
-    path.write_bytes(Path(f"{shards(folder)[0]}.idx").read_bytes())
+    path = find_index(shards(folder)[1])
+    assert path.parent.name == "idx"
+    path.write_bytes(find_index(shards(folder)[0]).read_bytes())
     seal(folder)
     assert problems(folder) == f"{path} does not match the shard."
     path.unlink()

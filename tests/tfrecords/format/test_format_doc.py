@@ -111,8 +111,8 @@ def test_the_dumps_point_at_the_parts() -> None:
 def test_the_files_are_those_that_are_listed(folder: Path) -> None:
     (listing,) = re.findall(r"^    tiny/1\.0\.0/\n((?: {8}.*\n)+)", DOCUMENT, re.MULTILINE)
     listed = {line.split()[0] for line in listing.splitlines()} - {"report.html"}  # which the command writes
-    listed |= set(re.findall(r"`(tiny-\S+\.idx)`", DOCUMENT)) if encoding_of(folder) == "jpeg" else set()
-    assert {path.name for path in folder.iterdir()} == listed
+    listed |= set(re.findall(r"`(idx/tiny-\S+\.idx)`", DOCUMENT)) if encoding_of(folder) == "jpeg" else set()
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == listed
 
 
 def test_the_keys_and_checksums_are_those_of_a_layout(folder: Path) -> None:
@@ -123,7 +123,8 @@ def test_the_keys_and_checksums_are_those_of_a_layout(folder: Path) -> None:
     assert told["format"].startswith(f"`{values['format']}`")
     assert quoted(told["offsets"]) == list(values["offsets"])
     assert quoted(told["splits"]) == list(values["splits"]["train"][0])
-    others = {path.name for path in folder.iterdir()} - {"layout.json", values["splits"]["train"][0]["file"]}
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    others = paths - {"layout.json", values["splits"]["train"][0]["file"]}
     assert set(values["files"]) == others
     stored = values.pop("sha256")
     assert hashlib.sha256(json.dumps(values).encode()).hexdigest() == stored
@@ -146,7 +147,7 @@ def test_the_small_files_are_those_that_are_shown(folder: Path) -> None:
     assert (folder / "quarantine.jsonl").read_text() == block("quarantine")
     assert set(json.loads(block("quarantine"))) == {field.name for field in fields(RefusedFile)}
     if encoding_of(folder) == "jpeg":
-        assert (folder / "tiny-train.tfrecord-00000-of-00001.idx").read_text() == block("idx")
+        assert (folder / "idx/tiny-train.tfrecord-00000-of-00001.idx").read_text() == block("idx")
     else:
         (split,) = json.loads((folder / "dataset_info.json").read_bytes())["splits"]
         assert (split["shardLengths"], split["numBytes"]) == (["3"], "198")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -100,7 +101,7 @@ def test_rows_are_plain_values() -> None:
         split="test",
         shard=1,
         position=3,
-        group=2,
+        copy_group=2,
         status=OK,
         reason="",
     )
@@ -129,8 +130,44 @@ def test_columns_of_another_kind_are_an_error(changes: dict[str, Any]) -> None:
 def test_columns_are_those_of_the_row(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest())
     table = pq.read_table(tmp_path / MANIFEST_FILE)
-    assert table.column_names == [field.name for field in dataclasses.fields(ManifestRow)]
-    assert table.to_pylist() == [dataclasses.asdict(row) for row in manifest()]
+    names = [field.name for field in dataclasses.fields(ManifestRow)]
+    names.insert(names.index("label") + 1, "class")
+    names.insert(names.index("shard") + 1, "shard_file")
+    assert table.column_names == names
+    derived = {"class": "", "shard_file": ""}
+    assert table.to_pylist() == [{**dataclasses.asdict(row), **derived} for row in manifest()]
+    write_manifest(
+        tmp_path, manifest(), ["ant", "bee"], {"train": ["a-0", "a-1", "a-2"], "test": ["b-0", "b-1", "b-2"]}
+    )
+    table = pq.read_table(tmp_path / MANIFEST_FILE)
+    assert table.column_names == names
+    for row in table.to_pylist():
+        assert row["class"] == ["ant", "bee", ""][row["label"]]
+        assert row["shard_file"] == (
+            "" if row["status"] == REFUSED else f"{'ab'[row['split'] == 'test']}-{row['shard']}"
+        )
+    assert same(read_manifest(tmp_path), manifest())
+
+
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has a column `group`, and neither class names nor names of shards."""
+    write_manifest(tmp_path, manifest())
+    path = tmp_path / MANIFEST_FILE
+    metadata = pq.read_schema(path).metadata
+    table = pq.read_table(path).drop_columns(["class", "shard_file"])
+    table = table.rename_columns(["group" if name == "copy_group" else name for name in table.column_names])
+    for name in ("split", "status", "reason"):  # as they are in the file; reading widens the codes
+        column = table[name].combine_chunks()
+        codes = pa.DictionaryArray.from_arrays(column.indices.cast(pa.int8()), column.dictionary)
+        table = table.set_column(table.column_names.index(name), name, codes)
+    table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, path, use_dictionary=["split", "status", "reason"], write_page_checksum=True)
+    assert same(read_manifest(tmp_path), manifest())
+    assert [row for part in iter_manifest(tmp_path) for row in part] == list(manifest())
+    for names in (["group", "path"], ["copy_group", "path"]):
+        pq.write_table(table.drop_columns(["path"]).append_column(names[0], table["id"]), path)
+        with pytest.raises(DataError, match="should have the columns"):
+            read_manifest(tmp_path)
 
 
 def test_same_rows_same_bytes(tmp_path: Path) -> None:

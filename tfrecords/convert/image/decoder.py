@@ -15,6 +15,7 @@ from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
+from tfrecords.convert.image.decoded_once import once
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
@@ -132,7 +133,12 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         size = (header.width, header.height)
         stays = options.resize in OWN_SHAPES and own_size(size, options.image_size, options.resize) == size
         if options.decode == "fast" or stays:
-            reduced = decode_reduced(data, header, _needed(options), by_longer_side=_by_longer_side(options))
+            by = _reduction(*size, options) if options.decode == "fast" else 0
+            reduced = once(
+                data,
+                ("reduced", by) if by else ("needed", _needed(options), _by_longer_side(options)),
+                lambda: decode_reduced(data, header, _needed(options), by_longer_side=_by_longer_side(options)),
+            )
             if reduced:
                 found = _finished(*reduced, size, header.orientation, options)
                 return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found

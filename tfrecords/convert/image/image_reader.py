@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
 from tfrecords.convert.image.declared_color import is_known, profile_of_cicp, profile_of_gamma
+from tfrecords.convert.image.decoded_once import once
 from tfrecords.convert.image.heif_boxes import jp2_profile, jpeg2000_samples, shown_as
 from tfrecords.convert.image.image_formats import MAX_PIXELS, jxl_bits, least_reduction, open_image, png_chunks, reading
 from tfrecords.convert.image.jpeg import ORIENTATION, plain_jpeg
@@ -77,8 +78,10 @@ def read_image(
         try:
             image = open_image(data, max_pixels)
             if image.format in ("JPEG", "MPO"):
-                return _read_jpeg(data, image, max_pixels, reduction)
-            read = _READERS.get(image.format or "", _read_plain)(data, image, sample_range)
+                by = max(least_reduction(data, max_pixels), reduction(*image.size))
+                return once(data, by, lambda: _read_jpeg(data, image, max_pixels, by), keep_truncated=keep_truncated)
+            reader = _READERS.get(image.format or "", _read_plain)
+            read = once(data, sample_range, lambda: reader(data, image, sample_range), keep_truncated=keep_truncated)
         except (Refusal, MemoryError):
             raise
         except Exception:
@@ -102,12 +105,9 @@ def _whole(image: Image.Image, orientation: int, narrow: bool = False) -> ReadIm
     return ReadImage(image, image.size, (0, 0, *image.size), orientation, narrow)
 
 
-def _read_jpeg(
-    data: bytes, image: ImageFile.ImageFile, max_pixels: int, reduction: Callable[[int, int], int]
-) -> ReadImage:
+def _read_jpeg(data: bytes, image: ImageFile.ImageFile, max_pixels: int, by: int) -> ReadImage:
+    """Return a JPEG that is reduced by a factor, at least that for so many pixels."""
     size = width, height = image.size
-    least = least_reduction(data, max_pixels)
-    by = max(least, reduction(width, height))
     drafted = image.draft(None, (max(1, width // by), max(1, height // by)))
     try:
         image.load()
@@ -115,7 +115,7 @@ def _read_jpeg(
         raise
     except Exception:
         # Lossless JPEGs cannot be reduced, and the decoder of arithmetic codes needs all bytes at once.
-        if least > 1:
+        if least_reduction(data, max_pixels) > 1:
             raise
         image, drafted = open_image(data, max_pixels), None
         image.decodermaxblock = max(image.decodermaxblock, len(data))

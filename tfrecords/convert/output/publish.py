@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.convert.output.reshard import link_or_copy, link_shard
+from tfrecords.convert.output.reshard import complete_indices, link_or_copy, link_shard
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan, versions_of
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan
 from tfrecords.convert.sources import Source, printable
+from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.state.receipts import Receipt
 from tfrecords.convert.state.workdir import WorkDir
-from tfrecords.format.atomic_files import file_sha256
-from tfrecords.format.layout import Layout, ShardInfo
-from tfrecords.format.manifest import Manifest, write_manifest
+from tfrecords.format.layout import Layout, ShardInfo, checksums
+from tfrecords.format.manifest import Manifest, named_classes, write_manifest
 from tfrecords.format.naming import LAYOUT_FILE, shard_name
 from tfrecords.format.quarantine import Reason, read_quarantine, write_quarantine
 from tfrecords.format.tfds_metadata import write_metadata
@@ -32,7 +33,7 @@ _REASONS = tuple(reason.value for reason in Reason if reason not in (Reason.LABE
 def write_tables(job: ConversionJob, final: FinalPlan, receipt: Receipt, workdir: WorkDir) -> Manifest:
     """Write the manifest, which is returned, and the quarantine list; neither needs the shards."""
     manifest = _make_manifest(job, final, receipt)
-    write_manifest(workdir.dataset, manifest)
+    write_manifest(workdir.dataset, manifest, named_classes(job.schema, job.class_names), _shard_files(job, final.plan))
     before = [] if job.previous is None else read_quarantine(job.previous.folder)
     details = {file.path: file for file in (*before, *receipt.refused_files(job.source.paths))}
     write_quarantine(workdir.dataset, [details[manifest.paths[index]] for index in np.flatnonzero(~manifest.ok)])
@@ -77,16 +78,33 @@ def publish(
         files={},
         schema=job.schema,
         file_format=job.config.format,
+        source=_named_source(job.config),
     )
+    complete_indices(workdir.dataset, layout)
     write_metadata(workdir.dataset, layout)
     names = {info.file for infos in splits.values() for info in infos}
-    files = {p.name: file_sha256(p) for p in sorted(workdir.dataset.iterdir()) if p.name not in names}
-    layout = dataclasses.replace(layout, files=files)
+    layout = dataclasses.replace(layout, files=checksums(workdir.dataset, names))
     layout.save(workdir.dataset)
     began_ns = workdir.began_ns()  # a file without a stamp that changed since then may differ; see PreviousVersion
     os.utime(workdir.dataset / LAYOUT_FILE, ns=(began_ns, began_ns))
     workdir.publish()
     return layout
+
+
+def _shard_files(job: ConversionJob, final: ShardPlan) -> dict[str, list[str]]:
+    """Return the names of the shards of each split, in their order, including those of the previous version."""
+    files: dict[str, list[str]] = {split: [] for split in job.splits}
+    if job.previous is not None:
+        files |= _names_of_previous(job.previous, final)
+    for planned in final.shards:
+        files[planned.split].append(planned.file)
+    return files
+
+
+def _named_source(config: ConvertConfig) -> dict[str, str]:
+    """Return the flags that name the source, as they were given."""
+    named = {"image_dir": config.image_dir, "table": config.table, "from": config.from_dataset}
+    return {flag: printable(redacted(value)) for flag, value in named.items() if value}
 
 
 def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Manifest:
@@ -152,8 +170,22 @@ def _link_previous(
     previous: PreviousVersion, final: ShardPlan, splits: dict[str, list[ShardInfo]], folder: Path
 ) -> None:
     """Link the previous version's shards under the names that they get among the new ones."""
+    names = _names_of_previous(previous, final)
     for split, infos in previous.layout.splits.items():
-        num_shards = len(infos) + sum(planned.split == split for planned in final.shards)
-        for number, info in enumerate(infos):
-            file = shard_name(previous.layout.name, split, number, num_shards, previous.layout.file_format)
-            splits[split].append(link_shard(previous.folder, info, folder / file))
+        splits[split] += (
+            link_shard(previous.folder, info, folder / file) for info, file in zip(infos, names[split], strict=True)
+        )
+
+
+def _names_of_previous(previous: PreviousVersion, final: ShardPlan) -> dict[str, list[str]]:
+    layout = previous.layout
+    counts = {split: len(infos) for split, infos in layout.splits.items()}
+    num_shards = {
+        split: count + sum(planned.split == split for planned in final.shards) for split, count in counts.items()
+    }
+    return {
+        split: [
+            shard_name(layout.name, split, number, num_shards[split], layout.file_format) for number in range(count)
+        ]
+        for split, count in counts.items()
+    }

@@ -24,12 +24,12 @@ from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, wri
 from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWriter
 from tfrecords.format.atomic_files import sync_file
 from tfrecords.format.jpeg_frame import sizes_path
-from tfrecords.format.layout import ShardInfo
-from tfrecords.format.naming import index_path
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.naming import INDEX_FOLDER, find_index, index_path
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.schema import PLAIN, Schema
-from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes, open_shard
+from tfrecords.format.shard import ShardReader, ShardWriter, index_bytes, open_shard, write_index
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 
 _AGAIN = "Give the same command again; the shard will be written again."
@@ -160,7 +160,7 @@ class SyncTask(Task):
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
         with writing(self.shard):
-            for path in (self.shard, index_path(self.shard), sizes_path(self.shard)):
+            for path in (self.shard, find_index(self.shard), sizes_path(self.shard)):
                 if path == self.shard or path.exists():
                     sync_file(path)
         with writing(self.receipt):
@@ -172,7 +172,7 @@ def whole_scan(shard: Path, info: ShardInfo, schema: Schema = PLAIN) -> ShardSca
 
     A power failure can take it away; a killed process cannot. Raises DataError if it cannot be read.
     """
-    index = index_path(shard)
+    index = find_index(shard)
     with readable(shard):
         scan = scan_shard(shard, schema=schema)
         if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
@@ -197,10 +197,26 @@ def link_shard(dataset_dir: Path, info: ShardInfo, target: Path) -> ShardInfo:
 def link_or_copy(shard: Path, target: Path) -> None:
     """Give a finished shard, and its sidecars if any, a second name; copy it if the file system has no hard links."""
     pairs = [(shard, target)]
-    pairs += [(path_of(shard), path_of(target)) for path_of in (index_path, sizes_path) if path_of(shard).exists()]
+    if find_index(shard).exists():
+        pairs.append((find_index(shard), index_path(target)))
+    if sizes_path(shard).exists():
+        pairs.append((sizes_path(shard), sizes_path(target)))
     for source, link in pairs:
         try:
             os.link(source, link)
         except OSError:  # no hard links: exFAT, SMB, some FUSE file systems
             shutil.copyfile(source, link)
             sync_file(link)
+
+
+def complete_indices(folder: Path, layout: Layout) -> None:
+    """Write the sidecars of raw shards if `--write_index` asks for them, and put all sidecars into their folder."""
+    record_bytes = layout.offsets.record_bytes
+    for info in (info for infos in layout.splits.values() for info in infos):
+        path = index_path(folder / info.file)
+        if not path.exists() and record_bytes and layout.config.get("write_index"):
+            write_index(folder / info.file, [record_bytes] * info.num_examples)
+        for sidecar in (path, sizes_path(folder / info.file)):
+            if sidecar.parent == folder and sidecar.exists():
+                (folder / INDEX_FOLDER).mkdir(exist_ok=True)
+                sidecar.rename(folder / INDEX_FOLDER / sidecar.name)

@@ -27,6 +27,7 @@ from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS,
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
     INCLUDE_HELP,
+    LINKS,
     Source,
     check_encoding,
     check_patterns,
@@ -114,6 +115,7 @@ class ConvertConfig:
         group="images",
     )
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
+    write_index: bool = option("Write the offsets of raw records, too, for NVIDIA DALI.", False, group="images")
     splits: str = option(
         f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
         f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
@@ -153,6 +155,7 @@ class ConvertConfig:
         choices=CONFLICTS,
         group="splits and files",
     )
+    links: str = option("Links to one file: all, or it once.", "keep", choices=LINKS, group="splits and files")
     seed: int = option("Seed of the splits and of the order.", 0)
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
@@ -303,6 +306,8 @@ class ConvertConfig:
             raise UsageError("--image_dir is missing. Name a folder that has one folder of images per class.")
         if self.format == ARRAY_RECORD:
             array_record_library()  # not after an hour of work
+            if self.write_index:
+                raise UsageError("--write_index: ArrayRecord files find their records themselves. Leave it out.")
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"

@@ -44,12 +44,13 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
             name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
             for name in (
                 *("include", "exclude", "path_column", "label_column"),
-                *("group_column", "group_pattern", "time_column", "features"),
+                *("group_column", "group_pattern", "time_column", "features", "write_index"),
             )
             if (value := getattr(config, name))
         },
         # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
         **({"conflicts": config.conflicts} if config.conflicts == "drop" else {}),
+        **({"links": config.links} if config.links != "keep" else {}),
         **({"label_type": config.label_type} if config.label_type != "single" else {}),
         **({"from": name_and_version(config.from_dataset)} if config.from_dataset else {}),
     }

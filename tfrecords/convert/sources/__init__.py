@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.image_folder import open_folder, walk
+from tfrecords.convert.sources.linked_files import KEEP, LINKS
 from tfrecords.convert.sources.name_encodings import check_encoding
 from tfrecords.convert.sources.natural_sort import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
@@ -23,6 +24,7 @@ from tfrecords.format.quarantine import Refusal
 __all__ = [
     "EXCLUDE_HELP",
     "INCLUDE_HELP",
+    "LINKS",
     "SUFFIXES",
     "Files",
     "Selection",
@@ -52,6 +54,7 @@ def open_source(
     time_column: str = "",
     label_type: str = "single",
     features: Sequence[str] = (),
+    links: str = KEEP,
 ) -> Source:
     """Find the files of a source and their labels.
 
@@ -71,6 +74,7 @@ def open_source(
         time_column: likewise, that of the times.
         label_type: one of `tfrecords.format.schema.LABEL_TYPES`; sources that are no tables have single labels or none.
         features: with `table`: names or numbers of further columns to keep, each with a type after a colon, or without.
+        links: `once` takes a file of a folder that has several names once; `keep` takes each name.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
@@ -83,6 +87,8 @@ def open_source(
         if column and not table:
             other = " Or group by paths with --group_pattern." if what == "group" else ""
             raise UsageError(f"--{what}_column={column} is a column of a table. Give the table as --table=PATH.{other}")
+    if links != KEEP and (dataset_dir or table or not os.path.isdir(image_dir)):
+        raise UsageError(f"--links={links} is about the files of a folder. Leave it out for {location}.")
     selection = Selection(include, exclude)
     try:
         with (
@@ -108,13 +114,13 @@ def open_source(
                     label_type,
                     features,
                 )
-            source = _open(local_path(image_dir), categories, selection, zip_encoding)
+            source = _open(local_path(image_dir), categories, selection, zip_encoding, links)
             return with_values(source, label_type, features)
     except Refusal as refusal:  # of a file that lists the others
         raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 
 
-def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str) -> Source:
+def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str, links: str) -> Source:
     from tfrecords.convert.sources.archive import is_archive, open_archives
     from tfrecords.convert.sources.table import is_table
     from tfrecords.convert.sources.tfds import is_tfds, open_tfds
@@ -126,7 +132,7 @@ def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_e
     if is_url(image_dir):
         return open_remote_folder(image_dir, categories, selection)
     if os.path.isdir(image_dir):
-        return open_folder(image_dir, categories, selection)
+        return open_folder(image_dir, categories, selection, links)
     if not os.path.exists(image_dir):
         raise UsageError(
             f"--image_dir={image_dir} does not exist. Name a folder that has one folder of images per class."

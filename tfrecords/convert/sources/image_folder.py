@@ -15,6 +15,7 @@ from pathlib import Path
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.class_folders import source_of_folders
 from tfrecords.convert.sources.labels import FileListing
+from tfrecords.convert.sources.linked_files import KEEP, join_links
 from tfrecords.convert.sources.natural_sort import natural_key, natural_order
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
@@ -93,8 +94,10 @@ def _is_gone(folder: str) -> bool:
         return not os.path.isdir(folder)
 
 
-def open_folder(image_dir: str, categories: Sequence[str] = (), selection: Selection | None = None) -> Source:
-    """Find the image files of a folder, with `categories` and `selection` as in `open_source`.
+def open_folder(
+    image_dir: str, categories: Sequence[str] = (), selection: Selection | None = None, links: str = KEEP
+) -> Source:
+    """Find the image files of a folder, with `categories`, `selection` and `links` as in `open_source`.
 
     It has one folder per class, whose images may lie in folders of their own; or it has images and no folders, and they
     are one class named after it. Classes without images are left out, and the others are in natural order. There may
@@ -113,13 +116,14 @@ def open_folder(image_dir: str, categories: Sequence[str] = (), selection: Selec
             if selection.enters(entry.name):
                 folders.append(entry.name)
         elif not categories and selection.takes(entry.name):
-            add_file(found, entry.name, entry.path)
+            add_file(found, entry.name, entry.path, is_link=entry.is_symlink())
     if not set(categories) <= set(folders):  # they may lie below split folders
         are_classes = False
     for folder in categories if are_classes else folders:
-        for path, full in _walk(os.path.join(image_dir, folder), f"{folder}/", above, selection):
+        top = os.path.join(image_dir, folder)
+        for path, full, is_link in _walk(top, f"{folder}/", above, selection, os.path.islink(top)):
             if full:
-                add_file(found, path, full)
+                add_file(found, path, full, is_link=is_link)
             else:
                 found.add(path, refused=_LOOP)
     source = source_of_folders(
@@ -132,7 +136,12 @@ def open_folder(image_dir: str, categories: Sequence[str] = (), selection: Selec
         selection=selection,
         is_selected=True,
     )
-    return dataclasses.replace(source, notes=(*source.notes, *_same_folders(source)))
+    has_links = found.links > 0
+    del found  # 50 MB for a million files
+    notes = _same_folders(source)
+    if has_links:
+        source = join_links(source, links, count_folders=not notes or links != KEEP)
+    return dataclasses.replace(source, notes=(*source.notes, *(notes if links == KEEP else ())))
 
 
 def walk(folder: Path, selection: Selection | None = None) -> list[str]:
@@ -141,23 +150,33 @@ def walk(folder: Path, selection: Selection | None = None) -> list[str]:
     Folders below it that simimg writes itself are left out: the quarantine of a plan, and an index. So are hidden and
     system files, and what `selection` does not take.
     """
-    paths = [path for path, full in _walk(str(folder), "", frozenset(), selection or Selection()) if full]
+    paths = [path for path, full, _ in _walk(str(folder), "", frozenset(), selection or Selection()) if full]
     return [paths[at] for at in natural_order(paths)]
 
 
 def has_files(folder: Path, num_files: int) -> bool:
     """Return whether `walk` finds at least `num_files`, without looking further."""
-    found = (path for path, full in _walk(str(folder), "", frozenset(), Selection()) if full)
+    found = (path for path, full, _ in _walk(str(folder), "", frozenset(), Selection()) if full)
     return next(islice(found, num_files - 1, None), None) is not None
 
 
-def add_file(found: FileListing, path: str, full: str, *, label: str | None = None, split: str | None = None) -> None:
+def add_file(
+    found: FileListing,
+    path: str,
+    full: str,
+    *,
+    label: str | None = None,
+    split: str | None = None,
+    is_link: bool = False,
+) -> None:
     """Append the file `full` to the listing as `path`; it is rejected if there is no such regular file.
 
-    Raises OSError if the machine fails.
+    It is counted if it `is_link`, or has several names. Raises OSError if the machine fails.
     """
     try:
-        _add_status(found, path, os.stat(full), label, split)
+        status = os.stat(full)
+        _add_status(found, path, status, label, split)
+        found.links += is_link or status.st_nlink > 1
     except OSError as error:
         found.add(path, label=label, split=split, refused=refusal_of(error, full))
     except ValueError as error:  # a NUL in the path
@@ -173,13 +192,15 @@ def _add_status(
         found.add(path, label=label, split=split, refused=Refusal(Reason.NOT_A_FILE, _NOT_A_FILE))
 
 
-def _walk(folder: str, prefix: str, above: frozenset[_Identity], selection: Selection) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file below `folder`, after `prefix`, and its full path, which is "" for a link to a folder
-    that contains it.
+def _walk(
+    folder: str, prefix: str, above: frozenset[_Identity], selection: Selection, is_link: bool = False
+) -> Iterator[tuple[str, str, bool]]:
+    """Yield the path of each file below `folder`, after `prefix`, its full path, which is "" for a link to a folder
+    that contains it, and whether it is a link or in a folder that is one, as `folder` if `is_link`.
     """
     this = _identity(folder)
     if this in above:
-        yield prefix.rstrip("/"), ""
+        yield prefix.rstrip("/"), "", True
         return
     entries = _listing(folder, selection)
     if above and _is_own(entries):
@@ -188,9 +209,9 @@ def _walk(folder: str, prefix: str, above: frozenset[_Identity], selection: Sele
         path = prefix + entry.name
         if _is_folder(entry):
             if selection.enters(path):
-                yield from _walk(entry.path, f"{path}/", above | {this}, selection)
+                yield from _walk(entry.path, f"{path}/", above | {this}, selection, is_link or entry.is_symlink())
         elif selection.takes(path):
-            yield path, entry.path
+            yield path, entry.path, is_link or entry.is_symlink()
 
 
 def _identity(folder: str) -> _Identity:

@@ -39,6 +39,7 @@ class FileListing:
     groups: list[str] = dataclasses.field(default_factory=list)  # if a column gives them; "" for none
     times: list[str] = dataclasses.field(default_factory=list)  # likewise
     refused: dict[int, Refusal] = dataclasses.field(default_factory=dict)
+    links: int = 0  # files that are links, lie in linked folders, or have several names
     replaced: set[int] = dataclasses.field(default_factory=set)  # files that a later one with the same path replaces
 
     def add(

@@ -23,6 +23,7 @@ from typing import Any
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.image.decoder import PIXELS
 from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, parse_json, sync_file
+from tfrecords.format.naming import INDEX_FOLDER
 
 _PLAN = "plan.json"
 _FORM = 1  # of plan.json; to be raised when its form changes, or when shards are planned in another way
@@ -107,12 +108,16 @@ class WorkDir:
             folder.mkdir(exist_ok=True)
             for leftover in folder.glob(f".*{TEMPORARY}*"):
                 leftover.unlink()
-        shutil.rmtree(self.dataset, ignore_errors=True)
-        self.dataset.mkdir()
+        self.clear_dataset()
         if begun is None:
             with atomic_file(plan, sync=False) as file:
                 values = {"form": _FORM, "pixels": PIXELS, "config": dict(config), "versions": dict(versions)}
                 file.write(json_bytes(values))
+
+    def clear_dataset(self) -> None:
+        """Make the folder of the complete dataset, empty."""
+        shutil.rmtree(self.dataset, ignore_errors=True)
+        self.dataset.mkdir()
 
     def began_ns(self) -> int:
         """Return when the conversion began, in ns since 1970 by the clock of the file system."""
@@ -120,7 +125,9 @@ class WorkDir:
 
     def publish(self) -> None:
         """Give the dataset its final name, after all names in it are durable, and remove the rest."""
-        sync_file(self.dataset)
+        for folder in (self.dataset / INDEX_FOLDER, self.dataset):
+            if folder.exists():
+                sync_file(folder)
         os.rename(self.dataset, self.final)
         sync_file(self.final.parent)
         self.remove_work()

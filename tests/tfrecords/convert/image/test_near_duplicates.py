@@ -290,7 +290,7 @@ def test_edits_of_real_photos_are_found_and_nothing_else(tmp_path: Path, a_confi
     folder = convert(a_config(tmp_path / "album", tmp_path / "data", image_size=64)).dataset_dir
     groups = defaultdict(set)
     for row in read_manifest(folder):
-        groups[row.group].add(photo_of(row.path))
+        groups[row.copy_group].add(photo_of(row.path))
     assert len(groups) == 40
     assert all(len(photos) == 1 for photos in groups.values())
     assert all(len(splits) == 1 for splits in splits_of_photos(folder).values())
@@ -319,10 +319,10 @@ def test_near_copies_are_never_on_both_sides_of_a_split(
     assert all(len(splits) == 1 for splits in splits_of_photos(summary.dataset_dir).values())
     members = defaultdict(set)
     for row in rows:
-        members[row.group].add(photo_of(row.path))
+        members[row.copy_group].add(photo_of(row.path))
     assert len(members) == 24
     assert all(len(photos) == 1 for photos in members.values())
-    first = {group: min(row.id for row in rows if row.group == group) for group in members}
+    first = {group: min(row.id for row in rows if row.copy_group == group) for group in members}
     assert first == {group: group for group in members}
     # The splits are about as large as was asked for, though they are dealt in fives.
     assert 60 <= summary.splits["train"] <= 84
@@ -337,7 +337,7 @@ def test_what_is_not_looked_for_is_left_where_it_falls(
 ) -> None:
     folder = convert(a_config(album, tmp_path, image_size=32, copies=copies)).dataset_dir
     rows = list(read_manifest(folder))
-    assert len({row.group for row in rows}) == num_groups
+    assert len({row.copy_group for row in rows}) == num_groups
     assert any(len(splits) > 1 for splits in splits_of_photos(folder).values())
     split_of = {row.path: row.split for row in rows}
     apart = [path for path in split_of if "_same" in path and split_of[path] != split_of[path.replace("_same", "")]]
@@ -352,7 +352,7 @@ def test_copies_in_two_classes_lie_in_one_split(album: Path, tmp_path: Path, a_c
     rows = list(read_manifest(convert(a_config(mine, tmp_path / "data", image_size=32)).dataset_dir))
     both = defaultdict(set)
     for row in rows:
-        both[row.path.split("/")[1]].add((row.split, row.group))
+        both[row.path.split("/")[1]].add((row.split, row.copy_group))
     assert len(rows) == 180
     assert all(len(places) == 1 for places in both.values())
     assert {row.label for row in rows if row.path.startswith("bee/1.")} == {1}

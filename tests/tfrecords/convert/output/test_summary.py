@@ -133,7 +133,7 @@ def test_the_manifest_has_every_file(bad: Path, tmp_path: Path, a_config: AConfi
     assert {path: row.reason for path, row in rows.items() if row.status != "ok"} == REFUSED
     for path in REFUSED:
         row = rows[path]
-        assert (row.split, row.shard, row.position, row.group, row.pixels_sha256) == ("", -1, -1, row.id, "")
+        assert (row.split, row.shard, row.position, row.copy_group, row.pixels_sha256) == ("", -1, -1, row.id, "")
         assert bool(row.sha256) == (path != "bee/notes.txt")
     layout = Layout.load(folder)
     places = {(row.split, row.shard, row.position) for row in rows.values() if row.status == "ok"}
@@ -176,7 +176,7 @@ def test_a_merged_manifest_has_both(
     }
     assert all(after[path].id == before[path].id for path in touched)
     assert (after["ant/image_3.png"].status, after["ant/image_4.jpg"].reason) == ("ok", "text")
-    assert after["bee/new_6.png"].group == after["ant/image_7.png"].id
+    assert after["bee/new_6.png"].copy_group == after["ant/image_7.png"].id
     assert after["bee/new_6.png"].split == after["ant/image_7.png"].split
     layout = Layout.load(second.dataset_dir)
     assert {(row.split, row.shard, row.position) for row in rows if row.status == "ok"} == {

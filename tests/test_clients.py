@@ -1,0 +1,75 @@
+"""Runs the lines of docs/clients.md, each in a process of its own, where the program is installed.
+
+`SIMIMG_CLIENTS_PYTHON=/path/to/python pytest tests/test_clients.py -rA` runs them with another interpreter, whose
+environment has the programs; `test_versions` prints which. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = (ROOT / "simimg/docs/clients.md").read_text()
+BLOCKS = re.findall(r"^```python (\S+)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+PYTHON = os.environ.get("SIMIMG_CLIENTS_PYTHON", sys.executable)
+TIMEOUT_S = 600
+
+
+def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    given = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
+    return subprocess.run(
+        [PYTHON, "-c", given + code], capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two datasets of the same 16 photos of two classes, of which one is a copy of another; each split is one shard."""
+    folder = tmp_path_factory.mktemp("clients")
+    for label, name in enumerate(("ant", "bee")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.random.default_rng(8 * label + min(number, 6)).integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"photos/{name}/{number}.png")
+    for encoding in ("raw", "png"):
+        config = ConvertConfig(
+            image_dir=str(folder / "photos"), data_dir=folder / "data", name=encoding, encoding=encoding, image_size=32,
+            num_workers=1, write_index=True,
+        )  # fmt: skip
+        made = convert(config)
+        for split in made.splits:
+            assert len(list(made.dataset_dir.glob(f"{encoding}-{split}*"))) == 1
+    return folder / "data"
+
+
+def is_installed(package: str) -> bool:
+    code = f"import importlib.util as u, sys\ntry: sys.exit(u.find_spec({package!r}) is None)\n"
+    return run(code + "except ImportError: sys.exit(1)").returncode == 0
+
+
+@pytest.mark.parametrize(("package", "code"), BLOCKS, ids=[package for package, _ in BLOCKS])
+def test_the_lines_of_the_document(package: str, code: str, data_dir: Path) -> None:
+    if not is_installed(package):
+        pytest.skip(f"{package} is not installed")
+    done = run(code, DATA=str(data_dir))
+    sys.stdout.write(done.stdout[-2000:])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout or package == "keras"
+
+
+def test_versions() -> None:
+    """Every program of the lines is in the table of the document."""
+    (table,) = re.findall(r"\| program .*\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)
+    assert {package for package, _ in BLOCKS} <= set(re.findall(r"`([\w.]+)`", table))

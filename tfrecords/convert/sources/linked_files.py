@@ -1,0 +1,67 @@
+"""Files that a folder has under several names, by symbolic or hard links: counted, or taken once.
+
+Two names of one image are two examples otherwise, and perhaps of two classes. Files with equal content that are not
+links are copies, which `--copies` is about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+
+from tfrecords.convert.sources.source import Source
+
+KEEP, ONCE = LINKS = ("keep", "once")
+
+
+def join_links(source: Source, links: str, *, count_folders: bool = True) -> Source:
+    """Return the source with a note about names of one file, and without all but one of them if `links` is `once`.
+
+    The name that stays is that of the file itself, or else the first one. Names that lead through a linked folder are
+    counted only with `count_folders`.
+    """
+    usable = source.usable()
+    inodes = np.zeros((len(usable), 2), np.uint64)
+    for place, id in enumerate(usable.tolist()):
+        inodes[place] = _identity(os.path.join(source.location, source.paths[id]))
+    order = np.lexsort((inodes[:, 1], inodes[:, 0]))  # and by id
+    changes = (inodes[order[1:]] != inodes[order[:-1]]).any(axis=1)
+    starts = np.flatnonzero(np.concatenate(([True], changes)))
+    others = []
+    num_counted = num_relabeled = 0
+    for places in np.split(order, starts[1:]):
+        if len(places) > 1 and inodes[places[0]].any():
+            ids = usable[places]
+            kept = next((id for id in ids if not _is_link(source, id)), ids[0])
+            counted = ids[ids != kept]
+            others.append(counted)
+            if not count_folders:
+                counted = counted[[not _is_link(source, id, of_folder=True) for id in counted]]
+            num_counted += len(counted)
+            num_relabeled += int((source.labels[counted] != source.labels[kept]).sum())
+    if not num_counted:
+        return source
+    are = "file is the same file as another" if num_counted == 1 else "files are the same file as another"
+    labels = f", {num_relabeled:,} under another label" if num_relabeled else ""
+    fate = "each file was taken once" if links == ONCE else f"all are kept, and --links={ONCE} takes each file once"
+    note = f"{num_counted:,} {are} by links{labels}; {fate}"
+    if links == ONCE:
+        source = source.select(np.setdiff1d(np.arange(len(source.paths)), np.concatenate(others)))
+    return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _is_link(source: Source, id: int, *, of_folder: bool = False) -> bool:
+    """Return whether a path leads through a link below the folder; or, `of_folder`, through a linked folder."""
+    parts = source.paths[id].split("/")
+    last = len(parts) - of_folder
+    return any(os.path.islink(os.path.join(source.location, *parts[:end])) for end in range(1, last + 1))
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # it is gone; reading it will say so
+        return 0, 0
+    return status.st_dev, status.st_ino
