@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
-    from simimg.input import Batch, Reader
+    import tensorflow as tf
+
+    from simimg.input.image_dataset import ImageDataset
+    from simimg.input.sampler import Position
     from tfrecords.convert.engine import ConvertProgress
     from tfrecords.convert.output.summary import ConvertSummary
     from tfrecords.edit.dataset_edit import EditSummary
@@ -124,108 +127,61 @@ def load(
     epochs: int = 1,
     seed: int = 0,
     reader: str = "auto",
-) -> Loader:
-    """Open a split of a dataset, to iterate over it in batches.
+    one_hot: bool = False,
+    ids: bool = False,
+    features: Sequence[str] = (),
+    start: Position | tuple[int, int] = (0, 0),
+    strategy: tf.distribute.Strategy | None = None,
+) -> ImageDataset:
+    """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
+
+    A batch is (image, label): uint8 `[batch, image_size, image_size, 3]` and int32 `[batch]`. Labels are uint8
+    `[batch, num_classes]`, 1 for each class, if images may have several, and float32 `[batch, num_targets]` if they are
+    numbers. If there are none, a batch is the image alone. Each iteration is the next epoch; see `ImageDataset`.
 
     Args:
         dataset_dir: the dataset's folder.
         split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
-        batch_size: examples per batch.
+        batch_size: examples per batch, over all devices.
         shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end
             of an epoch are part of other epochs.
-        epochs: passes over the split.
+        epochs: passes over the split in one iteration.
         seed: seed of the order.
         reader: resident, mapped or stream; auto chooses.
+        one_hot: deliver labels as float32 `[batch, num_classes]`, 1 for the image's class or classes.
+        ids: deliver (image, label, id) instead, a named tuple with ids int64 `[batch]`. If the dataset was converted
+            with `features`, a batch also has them in `batch.features`; see `FeatureBatch`.
+        features: names of features that become inputs: the image is replaced by a dictionary of `image` and each of
+            them, int64, float32 or string `[batch]` or `[batch, length]`.
+        start: epoch and step of the first batch, both from 0, such as the `position` of another run.
+        strategy: deliver the batches of each replica of this strategy; for an own loop with `strategy.run`.
 
     Raises:
-        UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1.
+        UsageError: there is no such folder, split or feature; `batch_size` or `epochs` is below 1; or an epoch has no
+            such step.
         DataError: the folder is damaged.
 
     Example:
         >>> test = simimg.load("data/photos/1.0.0", "test", batch_size=8)
         >>> len(test), test.class_names
         (2, ('balloons', 'fishes', 'flowers', 'houses', 'mountains'))
-        >>> [batch.image.shape.as_list() for batch in test]
+        >>> [image.shape.as_list() for image, label in test]
         [[8, 64, 64, 3], [2, 64, 64, 3]]
-
-    A dataset that was converted with `features` has them in `batch.features`; see `FeatureBatch`.
     """
     from simimg.input import open_reader
+    from simimg.input.image_dataset import open_images
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
     opened, _ = open_reader(Path(dataset_dir), split, reader)
-    return Loader(opened, batch_size, seed if shuffle else None, epochs)
-
-
-class FeatureBatch(NamedTuple):
-    """A batch with the further features of its examples; the other parts are those of `simimg.input.Batch`.
-
-    `features` has, by name, an array int64 or float32 `[batch]` or `[batch, length]`, or a list of str, of bytes, or of
-    arrays and lists that differ in length.
-    """
-
-    image: Any
-    label: Any
-    id: Any
-    features: dict[str, Any]
-
-
-class Loader:
-    """Batches of a split; each iteration starts from the beginning. Created by `load`.
-
-    Attributes:
-        class_names: by label, or the names of the targets if labels are numbers.
-        image_size: side of the images in px.
-        num_examples: in the split.
-    """
-
-    def __init__(self, reader: Reader, batch_size: int, seed: int | None, epochs: int) -> None:
-        """Take a reader; `seed` is None for the order of the shards."""
-        from simimg.input import Order
-
-        self.class_names = reader.split.class_names
-        self.image_size = reader.split.image_size
-        self.num_examples = reader.split.num_examples
-        self._reader, self._batch_size, self._epochs = reader, batch_size, epochs
-        self._order = None
-        if seed is not None:
-            self._order = Order(
-                num_examples=self.num_examples, global_batch_size=batch_size, num_epochs=epochs, seed=seed
-            )
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        if self._order is not None:
-            return self._epochs * self._order.steps_per_epoch
-        return self._epochs * -(-self.num_examples // self._batch_size)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`.
-
-        Labels are uint8 `[batch, num_classes]`, 1 for each class, if images may have several; float32
-        `[batch, num_targets]` if they are numbers; and -1 if there are none.
-        """
-        from simimg.input.feature_values import FeatureValues
-
-        if not self._reader.split.schema.features:
-            yield from self._batches()
-            return
-        values = FeatureValues(self._reader.split)
-        for batch in self._batches():
-            yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
-
-    def _batches(self) -> Iterator[Batch]:
-        from simimg.input import batches_of, eval_batches, reading, train_batches
-
-        split = self._reader.split
-        if self._order is not None:
-            elements = reading(split, batches_of(train_batches(self._reader, self._order)))
-            yield from (self._reader.batch(element) for element in elements)
-            return
-        for _ in range(self._epochs):
-            left = self.num_examples
-            for batch in reading(split, batches_of(eval_batches(self._reader, min(self._batch_size, left)))):
-                # The last batch is padded; the padding is cut off.
-                yield type(batch)(*(part[:left] for part in batch)) if left < self._batch_size else batch
-                left -= self._batch_size
+    return open_images(
+        opened,
+        batch_size=batch_size,
+        num_epochs=epochs,
+        seed=seed if shuffle else None,
+        start=start,
+        strategy=strategy,
+        one_hot=one_hot,
+        ids=ids,
+        features=tuple([features] if isinstance(features, str) else features),
+    )
