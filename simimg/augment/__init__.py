@@ -2,6 +2,31 @@
 
 from simimg.augment.augmentation import augment, measure_formulations
 from simimg.augment.formulation import FORMULATIONS, fastest
+from simimg.augment.layers import (
+    RandomAugmentation,
+    RandomBrightness,
+    RandomContrast,
+    RandomFlip,
+    RandomRotation,
+    RandomShear,
+    RandomTranslation,
+    RandomZoom,
+)
 from simimg.augment.parameters import BORDERS, AugmentConfig
 
-__all__ = ["BORDERS", "FORMULATIONS", "AugmentConfig", "augment", "fastest", "measure_formulations"]
+__all__ = [
+    "BORDERS",
+    "FORMULATIONS",
+    "AugmentConfig",
+    "RandomAugmentation",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
+    "augment",
+    "fastest",
+    "measure_formulations",
+]

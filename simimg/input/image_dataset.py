@@ -37,13 +37,23 @@ def open_images(
     `simimg.load`.
     """
     num_examples = reader.split.num_examples
+    if (num_replicas := strategy.num_replicas_in_sync if strategy else 1) and batch_size % num_replicas:
+        raise UsageError(
+            f"batch_size={batch_size} cannot be divided among the {num_replicas} replicas of the strategy. Choose a "
+            f"multiple of {num_replicas}."
+        )
+    if seed is not None and batch_size > num_examples:
+        raise UsageError(
+            f"batch_size={batch_size} is more than the {num_examples} examples of split {reader.split.split!r}. Choose a "
+            "smaller one, or shuffle=False."
+        )
     if seed is None:
         batch_size, order = min(batch_size, num_examples), None
     else:
         order = Order(num_examples=num_examples, global_batch_size=batch_size, num_epochs=num_epochs, seed=seed)
     plan = StepPlan(num_examples=num_examples, batch_size=batch_size, num_epochs=num_epochs, order=order)
     dataset = ImageDataset(reader, plan, start=checked_position(start, plan.steps_per_epoch), **elements)
-    return dataset if strategy is None else DistributedImages(dataset, strategy)
+    return dataset if strategy is None else distributed(dataset, strategy)
 
 
 class FeatureBatch(NamedTuple):
@@ -123,6 +133,15 @@ class SplitFacts:
     def position(self, position: Position | tuple[int, int]) -> None:
         self._state.set(checked_position(position, self.steps_per_epoch))
 
+    @property
+    def next_start(self) -> Position:
+        """Where the next iteration starts."""
+        return self._state.begin
+
+    def note_position(self, position: Position) -> None:
+        """Set what `position` returns, for a program that knows better which batches were used."""
+        self._state.next = position
+
 
 class ImageDataset(SplitFacts, tf.data.Dataset):  # type: ignore[misc]
     """Batches of a split as a `tf.data.Dataset`, which `keras.Model.fit` takes as it is. Created by `simimg.load`.
@@ -192,29 +211,13 @@ class ImageDataset(SplitFacts, tf.data.Dataset):  # type: ignore[misc]
             yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
 
 
-class DistributedImages(SplitFacts, tf.distribute.DistributedDataset):  # type: ignore[misc]
+class DistributedImages(SplitFacts):
     """Batches of a split for the replicas of a strategy. Created by `simimg.load` with `strategy`.
 
-    Each replica reads its own part of every batch. `keras.Model.fit` takes it as it is; an own loop iterates over it
-    and gives each element to `strategy.run`. The attributes are those of `ImageDataset`.
+    It is a dataset of `tf.distribute`, each replica of which reads its own part of every batch. `keras.Model.fit` takes
+    it as it is; an own loop iterates over it and gives each element to `strategy.run`. The attributes are those of
+    `ImageDataset`.
     """
-
-    def __init__(self, dataset: ImageDataset, strategy: tf.distribute.Strategy) -> None:
-        """Distribute `dataset` over the replicas of a strategy."""
-        super().__init__(dataset._reader, dataset.plan, dataset._state)
-        self._dataset = dataset
-        if dataset.plan.order is None:
-            self._distributed = strategy.experimental_distribute_dataset(dataset)
-        else:
-            self._distributed = strategy.distribute_datasets_from_function(
-                functools.partial(_of_worker, dataset),
-                tf.distribute.InputOptions(experimental_fetch_to_device=True),
-            )
-
-    @property
-    def element_spec(self) -> Any:
-        """Shapes and types of a batch; those of one replica, as a value for each."""
-        return self._distributed.element_spec
 
     @property
     def cardinality(self) -> np.int64:
@@ -227,7 +230,7 @@ class DistributedImages(SplitFacts, tf.distribute.DistributedDataset):  # type: 
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator of TensorFlow's; each element has the batches of all replicas."""
-        iterator = _checked(iter(self._distributed), self._reader.split)
+        iterator = _checked(super().__iter__(), self._reader.split)  # type: ignore[misc]
         if tf.executing_eagerly():
             begin, steps = self._state.begin, self.steps_per_epoch
             number = begin.epoch * steps + begin.step
@@ -240,9 +243,27 @@ class DistributedImages(SplitFacts, tf.distribute.DistributedDataset):  # type: 
             iterator.count = count
         return iterator
 
-    def reduce(self, initial_state: Any, reduce_func: Any) -> Any:
-        """Return the state after `reduce_func(state, element)` for every element, as in a loop in a `tf.function`."""
-        return self._distributed.reduce(initial_state, reduce_func)
+
+def distributed(dataset: ImageDataset, strategy: tf.distribute.Strategy) -> Any:
+    """Returns DistributedImages of `dataset`, or `dataset` itself if the strategy is TensorFlow's default."""
+    if dataset.plan.order is None:
+        made = strategy.experimental_distribute_dataset(dataset)
+    else:
+        options = tf.distribute.InputOptions(experimental_fetch_to_device=True)
+        made = strategy.distribute_datasets_from_function(functools.partial(_of_worker, dataset), options)
+    if isinstance(made, tf.data.Dataset):
+        return dataset
+    # Keras asks for TensorFlow's own type, which strategies alone can construct.
+    kind = _distributed_type(type(made))
+    images = kind.__new__(kind)
+    vars(images).update(vars(made))
+    SplitFacts.__init__(images, dataset._reader, dataset.plan, dataset._state)
+    return images
+
+
+@functools.cache
+def _distributed_type(kind: type) -> type:
+    return type(DistributedImages.__name__, (DistributedImages, kind), {"__doc__": DistributedImages.__doc__})
 
 
 class _Elements:
