@@ -81,6 +81,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Epoch and step of the dataset's batch after the last one that was trained on."""
         return Position(*divmod(self._number, self.dataset.steps_per_epoch))
 
+    @property
+    def _is_due(self) -> bool:
+        return self.save_freq == "epoch" or self._number - self._saved >= int(self.save_freq)
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Restore the backup if there is one."""
         if (file := self.backup_dir / _STATE).exists():
@@ -104,14 +108,16 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._number += batch + 1 - self._in_epoch
         self._in_epoch = batch + 1
         self.dataset.note_position(self.position)
-        if self.save_freq != "epoch" and self._number - self._saved >= int(self.save_freq):
+        steps = self.params.get("steps")
+        ends_epoch = self.position.step == 0 and steps in (None, self.dataset.steps_per_epoch)
+        # Saved after the last batch, but before the end of the epoch, the epoch would be trained a second time.
+        if self.save_freq != "epoch" and self._is_due and not ends_epoch and self._in_epoch != steps:
             self._save(self._epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Save if `save_freq` is `"epoch"`."""
+        """Save if `save_freq` is `"epoch"`, or if that many batches have passed."""
         self._filters.close()
-        self._epoch = epoch + 1
-        if self.save_freq == "epoch":
+        if self._is_due:
             self._save(epoch + 1)
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -67,14 +67,17 @@ class _ImageBackend:
 
     def affine_transform(self, images: Any, transform: Any, **options: Any) -> Any:
         """Returns images whose pixels come from where `transform` says."""
-        is_fused = options["interpolation"] == "bilinear" and options["fill_mode"] in BORDERS
-        if not is_fused:
-            return self._image.affine_transform(images=images, transform=transform, **options)
         last = options["data_format"] == "channels_last"
-        pixels = images if last else tf.transpose(images, [0, 2, 3, 1])
-        moved = _resampled(options["fill_mode"], float(options["fill_value"]))(pixels, tf.cast(transform, tf.float32))
+        is_known = images.shape[1:].is_fully_defined() if images.shape.rank == 4 else images.shape.is_fully_defined()
+        if not is_known or options["interpolation"] != "bilinear" or options["fill_mode"] not in BORDERS:
+            return self._image.affine_transform(images=images, transform=transform, **options)
+        pixels = images if images.shape.rank == 4 else images[None]
+        pixels = pixels if last else tf.transpose(pixels, [0, 2, 3, 1])
+        transforms = tf.reshape(tf.cast(transform, tf.float32), [-1, 8])
+        moved = _resampled(options["fill_mode"], float(options["fill_value"]))(pixels, transforms)
         moved = tf.ensure_shape(tf.cast(moved, images.dtype), pixels.shape)
-        return moved if last else tf.transpose(moved, [0, 3, 1, 2])
+        moved = moved if last else tf.transpose(moved, [0, 3, 1, 2])
+        return moved if images.shape.rank == 4 else moved[0]
 
 
 class _Backend:
@@ -115,6 +118,14 @@ class RandomZoom(_Moving, keras.layers.RandomZoom):  # type: ignore[misc]
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class RandomShear(_Moving, keras.layers.RandomShear):  # type: ignore[misc]
     """`keras.layers.RandomShear` by one fused gather; see the module."""
+
+    def __init__(self, x_factor: Any = 0.0, y_factor: Any = 0.0, **kwargs: Any) -> None:
+        super().__init__(x_factor, y_factor, **kwargs)
+        self._factors = {"x_factor": x_factor, "y_factor": y_factor}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments; Keras 3.15 returns factors that its own constructor refuses."""
+        return {**super().get_config(), **self._factors}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -208,7 +219,8 @@ class RandomAugmentation(keras.layers.Layer):  # type: ignore[misc]
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
         self.supports_jit = resolved(self.config.augment_with) == "xla"
-        self._convert_input_args = False
+        self._convert_input_args = False  # images of uint8 stay so until they are augmented
+        self._allow_non_tensor_positional_args = True
 
     def call(self, images: Any, training: bool = True) -> Any:
         """Returns the images, augmented if `training`."""
@@ -217,9 +229,9 @@ class RandomAugmentation(keras.layers.Layer):  # type: ignore[misc]
             return tf.cast(images, self.compute_dtype)
         batch = images if images.shape.rank == 4 else images[None]
         seed, call = tf.unstack(tf.cast(self.generator.next(), tf.int64))
-        rows = tf.range(tf.shape(batch, tf.int64)[0]) + (_replica() << 32)
+        rows = tf.range(tf.shape(batch, tf.int64)[0]) + _replica() * 2**32
         # The seed of `augment` is fixed when it is compiled, so this one is part of the epoch.
-        changed = augment(self.config, 0, (seed << 32) + call, rows, batch)
+        changed = augment(self.config, 0, seed * 2**32 + call, rows, batch)
         return tf.cast(tf.reshape(changed, tf.shape(images)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

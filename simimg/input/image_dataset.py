@@ -219,6 +219,8 @@ class DistributedImages(SplitFacts):
     `ImageDataset`.
     """
 
+    _unfinished: Position | None = None  # where the last iteration began, if the program has not taken all of it
+
     @property
     def cardinality(self) -> np.int64:
         """The number of batches of a whole iteration, each over all replicas."""
@@ -230,17 +232,24 @@ class DistributedImages(SplitFacts):
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator of TensorFlow's; each element has the batches of all replicas."""
+        if not tf.executing_eagerly():
+            return super().__iter__()  # type: ignore[misc]
+        begin, steps = self._state.begin, self.steps_per_epoch
+        if self._unfinished is not None and self._unfinished != begin:
+            # Keras takes one batch to build the model, and a short epoch is then read to its end on the way to devices.
+            begin = self._unfinished
+            self._state.set(begin)
+        self._unfinished = None
         iterator = _checked(super().__iter__(), self._reader.split)  # type: ignore[misc]
-        if tf.executing_eagerly():
-            begin, steps = self._state.begin, self.steps_per_epoch
-            number = begin.epoch * steps + begin.step
+        first = number = begin.epoch * steps + begin.step
 
-            def count() -> None:
-                nonlocal number
-                number += 1
-                self._state.next = Position(*divmod(number, steps))
+        def count() -> None:
+            nonlocal number
+            number += 1
+            self._state.next = Position(*divmod(number, steps))
+            self._unfinished = begin if number < first + len(self) - begin.step else None
 
-            iterator.count = count
+        iterator.count = count
         return iterator
 
 

@@ -81,6 +81,9 @@ def step_batches(
     tagged = tagged.map(converted, num_parallel_calls=calls, deterministic=True).prefetch(2)
     options = as_written()
     options.deterministic = True
+    # Keras makes iterators that it never uses. They must not read, nor have what is appended to the pipeline read ahead.
+    options.experimental_warm_start = False
+    options.experimental_optimization.inject_prefetch = False
     # The dataset is already divided among the workers, so TensorFlow must not divide it again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return tagged.map(committed).with_options(options)
