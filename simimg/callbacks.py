@@ -6,7 +6,7 @@ from its first batch, with weights that have seen some of it. This one restores 
 The backup is two files, of which the second makes the first valid:
 
     weights-<step>.weights.h5    the model and its optimizer
-    backup.json                  the name of the file above, the epoch, the position and the batch size
+    backup.json                  the name of the file above, the epoch, the position, and the states of random generators
 
 Whenever the process is killed, `backup.json` names a complete file.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from tfrecords.format.atomic_files import atomic_file, json_bytes, parse_json, s
 
 _STATE = "backup.json"
 _FORMAT = 1
-_RAN_OUT = "Your input ran out of data"  # Keras's warning about an epoch that is shorter than the others
+_END_OF_EPOCH = "end of epoch"  # true, and known from what other callbacks set
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -70,11 +69,11 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise UsageError(f"save_freq={save_freq!r}: should be 'epoch' or a number of batches, 1 or more.")
         self.backup_dir, self.dataset = Path(backup_dir), dataset
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
-        self._number = 0  # batches trained on, counted over all epochs from the first
+        self._number = self._number_of(dataset.next_start)  # batches trained on, counted over all epochs from the first
+        self._times_set = dataset.times_set
         self._in_epoch = 0  # those of this call of `fit`'s epoch
         self._saved = 0
         self._epoch = 0
-        self._filters: contextlib.ExitStack = contextlib.ExitStack()
 
     @property
     def position(self) -> Position:
@@ -89,45 +88,54 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Restore the backup if there is one."""
         if (file := self.backup_dir / _STATE).exists():
             self._restore(file)
-        else:
-            self._number = self._number_of(self.dataset.next_start)
+        elif self.dataset.times_set != self._times_set:
+            self._number = self._number_of(self.dataset.position)
+        # Otherwise as it was: Keras has taken a batch to build the model, and may have read a short epoch to its end.
         self._saved = self._number
-        if self.position.step:
-            self._filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message=_RAN_OUT)
+        self._pin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Have the epoch start at its first batch, if Keras has read ahead to build the model."""
         self._epoch, self._in_epoch = epoch, 0
-        is_first = self._number == self._saved
-        if (is_first or self.position.step == 0) and self.dataset.next_start != self.position:
-            self.dataset.position = self.position
+        if self.position.step == 0:
+            self._pin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Note the position, and save it every `save_freq` batches."""
-        self._number += batch + 1 - self._in_epoch
-        self._in_epoch = batch + 1
+        number, steps = self._number + batch + 1 - self._in_epoch, self.dataset.steps_per_epoch
+        follows_epochs = self.params.get("steps") in (None, steps)  # not if `fit` has other steps_per_epoch
+        if follows_epochs:  # the last call of several steps may be a shorter one
+            number = min(number, (self._number // steps + 1) * steps)
+        self._number, self._in_epoch = number, batch + 1
         self.dataset.note_position(self.position)
-        steps = self.params.get("steps")
-        ends_epoch = self.position.step == 0 and steps in (None, self.dataset.steps_per_epoch)
+        ends_epoch = self._in_epoch == self.params.get("steps") or (follows_epochs and self.position.step == 0)
+        if ends_epoch and follows_epochs and not self.model.stop_training:
+            # An epoch that was resumed is shorter. When Keras asks for a batch that there is not, its step counts in the
+            # optimizer and draws from the random generators nevertheless.
+            self.model.stop_training = _END_OF_EPOCH
         # Saved after the last batch, but before the end of the epoch, the epoch would be trained a second time.
-        if self.save_freq != "epoch" and self._is_due and not ends_epoch and self._in_epoch != steps:
+        if self.save_freq != "epoch" and self._is_due and not ends_epoch:
             self._save(self._epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save if `save_freq` is `"epoch"`, or if that many batches have passed."""
-        self._filters.close()
+        if self.model.stop_training is _END_OF_EPOCH:  # and not what another callback has set
+            self.model.stop_training = False
         if self._is_due:
             self._save(epoch + 1)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Delete the backup."""
-        self._filters.close()
         if self.delete_checkpoint:
             (self.backup_dir / _STATE).unlink(missing_ok=True)  # first, because it names the others
             self._delete_weights(keep="")
             with contextlib.suppress(OSError):
                 self.backup_dir.rmdir()
+
+    def _pin(self) -> None:
+        if self.dataset.next_start != self.position:
+            self.dataset.position = self.position
+        self._times_set = self.dataset.times_set
 
     def _save(self, epoch: int) -> None:
         self.backup_dir.mkdir(parents=True, exist_ok=True)
@@ -141,6 +149,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             "position": [self.position.epoch, self.position.step],
             "steps_per_epoch": self.dataset.steps_per_epoch,
             "num_examples": self.dataset.num_examples,
+            "seeds": [seed.numpy().tolist() for seed in self._seeds()],
         }
         with atomic_file(self.backup_dir / _STATE) as file:
             file.write(json_bytes(state))
@@ -170,12 +179,19 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self.backup_dir / state["weights"])
+        for seed, value in zip(self._seeds(), state["seeds"], strict=True):
+            seed.assign(value)
         self.model._initial_epoch = epoch  # as Keras's own callback does
         self._number = self._number_of(position)
-        self.dataset.position = position
 
     def _number_of(self, position: Position) -> int:
         return position.epoch * self.dataset.steps_per_epoch + position.step
+
+    def _seeds(self) -> list[Any]:
+        """Returns the states of the model's random generators, which Keras does not save with the weights."""
+        saved = {id(variable) for variable in self.model.weights}
+        others = [variable for variable in self.model.non_trainable_variables if id(variable) not in saved]
+        return [one for one in others if "int" in one.dtype and tuple(one.shape) == (2,)]  # and no metrics
 
     def _delete_weights(self, keep: str) -> None:
         for path in self.backup_dir.glob("weights-*.weights.h5"):

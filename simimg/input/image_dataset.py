@@ -138,6 +138,11 @@ class SplitFacts:
         """Where the next iteration starts."""
         return self._state.begin
 
+    @property
+    def times_set(self) -> int:
+        """How often `position` was set."""
+        return self._state.generation
+
     def note_position(self, position: Position) -> None:
         """Set what `position` returns, for a program that knows better which batches were used."""
         self._state.next = position

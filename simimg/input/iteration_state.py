@@ -57,6 +57,11 @@ class IterationState:
         begin, generation = self.begin, self._read()[4]
         self._write(tf.stack([begin.epoch, begin.step, position.epoch, position.step, generation]))
 
+    @property
+    def generation(self) -> int:
+        """The number of calls of `set`."""
+        return int(self._read()[4])
+
     def set(self, position: Position) -> None:
         """Has the next iteration start at `position`."""
         self._write(tf.stack([position.epoch, position.step, position.epoch, position.step, self._read()[4] + 1]))

@@ -239,12 +239,13 @@ def test_keras_fits_labels_of_any_form(datasets: dict[str, Path], name: str) -> 
     model = keras.Model(inputs if features else image, output)
     model.compile("sgd", loss)
     if kind == "none":
-        assert model.predict(train.map(lambda inputs: {**inputs}), verbose=0).shape == (len(seen), 1)
+        assert model.predict(train, verbose=0).shape == (len(seen), 1)
         with pytest.raises(UsageError, match="label_type=none: there are no classes to count"):
             _ = train.class_counts
     else:
-        data = train.map(lambda inputs, label: ({"image": inputs["image"], "age": inputs["age"]}, label))
-        assert np.isfinite(model.fit(data if features else train, verbose=0).history["loss"][0])
+        if "caption" in features:  # the model has no input for it
+            train = train.map(lambda inputs, label: ({"image": inputs["image"], "age": inputs["age"]}, label))
+        assert np.isfinite(model.fit(train, verbose=0).history["loss"][0])
     if kind == "multi":
         labels = np.concatenate([batch.label for batch in simimg.load(datasets[name], ids=True)])
         assert train.class_counts.tolist() == labels.sum(axis=0).tolist()

@@ -209,59 +209,77 @@ def test_fit_refuses_an_iterator(folder: Path) -> None:
         network(folder).fit(iter(train), verbose=0)
 
 
+class Stop(keras.callbacks.Callback):
+    """Ends the training within a batch."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def train_until(folder: Path, strategy: tf.distribute.Strategy, stop: keras.callbacks.Callback, kind: str) -> np.ndarray:
+    """Three epochs of three batches, with a `map` between; returns the weights."""
+    with strategy.scope():
+        model = network(folder, dropout=0.3)
+    options = {"strategy": strategy} if kind == "strategy" else {}
+    train = simimg.load(folder_of(folder), batch_size=12, shuffle=True, **options)
+    assert train.steps_per_epoch == 3
+    backup = simimg.callbacks.BackupAndRestore(folder / f"backup_{kind}", train, save_freq=2)
+    data = train if kind == "strategy" else train.map(lambda image, label: (image, label))
+    model.fit(data, epochs=3, verbose=0, callbacks=[backup, stop])
+    assert train.position == backup.position == Position(3, 0)
+    assert int(model.optimizer.iterations) == 9
+    return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
+
+
+@pytest.mark.filterwarnings("error:Your input ran out of data")
+@pytest.mark.parametrize("kind", ["one", "plain", "strategy"])
+def test_a_stopped_run_sees_the_batches_that_it_has_not_seen(
+    folder: Path, strategy: tf.distribute.Strategy, kind: str
+) -> None:
+    """Stopped within an epoch, after the first batch of one, and before the last: the weights end with the same bits."""
+    scope = tf.distribute.get_strategy() if kind == "one" else strategy
+    expected = train_until(folder, scope, Stop(0), kind)
+    backup = folder / f"backup_{kind}"
+    assert not backup.exists()
+    for after in (5, 3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            train_until(folder, scope, Stop(after), kind)
+        assert len(list(backup.iterdir())) == 2
+    assert np.array_equal(train_until(folder, scope, Stop(0), kind), expected)
+    assert not backup.exists()
+
+
 KILLED = """
-import os, sys, warnings
-import keras, numpy as np, tensorflow as tf
-import simimg
-
-warnings.filterwarnings("error", message="Your input ran out")
-
-folder, kill_at, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+import os, sys
+from pathlib import Path
+import keras, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-keras.utils.set_random_seed(0)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if kind == "two" else tf.distribute.get_strategy()
-with strategy.scope():
-    model = keras.Sequential([keras.layers.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
-                              keras.layers.Dropout(0.3, seed=1), keras.layers.Dense(5)])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-train = simimg.load(f"{folder}/data/photos/1.0.0", batch_size=12, shuffle=True)
-backup = simimg.callbacks.BackupAndRestore(f"{folder}/backup_{kind}", train, save_freq=2)
+from tests.simimg.test_train_py import train_until
 
 class Kill(keras.callbacks.Callback):
-    count = 0
     def on_train_batch_end(self, batch, logs=None):
-        self.count += 1
-        if self.count == kill_at:
+        if self.model.optimizer.iterations == 5:
             os._exit(9)
 
-model.fit(train.map(lambda image, label: (image, label)), epochs=3, verbose=0, callbacks=[backup, Kill()])
-assert train.position.epoch == 3, train.position
-print("weights", np.concatenate([np.ravel(w) for w in model.get_weights()]).tobytes().hex())
+train_until(Path(sys.argv[1]), tf.distribute.get_strategy(), Kill(), "killed")
 """
 
 
-@pytest.mark.parametrize("kind", ["one", "two"])
-def test_a_killed_run_sees_the_batches_that_it_has_not_seen(folder: Path, kind: str) -> None:
-    """Three batches an epoch, killed at the fifth and again after one more: the weights end with the same bits."""
-
-    def run(kill_at: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", KILLED, str(folder), str(kill_at), kind]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=DOCUMENT.parents[2])
-
-    def weights(done: subprocess.CompletedProcess[str]) -> str:
-        assert done.returncode == 0, done.stderr[-3000:]
-        return next(line for line in done.stdout.splitlines() if line.startswith("weights"))
-
-    expected = weights(run(0))
-    backup = folder / f"backup_{kind}"
-    assert not backup.exists()
-    assert run(5).returncode == 9
-    assert (backup / "backup.json").exists()
-    assert run(3).returncode == 9  # after the first batch of an epoch, so the backup is of the end of the one before
-    assert run(2).returncode == 9
-    assert weights(run(0)) == expected
-    assert not backup.exists()
+def test_a_killed_run_sees_the_batches_that_it_has_not_seen(folder: Path) -> None:
+    one = tf.distribute.get_strategy()
+    expected = train_until(folder, one, Stop(0), "killed")
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=DOCUMENT.parents[2])
+    assert done.returncode == 9, done.stderr[-3000:]
+    (folder / "backup_killed" / "weights-5.weights.h5").write_bytes(b"part of a file")
+    assert np.array_equal(train_until(folder, one, Stop(0), "killed"), expected)
 
 
 def test_mistakes_with_backups_are_named(folder: Path, tmp_path: Path) -> None:
