@@ -80,6 +80,8 @@ class SplitFacts:
         steps_per_epoch: batches per epoch, over all replicas.
     """
 
+    _unfinished: Position | None = None  # where the last iteration began, if the program has not taken all of it
+
     def __init__(self, reader: Reader, plan: StepPlan, state: IterationState) -> None:
         self.class_names = reader.split.class_names
         self.num_classes = len(self.class_names)
@@ -132,6 +134,7 @@ class SplitFacts:
     @position.setter
     def position(self, position: Position | tuple[int, int]) -> None:
         self._state.set(checked_position(position, self.steps_per_epoch))
+        self._unfinished = None
 
     @property
     def next_start(self) -> Position:
@@ -223,8 +226,6 @@ class DistributedImages(SplitFacts):
     it as it is; an own loop iterates over it and gives each element to `strategy.run`. The attributes are those of
     `ImageDataset`.
     """
-
-    _unfinished: Position | None = None  # where the last iteration began, if the program has not taken all of it
 
     @property
     def cardinality(self) -> np.int64:

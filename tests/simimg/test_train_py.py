@@ -233,7 +233,7 @@ def train_until(folder: Path, strategy: tf.distribute.Strategy, stop: keras.call
     data = train if kind == "strategy" else train.map(lambda image, label: (image, label))
     model.fit(data, epochs=3, verbose=0, callbacks=[backup, stop])
     assert train.position == backup.position == Position(3, 0)
-    assert int(model.optimizer.iterations) == 9
+    assert int(model.optimizer.iterations.numpy()) == 9
     return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
 
 
