@@ -19,6 +19,7 @@ way allows it; Keras's own gives float32.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -65,13 +66,13 @@ def prepare(image_dir: Path, folder: Path, image_size: int, max_images: int) -> 
         encoding="raw", splits="train=1", copies="ignore",
     )  # fmt: skip
     dataset_dir = convert(config).dataset_dir
-    for kind, options in (("jpeg", {"quality": 90}), ("png", {})):
+    for kind in ("jpeg", "png"):
         for path in (folder / "originals").glob("*/*"):
             small = folder / kind / path.parent.name / f"{path.stem}.{kind}"
             small.parent.mkdir(parents=True, exist_ok=True)
             if not small.exists():
                 with Image.open(path) as image:
-                    image.convert("RGB").resize((image_size, image_size)).save(small, **options)
+                    image.convert("RGB").resize((image_size, image_size)).save(small, quality=90)
     return dataset_dir, len(files[::step])
 
 
@@ -128,7 +129,8 @@ def measure_fit(datasets: dict[str, tf.data.Dataset], image_size: int, batch_siz
         seconds = time.perf_counter() - start
         return Run(seconds, len(dataset) * batch_size, 0, time.process_time() - processor)
 
-    runs, _ = take_turns({name: lambda made=made: once(made) for name, made in datasets.items()}, repeats=repeats)
+    tools = {name: functools.partial(once, dataset) for name, dataset in datasets.items()}
+    runs, _ = take_turns(tools, repeats=repeats)
     return _found(runs, "simimg")
 
 
@@ -140,7 +142,7 @@ def measure_layers(repeats: int) -> dict[str, dict[str, Any]]:
         tools = {}
         for who, module in (("simimg", simimg.augment), ("Keras", keras.layers)):
             layer = tf.function(getattr(module, name)(**options, seed=0))
-            tools[who] = repeating(lambda layer=layer: layer(images), 256)
+            tools[who] = repeating(functools.partial(layer, images), 256)
         runs, _ = take_turns(tools, repeats=repeats)
         found[name] = _found(runs, "simimg")
     return found

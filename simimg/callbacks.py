@@ -1,12 +1,12 @@
 """A Keras callback that resumes `fit` where it was killed, at the batch.
 
-`keras.callbacks.BackupAndRestore` restores the weights and the epoch, so that an epoch that was interrupted starts again
-from its first batch, with weights that have seen some of it. This one restores the dataset's position as well.
+`keras.callbacks.BackupAndRestore` restores the weights and the epoch, so that an interrupted epoch starts again from
+its first batch, with weights that have seen some of it. This one restores the dataset's position as well.
 
 The backup is two files, of which the second makes the first valid:
 
     weights-<step>.weights.h5    the model and its optimizer
-    backup.json                  the name of the file above, the epoch, the position, and the states of random generators
+    backup.json                  the name of that file, the epoch, the position, the states of random generators
 
 Whenever the process is killed, `backup.json` names a complete file.
 """
@@ -110,8 +110,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.dataset.note_position(self.position)
         ends_epoch = self._in_epoch == self.params.get("steps") or (follows_epochs and self.position.step == 0)
         if ends_epoch and follows_epochs and not self.model.stop_training:
-            # An epoch that was resumed is shorter. When Keras asks for a batch that there is not, its step counts in the
-            # optimizer and draws from the random generators nevertheless.
+            # An epoch that was resumed is shorter. When Keras asks for a batch that is not there, its step counts in
+            # the optimizer and draws from the random generators nevertheless.
             self.model.stop_training = _END_OF_EPOCH
         # Saved after the last batch, but before the end of the epoch, the epoch would be trained a second time.
         if self.save_freq != "epoch" and self._is_due and not ends_epoch:

@@ -1,10 +1,10 @@
 """The flags of an input pipeline, for programs that use absl: they are defined in the program's own flags.
 
-    simimg.flags.define_input(batch_size=256)
+simimg.flags.define_input(batch_size=256)
 
-    def main(_):
-        train = simimg.flags.load("train", shuffle=True)
-        test = simimg.flags.load("test")
+def main(_):
+    train = simimg.flags.load("train", shuffle=True)
+    test = simimg.flags.load("test")
 """
 
 from __future__ import annotations
@@ -44,16 +44,12 @@ def define_input(*, prefix: str = "", flag_values: flags.FlagValues = flags.FLAG
         f"{prefix}batch_size", values["batch_size"], "examples per batch, over all devices", 1, flag_values=flag_values
     )
     flags.DEFINE_integer(f"{prefix}seed", values["seed"], "seed of the order of the examples", flag_values=flag_values)
-    flags.DEFINE_enum(
-        f"{prefix}reader", values["reader"], _READERS, "how the shards are read", flag_values=flag_values
-    )
+    flags.DEFINE_enum(f"{prefix}reader", values["reader"], _READERS, "how the shards are read", flag_values=flag_values)
     if values["dataset_dir"] is None:
         flags.mark_flag_as_required(folder, flag_values=flag_values)
 
 
-def load(
-    split: str = "train", *, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS, **options: Any
-) -> Any:
+def load(split: str = "train", *, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS, **options: Any) -> Any:
     """Return `simimg.load` of a split, as the flags say; call it after they are parsed.
 
     Args:

@@ -169,7 +169,7 @@ def load(
         [[8, 64, 64, 3], [2, 64, 64, 3]]
     """
     from simimg.input import open_reader
-    from simimg.input.image_dataset import open_images
+    from simimg.input.distributed_images import open_images
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")

@@ -32,7 +32,7 @@ _PACKAGE = "simimg"
 _REPLICA_STEP = 0x9E3779B1  # 2**32 / golden ratio, odd: no two replicas have the same seed
 
 
-class _ReplicaSeeds(keras.random.SeedGenerator):  # type: ignore[misc]
+class _ReplicaSeeds(keras.random.SeedGenerator):
     """Seeds of another generator, changed by the number of the replica."""
 
     def __init__(self, generator: keras.random.SeedGenerator) -> None:
@@ -101,22 +101,22 @@ class _Moving(_Seeded):
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomRotation(_Moving, keras.layers.RandomRotation):  # type: ignore[misc]
+class RandomRotation(_Moving, keras.layers.RandomRotation):
     """`keras.layers.RandomRotation` by one fused gather; see the module."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomTranslation(_Moving, keras.layers.RandomTranslation):  # type: ignore[misc]
+class RandomTranslation(_Moving, keras.layers.RandomTranslation):
     """`keras.layers.RandomTranslation` by one fused gather; see the module."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomZoom(_Moving, keras.layers.RandomZoom):  # type: ignore[misc]
+class RandomZoom(_Moving, keras.layers.RandomZoom):
     """`keras.layers.RandomZoom` by one fused gather; see the module."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomShear(_Moving, keras.layers.RandomShear):  # type: ignore[misc]
+class RandomShear(_Moving, keras.layers.RandomShear):
     """`keras.layers.RandomShear` by one fused gather; see the module."""
 
     def __init__(self, x_factor: Any = 0.0, y_factor: Any = 0.0, **kwargs: Any) -> None:
@@ -129,7 +129,7 @@ class RandomShear(_Moving, keras.layers.RandomShear):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomFlip(_Seeded, keras.layers.RandomFlip):  # type: ignore[misc]
+class RandomFlip(_Seeded, keras.layers.RandomFlip):
     """`keras.layers.RandomFlip` in one pass over the pixels, with a draw for each direction; see the module."""
 
     def get_random_transformation(self, data: Any, training: bool = True, seed: Any = None) -> Any:
@@ -157,7 +157,7 @@ class RandomFlip(_Seeded, keras.layers.RandomFlip):  # type: ignore[misc]
         """Flip boxes as their images."""
         if transformation is None or "down" not in transformation:
             return super().transform_bounding_boxes(bounding_boxes, transformation, training=training)
-        mode = self.mode
+        mode: str = self.mode  # type: ignore[has-type]
         try:
             for self.mode, name in (("horizontal", "flips"), ("vertical", "down")):
                 one = {**transformation, "flips": transformation[name]}
@@ -181,17 +181,17 @@ class _Recoloring(_Seeded):
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomBrightness(_Recoloring, keras.layers.RandomBrightness):  # type: ignore[misc]
+class RandomBrightness(_Recoloring, keras.layers.RandomBrightness):
     """`keras.layers.RandomBrightness` in one pass over the pixels; see the module."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomContrast(_Recoloring, keras.layers.RandomContrast):  # type: ignore[misc]
+class RandomContrast(_Recoloring, keras.layers.RandomContrast):
     """`keras.layers.RandomContrast` in one pass over the pixels; see the module."""
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class RandomAugmentation(keras.layers.Layer):  # type: ignore[misc]
+class RandomAugmentation(keras.layers.Layer):
     """All augmentations of `simimg train` as one layer, computed together.
 
     It changes images if `training`, and returns them unchanged otherwise. Images are `[batch, height, width, 3]` or

@@ -191,7 +191,9 @@ def _labels(split: Split) -> np.ndarray:
     at = split.offsets.label_offset
     shards = [shard for shard in split.shards if shard.num_examples]
     records = map_records([(shard.path, shard.num_examples) for shard in shards], split.offsets.record_bytes)
-    ends = np.concatenate([records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()])
+    ends = np.concatenate(
+        [records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()]
+    )
     return split.schema.labels_of(ends, len(split.class_names))
 
 

@@ -132,7 +132,9 @@ class Order:
     def places(self, element: tf.Tensor) -> tf.Tensor:
         """Returns the element of `indices` with a number from `elements`, an int64 scalar."""
         elements_per_epoch = self.steps_per_epoch * self.local_replicas
-        (places,) = tf.unstack(self.places_in_epoch(element[None] % elements_per_epoch, element // elements_per_epoch), 1)
+        (places,) = tf.unstack(
+            self.places_in_epoch(element[None] % elements_per_epoch, element // elements_per_epoch), 1
+        )
         return places
 
     def places_in_epoch(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:

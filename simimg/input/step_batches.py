@@ -81,7 +81,7 @@ def step_batches(
     tagged = tagged.map(converted, num_parallel_calls=calls, deterministic=True).prefetch(2)
     options = as_written()
     options.deterministic = True
-    # Keras makes iterators that it never uses. They must not read, nor have what is appended to the pipeline read ahead.
+    # Keras makes iterators that it never uses. They must not read, nor may what is appended to the pipeline.
     options.experimental_warm_start = False
     options.experimental_optimization.inject_prefetch = False
     # The dataset is already divided among the workers, so TensorFlow must not divide it again.
@@ -130,8 +130,8 @@ def _streamed(reader: Reader, plan: StepPlan, state: IterationState) -> tf.data.
     end = start[0] + plan.num_epochs
     per_epoch = plan.steps_per_epoch * plan.local_replicas
     if plan.order is not None:
-        position = Position(start[0], start[1])  # type: ignore[arg-type]
-        order = dataclasses.replace(plan.order, start=position, num_epochs=end)  # type: ignore[arg-type]
+        position = Position(start[0], start[1])
+        order = dataclasses.replace(plan.order, start=position, num_epochs=end)
         batches = reader.train_batches(order)
     else:
 

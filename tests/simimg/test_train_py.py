@@ -105,7 +105,7 @@ def test_epochs_and_positions(folder: Path, name: str, reader: str, shuffle: boo
     assert len(dataset) == int(dataset.cardinality()) == dataset.steps_per_epoch == steps
     assert (epochs[0] == epochs[1]) is not shuffle
     for epoch in epochs:
-        assert len(set(sum(epoch, []))) == sum(map(len, epoch))
+        assert len({id for ids in epoch for id in ids}) == sum(map(len, epoch))
     derived = dataset.map(lambda *batch: batch)
     assert int(derived.cardinality()) == (-2 if reader == "stream" else steps)
     for start in ((0, 4), (2, 1), (1, steps - 1)):
@@ -222,7 +222,9 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def train_until(folder: Path, strategy: tf.distribute.Strategy, stop: keras.callbacks.Callback, kind: str) -> np.ndarray:
+def train_until(
+    folder: Path, strategy: tf.distribute.Strategy, stop: keras.callbacks.Callback, kind: str
+) -> np.ndarray:
     """Three epochs of three batches, with a `map` between; returns the weights."""
     with strategy.scope():
         model = network(folder, dropout=0.3)
@@ -242,7 +244,7 @@ def train_until(folder: Path, strategy: tf.distribute.Strategy, stop: keras.call
 def test_a_stopped_run_sees_the_batches_that_it_has_not_seen(
     folder: Path, strategy: tf.distribute.Strategy, kind: str
 ) -> None:
-    """Stopped within an epoch, after the first batch of one, and before the last: the weights end with the same bits."""
+    """Stopped within an epoch, after its first batch, and before its last: the weights end with the same bits."""
     scope = tf.distribute.get_strategy() if kind == "one" else strategy
     expected = train_until(folder, scope, Stop(0), kind)
     backup = folder / f"backup_{kind}"
