@@ -1,9 +1,10 @@
 """`keras.Model.fit` with the input of simimg, and with the usual ones; and the augmentation layers against Keras's.
 
-    python -m benchmarks.fit_input IMAGE_DIR FOLDER [--repeats=5] [--image_size=64] [--batch_size=256] [--max_images=N]
+    python -m benchmarks.fit_input IMAGE_DIR FOLDER [--repeats=5] [--image_size=64] [--batch_size=256] [--times=8]
 
 The model is a mean of the pixels and one dense layer, so that `fit` waits for its input. Each way trains one epoch of
-all images per round, and the ways take turns. All images are in the page cache, and each epoch has a new order.
+all images per round, and the ways take turns. Each file is there several times, so that an epoch takes a while. All
+images are in the page cache, and each epoch has a new order.
 
     simimg              raw shards: `simimg.load(…, shuffle=True)`
     files               tf.data over the original files: shuffle, `map` of decode_jpeg and resize, batch, prefetch
@@ -52,28 +53,31 @@ _LAYERS: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare(image_dir: Path, folder: Path, image_size: int, max_images: int) -> tuple[Path, int]:
-    """Write the dataset, links to the originals, and both kinds of small files; return the dataset and its size."""
+def prepare(image_dir: Path, folder: Path, image_size: int, times: int) -> tuple[Path, int]:
+    """Write the dataset, and all files, each that many times; return the dataset and the number of images."""
     files = sorted(path for path in image_dir.glob("*/*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    step = max(1, len(files) // max_images) if max_images else 1
-    for path in files[::step]:
-        link = folder / "originals" / path.parent.name / path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(path.resolve())
-    config = ConvertConfig(
-        image_dir=str(folder / "originals"), data_dir=folder / "data", name="fit", image_size=image_size,
-        encoding="raw", splits="train=1", copies="ignore",
-    )  # fmt: skip
-    dataset_dir = convert(config).dataset_dir
-    for kind in ("jpeg", "png"):
-        for path in (folder / "originals").glob("*/*"):
-            small = folder / kind / path.parent.name / f"{path.stem}.{kind}"
+    for path in files:
+        _linked(folder / "originals" / path.parent.name / path.name, path, times)
+        for kind in ("jpeg", "png"):
+            small = folder / f"one_{kind}" / path.parent.name / f"{path.stem}.{kind}"
             small.parent.mkdir(parents=True, exist_ok=True)
             if not small.exists():
                 with Image.open(path) as image:
                     image.convert("RGB").resize((image_size, image_size)).save(small, quality=90)
-    return dataset_dir, len(files[::step])
+            _linked(folder / kind / path.parent.name / small.name, small, times)
+    config = ConvertConfig(
+        image_dir=str(folder / "originals"), data_dir=folder / "data", name="fit", image_size=image_size,
+        encoding="raw", splits="train=1", copies="ignore",
+    )  # fmt: skip
+    return convert(config).dataset_dir, times * len(files)
+
+
+def _linked(name: Path, path: Path, times: int) -> None:
+    name.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(times):
+        link = name.with_name(f"{number}_{name.name}")
+        if not link.exists():
+            link.symlink_to(path.resolve())
 
 
 def inputs(dataset_dir: Path, folder: Path, image_size: int, batch_size: int) -> dict[str, tf.data.Dataset]:
@@ -114,22 +118,25 @@ def _decoded(folder: Path, batch_size: int, decode: Callable[..., tf.Tensor], im
 
 def measure_fit(datasets: dict[str, tf.data.Dataset], image_size: int, batch_size: int, repeats: int) -> dict[str, Any]:
     """Return images per second of each way, and how many times as fast simimg is, with intervals."""
-    model = keras.Sequential(
-        [
-            keras.layers.Input((image_size, image_size, 3)),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(512, activation="softmax"),
-        ]
-    )
-    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
 
-    def once(dataset: tf.data.Dataset) -> Run:
+    def network() -> keras.Model:
+        model = keras.Sequential(
+            [
+                keras.layers.Input((image_size, image_size, 3)),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(512, activation="softmax"),
+            ]
+        )
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        return model
+
+    def once(model: keras.Model, dataset: tf.data.Dataset) -> Run:
         start, processor = time.perf_counter(), time.process_time()
         model.fit(dataset, epochs=1, verbose=0)
         seconds = time.perf_counter() - start
         return Run(seconds, len(dataset) * batch_size, 0, time.process_time() - processor)
 
-    tools = {name: functools.partial(once, dataset) for name, dataset in datasets.items()}
+    tools = {name: functools.partial(once, network(), dataset) for name, dataset in datasets.items()}
     runs, _ = take_turns(tools, repeats=repeats)
     return _found(runs, "simimg")
 
@@ -181,9 +188,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--max_images", type=int, default=0)
+    parser.add_argument("--times", type=int, default=8, help="how often each file is there")
     given = parser.parse_args(arguments)
-    dataset_dir, count = prepare(given.image_dir, given.folder, given.image_size, given.max_images)
+    dataset_dir, count = prepare(given.image_dir, given.folder, given.image_size, given.times)
     datasets = inputs(dataset_dir, given.folder, given.image_size, given.batch_size)
     found = {"fit": measure_fit(datasets, given.image_size, given.batch_size, given.repeats)}
     found |= measure_layers(given.repeats)

@@ -20,7 +20,7 @@ _DEFAULTS: dict[str, Any] = {"dataset_dir": None, "batch_size": 32, "seed": 0, "
 _READERS = ("auto", "resident", "mapped", "stream")
 
 
-def define_input(*, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
+def define_input(*, prefix: str = "", flag_values: flags.FlagValues | None = None, **defaults: Any) -> None:
     """Define `--dataset_dir`, `--batch_size`, `--seed` and `--reader`; they are shown by the program's `--help`.
 
     Args:
@@ -31,6 +31,7 @@ def define_input(*, prefix: str = "", flag_values: flags.FlagValues = flags.FLAG
     Raises:
         UsageError: a default is for none of these flags, or the program has a flag of one of these names.
     """
+    flag_values = flags.FLAGS if flag_values is None else flag_values
     if unknown := sorted(set(defaults) - set(_DEFAULTS)):
         raise UsageError(f"define_input has no flag {unknown[0]!r}. It has: {', '.join(_DEFAULTS)}.")
     for name in _DEFAULTS:
@@ -49,7 +50,7 @@ def define_input(*, prefix: str = "", flag_values: flags.FlagValues = flags.FLAG
         flags.mark_flag_as_required(folder, flag_values=flag_values)
 
 
-def load(split: str = "train", *, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS, **options: Any) -> Any:
+def load(split: str = "train", *, prefix: str = "", flag_values: flags.FlagValues | None = None, **options: Any) -> Any:
     """Return `simimg.load` of a split, as the flags say; call it after they are parsed.
 
     Args:
@@ -61,6 +62,7 @@ def load(split: str = "train", *, prefix: str = "", flag_values: flags.FlagValue
     Raises:
         UsageError: `define_input` was not called; or as for `simimg.load`.
     """
+    flag_values = flags.FLAGS if flag_values is None else flag_values
     if f"{prefix}dataset_dir" not in flag_values:
         raise UsageError("there are no flags of an input. Call simimg.flags.define_input() before absl.app.run.")
     given = {name: flag_values[f"{prefix}{name}"].value for name in _DEFAULTS}

@@ -24,7 +24,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_way_sees_all_images(photos: Path, tmp_path: Path) -> None:
-    dataset_dir, count = prepare(photos, tmp_path, 8, 0)
+    dataset_dir, count = prepare(photos, tmp_path, 8, 1)
     assert count == 16
     for name, dataset in inputs(dataset_dir, tmp_path, 8, 4).items():
         batches = list(dataset)
@@ -37,9 +37,9 @@ def test_the_tables(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.fit_input._LAYERS", {"RandomFlip": {}})
-    main([str(photos), str(tmp_path), "--repeats=1", "--image_size=8", "--batch_size=4", "--max_images=8"])
+    main([str(photos), str(tmp_path), "--repeats=1", "--image_size=8", "--batch_size=4", "--times=2"])
     out = capsys.readouterr().out
-    assert out.startswith("8 images, ")
+    assert out.startswith("32 images, ")
     found = json.loads(out.splitlines()[-1])
     assert tuple(found["fit"]) == WAYS
     assert all(figures["images_per_s"]["median"] > 0 for figures in found["RandomFlip"].values())
