@@ -92,7 +92,7 @@ def ids_of(dataset: Any) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("name", "reader"),
-    [("photos", "resident"), ("photos", "mapped"), ("photos", "stream"), ("jpegs", "mapped"), ("jpegs", "stream")],
+    [("photos", "resident"), ("photos", "mapped"), ("photos", "stream"), ("jpegs", "mapped")],
 )
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_epochs_and_positions(folder: Path, name: str, reader: str, shuffle: bool) -> None:
@@ -119,6 +119,8 @@ def test_epochs_and_positions(folder: Path, name: str, reader: str, shuffle: boo
     assert dataset.position == Position(1, 3)
     assert ids_of(dataset) == epochs[1][2:]  # what was not finished is repeated
     next(iterator)
+    dataset.position = (0, 0)
+    assert ids_of(dataset.repeat(2)) == [*epochs[0], *epochs[1]]
     together = simimg.load(folder_of(folder, name), **options, epochs=2)
     assert ids_of(together) == [*epochs[0], *epochs[1]]
     assert len(together) == 2 * steps
@@ -140,7 +142,8 @@ def test_a_position_does_not_go_back(folder: Path) -> None:
 def test_a_strategy_gets_the_same_batches(folder: Path, strategy: tf.distribute.Strategy, shuffle: bool) -> None:
     options: dict[str, Any] = {"batch_size": 8, "shuffle": shuffle, "ids": True}
     expected = simimg.load(folder_of(folder), **options)
-    dataset = simimg.load(folder_of(folder), **options, strategy=strategy)
+    with strategy.scope():
+        dataset = simimg.load(folder_of(folder), **options, strategy=strategy)
     assert len(dataset) == int(dataset.cardinality) == len(expected)
     for epoch in range(2):
         found = []
