@@ -7,7 +7,8 @@ position, by operations inside of it that find the resource by its name:
 2. Each batch that leaves the pipeline sets `next`, the position after it.
 3. The last batch of an iteration sets `begin` to the position after it as well. An iteration that is given up changes
    `begin` in no way, so the next one repeats it.
-4. `set` changes both. Iterations that started before it change nothing any more.
+4. `set` changes both, and begins a new generation. Iterations that started before it change those of their own
+   generation, which nobody reads any more.
 """
 
 from __future__ import annotations
@@ -33,60 +34,83 @@ class StepTag(NamedTuple):
     num_examples: tf.Tensor  # rows that are no padding
 
 
+_GENERATION = -1  # the key of the number of the present generation; `begin` of generation g is at 2 g, `next` after it
+
+
 class IterationState:
-    """The state of one dataset; a name in the resource manager of the first CPU device."""
+    """The state of one dataset: a table in the resource manager of the first CPU device.
+
+    Each value is read or written at once, so the threads of the pipeline and those of the program need no lock.
+    """
 
     def __init__(self, start: Position, steps_per_epoch: int) -> None:
         self._name = f"simimg_iteration_{next(_NAMES)}"
         self._steps_per_epoch = steps_per_epoch
-        with tf.init_scope():
-            self._write(tf.constant([start.epoch, start.step, start.epoch, start.step, 0], tf.int64))
+        self._start_generation(0, start)
 
     @property
     def begin(self) -> Position:
         """The position at which the next iteration starts."""
-        return Position(*self._read().numpy()[:2].tolist())
+        return Position(*self._read(2 * self.generation).numpy().tolist())
 
     @property
     def next(self) -> Position:
         """The position after the last batch that left the pipeline."""
-        return Position(*self._read().numpy()[2:4].tolist())
+        return Position(*self._read(2 * self.generation + 1).numpy().tolist())
 
     @next.setter
     def next(self, position: Position) -> None:
-        begin, generation = self.begin, self._read()[4]
-        self._write(tf.stack([begin.epoch, begin.step, position.epoch, position.step, generation]))
+        self._write(2 * self.generation + 1, [position.epoch, position.step])
 
     @property
     def generation(self) -> int:
         """The number of calls of `set`."""
-        return int(self._read()[4])
+        return int(self._read(_GENERATION)[0])
 
     def set(self, position: Position) -> None:
         """Has the next iteration start at `position`."""
-        self._write(tf.stack([position.epoch, position.step, position.epoch, position.step, self._read()[4] + 1]))
+        self._start_generation(self.generation + 1, position)
 
     def start(self) -> tf.Tensor:
         """Returns (epoch, step, generation) of an iteration that starts, int64 `[3]`; called in the pipeline."""
-        state = self._read()
-        return tf.stack([state[0], state[1], state[4]])
+        generation = self._read(_GENERATION)[:1]
+        return tf.concat([self._read(2 * generation[0]), generation], axis=0)
 
     def commit(self, tag: StepTag) -> None:
         """Notes that a batch leaves the pipeline; called in the pipeline, which is sequential there."""
-        state = self._read()
-        ends_epoch = tf.cast(tag.step + 1 == self._steps_per_epoch, tf.int64)
-        after = [tag.epoch + ends_epoch, (tag.step + 1) * (1 - ends_epoch)]
-        begin = tf.where((ends_epoch == 1) & (tag.epoch == tag.last_epoch), tf.stack(after), state[:2])
-        counts = (tag.is_last_replica == 1) & (tag.generation == state[4])
-        self._write(tf.where(counts, tf.concat([begin, after, state[4:]], axis=0), state))
+        ends_epoch = tag.step + 1 == self._steps_per_epoch
+        after = tf.where(ends_epoch, tf.stack([tag.epoch + 1, 0]), tf.stack([tag.epoch, tag.step + 1]))
 
-    def _handle(self) -> tf.Tensor:
+        def write() -> bool:
+            self._write(2 * tag.generation + 1, after)
+            return True
+
+        def write_begin() -> bool:
+            self._write(2 * tag.generation, after)
+            return True
+
+        is_last = tag.is_last_replica == 1
+        tf.cond(is_last & ends_epoch & (tag.epoch == tag.last_epoch), write_begin, lambda: False)
+        tf.cond(is_last, write, lambda: False)
+
+    def _start_generation(self, generation: int, position: Position) -> None:
+        with tf.init_scope():
+            for key in (2 * generation, 2 * generation + 1):
+                self._write(key, [position.epoch, position.step])
+            self._write(_GENERATION, [generation, 0])
+
+    def _table(self) -> tf.Tensor:
         # By name, not captured: a dataset that captures a resource cannot be copied to another device.
         with tf.device("CPU:0"):
-            return tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[5], shared_name=self._name)
+            return tf.raw_ops.MutableHashTableOfTensorsV2(
+                key_dtype=tf.int64, value_dtype=tf.int64, value_shape=[2], shared_name=self._name
+            )
 
-    def _read(self) -> tf.Tensor:
-        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self._handle(), dtype=tf.int64), [5])
+    def _read(self, key: tf.Tensor | int) -> tf.Tensor:
+        keys, default = tf.cast(key, tf.int64)[None], tf.zeros([2], tf.int64)
+        found = tf.raw_ops.LookupTableFindV2(table_handle=self._table(), keys=keys, default_value=default)
+        return tf.ensure_shape(found, [1, 2])[0]
 
-    def _write(self, state: tf.Tensor) -> None:
-        tf.raw_ops.AssignVariableOp(resource=self._handle(), value=tf.cast(state, tf.int64))
+    def _write(self, key: tf.Tensor | int, value: tf.Tensor | list[int]) -> None:
+        keys, values = tf.cast(key, tf.int64)[None], tf.cast(value, tf.int64)[None]
+        tf.raw_ops.LookupTableInsertV2(table_handle=self._table(), keys=keys, values=values)
