@@ -101,7 +101,8 @@ def distributed(dataset: ImageDataset, strategy: tf.distribute.Strategy) -> Any:
     if isinstance(made, tf.data.Dataset):
         return dataset
     # Keras asks for TensorFlow's own type, which strategies alone can construct.
-    kind = _distributed_type(type(made))
+    theirs: Any = type(made)
+    kind = _distributed_type(theirs)
     images = kind.__new__(kind)
     vars(images).update(vars(made))
     SplitFacts.__init__(images, dataset._reader, dataset.plan, dataset._state)

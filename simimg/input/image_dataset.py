@@ -187,7 +187,8 @@ def checked(iterator: Any, split: Split) -> Any:
 
     It stays of TensorFlow's own type, which Keras and `tf.function` need.
     """
-    iterator.__class__ = _checked_type(type(iterator))
+    kind: Any = type(iterator)
+    iterator.__class__ = _checked_type(kind)
     iterator.split = split
     return iterator
 
