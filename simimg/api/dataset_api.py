@@ -154,7 +154,8 @@ def load(
         features: names of features that become inputs: the image is replaced by a dictionary of `image` and each of
             them, int64, float32 or string `[batch]` or `[batch, length]`.
         start: epoch and step of the first batch, both from 0, such as the `position` of another run.
-        strategy: deliver the batches of each replica of this strategy; for an own loop with `strategy.run`.
+        strategy: deliver the batches of each replica of this strategy, for `fit` and for an own loop with
+            `strategy.run`. Without `shuffle`, batches may be smaller, so that no replica has an empty part of the last.
 
     Raises:
         UsageError: there is no such folder, split or feature; `batch_size` or `epochs` is below 1; or an epoch has no

@@ -32,7 +32,8 @@ def open_images(
     `simimg.load`.
     """
     num_examples = reader.split.num_examples
-    if (num_replicas := strategy.num_replicas_in_sync if strategy else 1) and batch_size % num_replicas:
+    num_replicas = strategy.num_replicas_in_sync if strategy else 1
+    if batch_size % num_replicas:
         raise UsageError(
             f"batch_size={batch_size} cannot be divided among the {num_replicas} replicas of the strategy. Choose a "
             f"multiple of {num_replicas}."
@@ -43,7 +44,7 @@ def open_images(
             "a smaller one, or shuffle=False."
         )
     if seed is None:
-        batch_size, order = min(batch_size, num_examples), None
+        batch_size, order = _without_empty_parts(min(batch_size, num_examples), num_examples, num_replicas), None
     else:
         order = Order(num_examples=num_examples, global_batch_size=batch_size, num_epochs=num_epochs, seed=seed)
     plan = StepPlan(num_examples=num_examples, batch_size=batch_size, num_epochs=num_epochs, order=order)
@@ -112,6 +113,17 @@ def distributed(dataset: ImageDataset, strategy: tf.distribute.Strategy) -> Any:
 @functools.cache
 def _distributed_type(kind: Any) -> Any:
     return type(DistributedImages.__name__, (DistributedImages, kind), {"__doc__": DistributedImages.__doc__})
+
+
+def _without_empty_parts(batch_size: int, num_examples: int, num_replicas: int) -> int:
+    """Returns the largest batch size of which each replica has a part, also of the last batch, or else `batch_size`.
+
+    Keras 3.15 fails if a replica has an empty part, or if the parts of the first batch differ in size.
+    """
+    for size in range(batch_size - batch_size % num_replicas, 0, -num_replicas):
+        if not num_examples % size or num_examples % size >= num_replicas:
+            return size
+    return batch_size
 
 
 def _of_worker(dataset: ImageDataset, context: tf.distribute.InputContext) -> tf.data.Dataset:

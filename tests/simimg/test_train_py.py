@@ -159,6 +159,28 @@ def test_a_strategy_gets_the_same_batches(folder: Path, strategy: tf.distribute.
     assert simimg.load(folder_of(folder), strategy=tf.distribute.get_strategy()).image_size == 16
 
 
+@pytest.mark.parametrize("batch_size", [14, 100])
+def test_no_replica_is_left_without_a_part(folder: Path, strategy: tf.distribute.Strategy, batch_size: int) -> None:
+    """Fourteen of 15 images in the first batch would leave one for two replicas."""
+
+    def network() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+        last = [keras.layers.Flatten(), keras.layers.Dense(5, activation="softmax")]
+        model = keras.Sequential([keras.layers.Input((16, 16, 3)), *layers, *last])
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    test = simimg.load(folder_of(folder), "test", batch_size=batch_size, strategy=strategy)
+    assert test.num_examples == 15
+    sizes = [[len(part) for part in strategy.experimental_local_results(images)] for images, _ in test]
+    assert sizes == [[6, 6], [2, 1]]
+    with strategy.scope():
+        several = network()
+    expected = network().evaluate(simimg.load(folder_of(folder), "test", batch_size=5), verbose=0)
+    np.testing.assert_allclose(several.evaluate(test, verbose=0), expected, rtol=1e-5)
+
+
 class Recorder(keras.Model):
     """Notes the batches that it is trained on: the sums of their pixels, for each replica."""
 
