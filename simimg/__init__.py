@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from simimg.api import (
         Prediction,
         Searcher,
+        audit,
         convert,
         duplicates,
         edit,
@@ -33,6 +34,7 @@ __all__ = [
     "Searcher",
     "SimimgError",
     "__version__",
+    "audit",
     "convert",
     "duplicates",
     "edit",

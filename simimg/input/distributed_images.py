@@ -78,14 +78,14 @@ class DistributedImages(SplitFacts):
             # Keras takes one batch to build the model, and a short epoch is then read to its end on the way to devices.
             begin = self._unfinished
             self._state.set(begin)
-        self._unfinished = None
+        self._unfinished = self._noted = None
         iterator = checked(super().__iter__(), self._reader.split)  # type: ignore[misc]
         first = number = begin.epoch * steps + begin.step
 
         def count() -> None:
             nonlocal number
             number += 1
-            self._state.next = Position(*divmod(number, steps))
+            self.note_position(Position(*divmod(number, steps)))
             self._unfinished = begin if number < first + len(self) - begin.step else None
 
         iterator.count = count

@@ -44,6 +44,7 @@ class SplitFacts:
     """
 
     _unfinished: Position | None = None  # where the last iteration began, if the program has not taken all of it
+    _noted: Position | None = None  # what `note_position` was given since the iteration began
 
     def __init__(self, reader: Reader, plan: StepPlan, state: IterationState) -> None:
         self.class_names = reader.split.class_names
@@ -92,12 +93,12 @@ class SplitFacts:
         Raises:
             UsageError: set to a step that an epoch does not have.
         """
-        return self._state.next
+        return self._noted or self._state.next
 
     @position.setter
     def position(self, position: Position | tuple[int, int]) -> None:
         self._state.set(checked_position(position, self.steps_per_epoch))
-        self._unfinished = None
+        self._unfinished = self._noted = None
 
     @property
     def next_start(self) -> Position:
@@ -110,8 +111,8 @@ class SplitFacts:
         return self._state.generation
 
     def note_position(self, position: Position) -> None:
-        """Set what `position` returns, for a program that knows better which batches were used."""
-        self._state.next = position
+        """Set what `position` returns until the next iteration, for who knows better which batches were used."""
+        self._noted = position
 
 
 class ImageDataset(SplitFacts, tf.data.Dataset):
@@ -171,6 +172,7 @@ class ImageDataset(SplitFacts, tf.data.Dataset):
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator of tf.data's; with `ids`, batches have the further features of the examples, too."""
+        self._noted = None
         iterator = checked(tf.data.Dataset.__iter__(self), self._reader.split)
         if self._elements.ids and self._reader.split.schema.features and tf.executing_eagerly():
             return self._with_features(iterator)

@@ -58,10 +58,6 @@ class IterationState:
         """The position after the last batch that left the pipeline."""
         return Position(*self._read(2 * self.generation + 1).numpy().tolist())
 
-    @next.setter
-    def next(self, position: Position) -> None:
-        self._write(2 * self.generation + 1, [position.epoch, position.step])
-
     @property
     def generation(self) -> int:
         """The number of calls of `set`."""
