@@ -21,7 +21,7 @@ def read(dataset_dir: str | Path, split: str) -> RawSplit:
 
     Args:
         dataset_dir: the folder DATA_DIR/NAME/VERSION.
-        split: the name of the split, such as "train".
+        split: the name of the split, such as "train", or several ones as one: "fold1+fold3".
 
     Raises:
         UsageError: there is no such dataset or split, or it is not stored as TFRecords of raw pixels.

@@ -64,8 +64,10 @@ class RawSplit:
         if not self._dataset_dir.is_dir() or not Layout.exists(self._dataset_dir):
             raise UsageError(f"{dataset_dir} has no layout.json. Name a dataset folder that `simimg convert` wrote.")
         self.layout = layout = Layout.load(self._dataset_dir)
-        if split not in layout.splits:
-            raise UsageError(f"{dataset_dir} has no split {split!r}. It has: {', '.join(layout.splits) or 'none'}.")
+        names = split.split("+")
+        if missing := [name for name in names if name not in layout.splits]:
+            has = ", ".join(layout.splits) or "none"
+            raise UsageError(f"{dataset_dir} has no split {missing[0]!r}. It has: {has}.")
         if layout.encoding != "raw" or layout.file_format != TFRECORD:
             form = f"{layout.file_format} files" if layout.encoding == "raw" else f"{layout.encoding} images"
             raise UsageError(
@@ -80,7 +82,8 @@ class RawSplit:
                 "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
             )
         at, num_bytes = layout.offsets, 3 * layout.image_size**2
-        self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in layout.splits[split]]
+        shards = [shard for name in names for shard in layout.splits[name]]
+        self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in shards]
         self._ends = np.cumsum([count for _, count in self._shards])
         mapped = map_records(self._shards, at.record_bytes)
         self._records: np.ndarray | None = mapped.rows

@@ -10,7 +10,7 @@ from typing import Any
 
 from simimg.bench.converters import Tool
 
-__all__ = ["CLEANLAB", "CONVERTERS", "IMAGEDEDUP", "LOADERS"]
+__all__ = ["CLEANLAB", "CONVERTERS", "CROPS", "IMAGEDEDUP", "LOADERS"]
 
 _HERE = Path(__file__).parent
 # Two scripts of one name share the environment.
@@ -32,6 +32,8 @@ CONVERTERS = {
     "dali": Tool(script=_HERE / "dali_converter.py", **_DALI),
     "ffcv": Tool(script=_HERE / "ffcv_converter.py", **_FFCV),
 }
+
+CROPS = {"dali": Tool(script=_HERE / "dali_crops.py", **_DALI)}
 
 _DALI_READER = Tool(script=_HERE / "dali_loader.py", **_DALI)
 _FFCV_READER = Tool(script=_HERE / "ffcv_loader.py", **_FFCV)

@@ -132,6 +132,8 @@ def load(
     features: Sequence[str] = (),
     start: Position | tuple[int, int] = (0, 0),
     strategy: tf.distribute.Strategy | None = None,
+    image_size: int = 0,
+    crop: str = "auto",
 ) -> ImageDataset:
     """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
 
@@ -156,6 +158,10 @@ def load(
         start: epoch and step of the first batch, both from 0, such as the `position` of another run.
         strategy: deliver the batches of each replica of this strategy, for `fit` and for an own loop with
             `strategy.run`. Without `shuffle`, batches may be smaller, so that no replica has an empty part of the last.
+        image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
+        crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
+            id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
+            is cropped if this is random or center.
 
     Raises:
         UsageError: there is no such folder, split or feature; `batch_size` or `epochs` is below 1; or an epoch has no
@@ -174,12 +180,14 @@ def load(
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    opened, _ = open_reader(Path(dataset_dir), split, reader)
+    opened, _ = open_reader(Path(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
     return open_images(
         opened,
         batch_size=batch_size,
         num_epochs=epochs,
         seed=seed if shuffle else None,
+        cuts_seed=seed if cuts == "random" else None,
         start=start,
         strategy=strategy,
         one_hot=one_hot,

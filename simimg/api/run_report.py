@@ -146,12 +146,13 @@ def write_run_report(
     model_dir = result.model_dir
     model, info = load_model(model_dir)
     splits = run_splits(options.dataset_dir, options.fold)
-    train, _ = open_reader(options.dataset_dir, splits["train"], options.reader)
+    crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
+    train, _ = open_reader(options.dataset_dir, splits["train"], options.reader, **crops)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
-        reader, _ = open_reader(options.dataset_dir, splits[split], options.reader)
+        reader, _ = open_reader(options.dataset_dir, splits[split], options.reader, **crops)
         figures, mistakes = measure(reader, model, info)
     classification = classes_only(figures)
     if classification is not None:

@@ -77,11 +77,17 @@ def evaluate(
     """
     from simimg.api.run_report import by_kind, classes_only, measure
     from simimg.doctor.machine import machine_facts
+    from simimg.evaluation import MultiLabelFigures
     from simimg.report.training_report import write_evaluation_report
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = Counter(progress, reader.split.num_examples).advance
     figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
+    if isinstance(figures, MultiLabelFigures) and not any(figures.num_images.values()):
+        raise UsageError(
+            f"no image in split {split} of {dataset_dir} has a label, so there is no average precision. Name another "
+            "split with --split."
+        )
     if report is not None:
         write_evaluation_report(
             classes_only(figures),
@@ -101,7 +107,9 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
     """Return a reader of a split, a trained model, and the description of its run; raises as `evaluate`."""
     from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
+    from simimg.models.model_folder import CONFIG_FILE
     from simimg.training import load_run, load_trained
+    from tfrecords.convert.image.decoder import CENTER
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
 
@@ -111,7 +119,10 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
         fold = load_run(Path(model_dir)).config.get("fold", 0)
         if fold and split in (found := run_splits(folder, fold)):
             split = found[split]
-    reader, _ = open_reader(folder, split)
+    crops: dict[str, Any] = {}
+    if (Path(model_dir) / CONFIG_FILE).is_file() and (run := load_run(Path(model_dir))).resize == CENTER:
+        crops = {"crop": "center", "image_size": run.image_size}
+    reader, _ = open_reader(folder, split, **crops)
     model, info = load_trained(Path(model_dir))
     there = reader.split
     if info.objective.score == "recall":
@@ -126,12 +137,18 @@ def open_trained(model_dir: Folder, dataset_dir: Folder, split: str) -> tuple[Re
             f"--label_type={there.schema.label_type}. Name a dataset of the same kind."
         )
     elif there.class_names != info.class_names or there.image_size != info.image_size:
+        what = "targets" if info.objective.lower_is_better else "classes"
         raise UsageError(
-            f"{model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
-            f"({', '.join(info.class_names[:5])}, …), but {dataset_dir} has {len(there.class_names)} at "
-            f"{there.image_size} px ({', '.join(there.class_names[:5])}, …)."
+            f"{model_dir} was trained on {len(info.class_names)} {what} at {info.image_size} px "
+            f"({_some(info.class_names)}), but {dataset_dir} has {len(there.class_names)} at "
+            f"{there.image_size} px ({_some(there.class_names)}). Name a dataset of the same {what} and the "
+            "same size."
         )
     return reader, model, info
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def measure_loop(
         colour_jitter=0.0,
         ema=0.0,
     ).resolved(1)
-    reader, _ = open_reader(config.dataset_dir, "train", config.reader)
+    reader, _ = open_reader(config.dataset_dir, "train", config.reader, crop=config.crop, image_size=config.image_size)
     batch_size = config.global_batch_size
     what = (
         f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "

@@ -106,6 +106,10 @@ def compare_readers(
     batch_size: int,
     repeats: int,
     cache_dir: Path,
+    ours: Sequence[Tool] = (),
+    limit: Tool = LIMIT,
+    wanted: Sequence[tuple[str, str, float]] = (),
+    by_core: bool = False,
     note: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], Callable[[], object]] = lambda _: lambda: None,
 ) -> InputComparison:
@@ -119,6 +123,10 @@ def compare_readers(
         batch_size: images per batch.
         repeats: counted rounds.
         cache_dir: holds the rivals' environments and their own forms of the records.
+        ours: this project's tools; none are the readers of the records' encoding.
+        limit: the tool that is the limit.
+        wanted: the aims: one of ours, a rival, and how many times as fast it should be.
+        by_core: take the processor time for the time of a run.
         note: called with a line about each phase.
         watch: takes the number of runs and returns a function to call after each.
 
@@ -129,12 +137,12 @@ def compare_readers(
     split = records.split
     if not 1 <= batch_size <= split.num_examples:
         raise UsageError(f"--batch_size={batch_size}: should be 1..{split.num_examples}, the number of images.")
-    ours = OURS[split.encoding]
-    needed = {tool.name for tool in (*ours, LIMIT)}
+    ours = ours or OURS[split.encoding]
+    needed = {tool.name for tool in (*ours, limit)}
     left_out: dict[str, str] = {}
     pythons: dict[str, Path] = {}
     tools = []
-    for tool in (*ours, *rivals, LIMIT):
+    for tool in (*ours, *rivals, limit):
         try:
             pythons[tool.name] = python_of(tool, cache_dir, note)
             tools.append(tool)
@@ -158,6 +166,10 @@ def compare_readers(
             started[tool.name] = process.run
             about[tool.name] = {"script": tool.script.name, **process.about}
         runs, failures = take_turns(started, repeats=repeats, progress=advance)
+    if by_core:
+        runs = {
+            name: [dataclasses.replace(run, seconds=run.cpu_seconds) for run in each] for name, each in runs.items()
+        }
     for name, reason in failures.items():
         if name in needed:
             raise SimimgError(f"{name} cannot be measured, but is needed: {reason}.")
@@ -165,11 +177,11 @@ def compare_readers(
         what=records.what,
         num_images=split.num_examples // batch_size * batch_size,
         batch_size=batch_size,
-        limit_images_per_s=estimate([run.images_per_s for run in runs[LIMIT.name]]).median,
+        limit_images_per_s=estimate([run.images_per_s for run in runs[limit.name]]).median,
         loaders=tuple(
-            loader(name, name in needed, found, runs[LIMIT.name]) for name, found in runs.items() if name != LIMIT.name
+            loader(name, name in needed, found, runs[limit.name]) for name, found in runs.items() if name != limit.name
         ),
-        aims=aims(split.encoding, runs),
+        aims=aims(split.encoding, runs, wanted),
         rounds=runs,
         tools=about,
         left_out={**left_out, **failures},
@@ -192,10 +204,14 @@ def loader(name: str, is_ours: bool, runs: Sequence[Run], limit: Sequence[Run]) 
     )
 
 
-def aims(encoding: str, runs: Mapping[str, Sequence[Run]]) -> tuple[Aim, ...]:
-    """Returns the aims for an encoding beside the measured ratios."""
+def aims(
+    encoding: str, runs: Mapping[str, Sequence[Run]], wanted: Sequence[tuple[str, str, float]] = ()
+) -> tuple[Aim, ...]:
+    """Returns the aims for an encoding, or those `wanted` (a reader, a rival, how many times as fast), beside the
+    measured ratios.
+    """
     found = []
-    for reader, rival, aim in _AIMS[encoding]:
+    for reader, rival, aim in wanted or _AIMS[encoding]:
         if reader in runs and rival in runs:
             ratio: Estimate = estimate(ratios(runs[reader], runs[rival]))
             found.append(

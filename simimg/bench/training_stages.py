@@ -122,7 +122,13 @@ def measure_training(
     config = config.resolved(strategy.num_replicas_in_sync)
     with strategy.scope():
         reader, _ = open_reader(
-            config.dataset_dir, "train", config.reader, cache=config.cache, data_service=config.data_service
+            config.dataset_dir,
+            "train",
+            config.reader,
+            cache=config.cache,
+            data_service=config.data_service,
+            crop=config.crop,
+            image_size=config.image_size,
         )
     split, batch_size = reader.split, config.global_batch_size
     if len(split.class_names) < 2:

@@ -2,17 +2,17 @@
 
 `--stage=convert` converts the JPEG files of a folder to 64 x 64 px with simimg and with each rival in turn, and then
 does the same with four times as many images. `--stage=input` reads records in shuffled batches, with simimg's readers
-and with other loaders. `--stage=growth` reads datasets of a thousand to two million records. `--stage=augment` augments
-batches that are on the device already. `--stage=train` measures each stage of a training run, from reading bytes to the
-training step, and names the bottleneck. `--stage=loop` compares the training loop with a bare compiled step and with
-Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=gpu` measures augmentation, training and embedding on the
-GPUs of this machine in at most four minutes, with sizes of its own, and reports which targets are met.
-`--stage=embedding` computes embeddings by LiteRT, TensorFlow and OpenVINO, and measures whole commands in processes of
-their own: time, processor time and memory, beside those of an earlier version with --before. `--stage=search` embeds
-images, searches a million vectors, and measures each part of a query. `--stage=duplicates` counts the copies that are
-found in imagededup's protocol, and the time, beside those of an earlier version with --before. `--stage=protocols`
-trains the tutorial's network and tests it in two ways: as the tutorial did, with copies of the training photos in the
-test, and without them. It uses one seed per round.
+and with other loaders. `--stage=crops` cuts random crops of JPEGs. `--stage=growth` reads datasets of a thousand to two
+million records. `--stage=augment` augments batches that are on the device already. `--stage=train` measures each stage
+of a training run, from reading bytes to the training step, and names the bottleneck. `--stage=loop` compares the
+training loop with a bare compiled step and with Keras's `fit`, and runs it on 1, 2 and 4 devices. `--stage=gpu`
+measures augmentation, training and embedding on the GPUs of this machine in at most four minutes, with sizes of its
+own, and reports which targets are met. `--stage=embedding` computes embeddings by LiteRT, TensorFlow and OpenVINO, and
+measures whole commands in processes of their own: time, processor time and memory, beside those of an earlier version
+with --before. `--stage=search` embeds images, searches a million vectors, and measures each part of a query.
+`--stage=duplicates` counts the copies that are found in imagededup's protocol, and the time, beside those of an earlier
+version with --before. `--stage=protocols` trains the tutorial's network and tests it in two ways: as the tutorial did,
+with copies of the training photos in the test, and without them. It uses one seed per round.
 
 The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
 packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
@@ -75,6 +75,7 @@ with quiet_tensorflow():
     from simimg.bench.record_sets import Records, records_of
     from simimg.bench.search_speed import measure_embedding, measure_queries
     from simimg.bench.training_stages import measure_training
+    from simimg.commands.bench_crops import measure_crop_stage
     from simimg.commands.bench_gpu import gpu_plot, gpu_table, measure_gpu_stage
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_folder
@@ -201,6 +202,11 @@ def _input(options: Options, file: Path, watch: _Watch) -> _Measured:
         bars=sorted(bars, key=lambda bar: -bar.images_per_s),
         limit=("page cache", comparison.limit_images_per_s),
     )
+
+
+def _crops(options: Options, file: Path, watch: _Watch) -> _Measured:
+    pictures = good_jpegs(_image_dir(options), options.cache_dir)
+    return _Measured(**measure_crop_stage(options, pictures, _chosen, watch))
 
 
 def _growth(options: Options, file: Path, watch: _Watch) -> _Measured:
@@ -332,6 +338,7 @@ def _duplicates(options: Options, file: Path, watch: _Watch) -> _Measured:
 _STAGES = {
     "convert": _convert,
     "input": _input,
+    "crops": _crops,
     "growth": _growth,
     "augment": _augment,
     "train": _train,

@@ -21,8 +21,8 @@ class Options:
     stage: str = option(
         "What to measure.",
         choices=(
-            *("convert", "input", "growth", "augment", "train", "loop", "gpu", "embedding", "search", "duplicates"),
-            "protocols",
+            *("convert", "input", "crops", "growth", "augment", "train", "loop", "gpu", "embedding", "search"),
+            *("duplicates", "protocols"),
         ),
     )
     image_dir: Path | None = option("Images to use, one folder per class; by default the sample images.", None)
@@ -47,7 +47,9 @@ class Options:
     )
     image_size: int = option("All but convert: side of the images in px.", 64, group="sizes")
     batch_size: int = option("All but convert: images per batch.", 256, group="sizes")
-    num_images: int = option("input, growth, train, loop: number of records.", 60_000, group="sizes")
+    num_images: int = option(
+        "input, crops, growth, train, loop: number of records; for crops 2,000 at most.", 60_000, group="sizes"
+    )
     num_vectors: int = option("search: vectors to search, which take 2 KB of memory each.", 1_000_000, group="sizes")
     num_queries: int = option("search: images to search for, one after the other.", 28, group="sizes")
     num_indexed: int = option(

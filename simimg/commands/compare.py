@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(options: Options) -> Result:
     for group in values["groups"]:
         del group["histories"], group["unlike"]
     width = max(len(group.name) for group in groups)
-    lines = [_text(group, width, f"{split} {objective.words}") for group in groups]
+    lines = [_text(group, width, f"{split} {objective.words}", objective.text) for group in groups]
     if options.report:
         lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), exit_code=0 if len(found) == len(options.runs) else 2)
@@ -129,9 +130,9 @@ def _options_of(info: RunInfo) -> dict[str, Any]:
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
 
-def _text(group: RunGroup, width: int, what: str) -> str:
-    each = " ".join(f"{value:.4f}" for value in group.scores)
-    spread = "" if group.deviation is None else f" (deviation {group.deviation:.4f})"
+def _text(group: RunGroup, width: int, what: str, shown: Callable[[float], str]) -> str:
+    each = " ".join(map(shown, group.scores))
+    spread = "" if group.deviation is None else f" (deviation {shown(group.deviation)})"
     differs = ", ".join(f"{key} {value}" for key, value in (group.unlike or group.differs).items())
     seconds = sum(group.seconds) / len(group.seconds)
     runs = "run" if len(group.seeds) == 1 else "runs"
@@ -139,6 +140,6 @@ def _text(group: RunGroup, width: int, what: str) -> str:
         runs += (
             f" on {'fold' if len(set(group.folds)) == 1 else 'folds'} {', '.join(map(str, sorted(set(group.folds))))}"
         )
-    return f"{group.name:<{width}}  {what} {group.mean:.4f}{spread} of {len(group.seeds)} {runs}: {each}; " + (
+    return f"{group.name:<{width}}  {what} {shown(group.mean)}{spread} of {len(group.seeds)} {runs}: {each}; " + (
         f"{seconds:,.0f} s; {differs}" if differs else f"{seconds:,.0f} s"
     )

@@ -72,7 +72,7 @@ def run(options: Options) -> Result:
         write_example_page(part, row, path)
         fields = example_fields(part, row)
         width = max(map(len, fields))
-        lines = [f"{key:<{width}}  {field_text(value)}" for key, value in fields.items()]
+        lines = [f"{key:<{width}}  {field_text(value)}" for key, value in fields.items() if value != {}]
         return Result(values=_values(part, path) | {"example": fields}, text="\n".join((*lines, "", f"page: {path}")))
     path = options.page or Path(f"{name}.html")
     write_dataset_page(part, path, options.image_dir)

@@ -87,7 +87,7 @@ def run(options: TrainConfig) -> Result:
         else f"{result.steps:,} steps in {result.seconds:.1f} s, {result.images_per_s:,.0f} images/s"
         + ("" if result.input_share is None else f", {result.input_share:.1%} of the time spent waiting for input"),
         ", ".join(
-            f"{split} {objective.words} {score:.4f}"
+            f"{split} {objective.words} {objective.text(score)}"
             for split, score in (("training", train_score), ("test", test_score))
             if score is not None
         ),
@@ -107,7 +107,7 @@ def _train(config: TrainConfig) -> TrainResult:
             bar.total = info.num_steps
             waiting = "" if info.input_share is None else f", waiting for input {info.input_share:.0%}"
             bar.set_postfix_str(
-                f"loss {info.loss:.3f}, {info.words} {info.score:.3f}, {info.images_per_s:,.0f} img/s{waiting}",
+                f"loss {info.loss:.3f}, {info.words} {info.score:.4g}, {info.images_per_s:,.0f} img/s{waiting}",
                 refresh=False,
             )
             bar.update(info.step - bar.n)

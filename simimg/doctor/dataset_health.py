@@ -83,8 +83,9 @@ def check_dataset(
     }
     sizes = sorted(info.num_bytes for info in shards) or [0]
     classes = _plural(len(layout.class_names), "class", "es")
+    size = layout.size_text if layout.own_shapes else f"{layout.image_size} px"
     rows += [
-        ("images", f"{num_examples:,} of {layout.image_size} px, {layout.encoding}, {classes}"),
+        ("images", f"{num_examples:,} of {size}, {layout.encoding}, {classes}"),
         *((split, f"{count:,} in {_plural(len(layout.splits[split]), 'shard')}") for split, count in counts.items()),
         ("shards", f"{gigabytes(num_bytes)}, from {gigabytes(sizes[0])} to {gigabytes(sizes[-1])} each"),
         ("rejected", f"{len(refused):,} ({share:.1%})"),

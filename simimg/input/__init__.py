@@ -1,6 +1,8 @@
 """Shards to batches: opens a split, picks one of the readers, and delivers training and evaluation batches."""
 
+from simimg.input.crops import CROPS
 from simimg.input.pipeline import (
+    AUTO_CROP,
     CACHES,
     READERS,
     SHUFFLES,
@@ -19,7 +21,9 @@ from simimg.input.sampler import Order, Position
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, input_errors, open_split, reading, run_splits
 
 __all__ = [
+    "AUTO_CROP",
     "CACHES",
+    "CROPS",
     "ON_CORRUPT",
     "PADDING_ID",
     "READERS",

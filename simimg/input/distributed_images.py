@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -22,14 +23,15 @@ def open_images(
     batch_size: int,
     num_epochs: int,
     seed: int | None,
+    cuts_seed: int | None,
     start: Position | tuple[int, int],
     strategy: tf.distribute.Strategy | None,
     **elements: Any,
 ) -> Any:
     """Returns an ImageDataset, or DistributedImages if there is a strategy.
 
-    `seed` is None for the order of the shards; `elements` are `one_hot`, `ids` and `features`. For all of them see
-    `simimg.load`.
+    `seed` is None for the order of the shards, and `cuts_seed` unless crops are random; `elements` are `one_hot`, `ids`
+    and `features`. For all of them see `simimg.load`.
     """
     num_examples = reader.split.num_examples
     num_replicas = strategy.num_replicas_in_sync if strategy else 1
@@ -47,7 +49,9 @@ def open_images(
         batch_size, order = _without_empty_parts(min(batch_size, num_examples), num_examples, num_replicas), None
     else:
         order = Order(num_examples=num_examples, global_batch_size=batch_size, num_epochs=num_epochs, seed=seed)
-    plan = StepPlan(num_examples=num_examples, batch_size=batch_size, num_epochs=num_epochs, order=order)
+    plan = StepPlan(
+        num_examples=num_examples, batch_size=batch_size, num_epochs=num_epochs, order=order, cuts_seed=cuts_seed
+    )
     dataset = ImageDataset(reader, plan, start=checked_position(start, plan.steps_per_epoch), **elements)
     return dataset if strategy is None else distributed(dataset, strategy)
 
@@ -140,5 +144,4 @@ def _of_worker(dataset: ImageDataset, context: tf.distribute.InputContext) -> tf
         first_replica=context.input_pipeline_id * num_local,
         num_local_replicas=num_local,
     )
-    mine = StepPlan(num_examples=plan.num_examples, batch_size=plan.batch_size, num_epochs=plan.num_epochs, order=order)
-    return dataset.batches(mine)
+    return dataset.batches(dataclasses.replace(plan, order=order))

@@ -13,6 +13,7 @@ import numpy as np
 from simimg.errors import DataError
 from simimg.input.split import Split
 from tfrecords.format.example import decode_lists
+from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.schema import FeatureSpec, check_value
@@ -28,10 +29,15 @@ class FeatureValues:
         self._split = split
         self._readers = [ShardReader(shard.path) for shard in split.shards]
         self._tables: dict[int, np.ndarray] = {}  # sidecars that were read so far
+        layout = Layout.load(split.dataset_dir)
+        number_of = {shard.path.name: number for number, shard in enumerate(split.shards)}
         places = []
         for part in iter_manifest(split.dataset_dir):
-            rows = np.flatnonzero(part.ok & (np.array([*part.split_names, ""])[part.splits] == split.split))
-            places.append(np.stack((part.ids[rows], part.shards[rows], part.positions[rows]), axis=1))
+            for name in split.split_names:  # several, whose shards are numbered from 0 each
+                numbers = np.array([number_of.get(shard.file, -1) for shard in layout.splits[name]], np.int64)
+                rows = np.flatnonzero(part.ok & (np.array([*part.split_names, ""])[part.splits] == name))
+                shards = numbers[part.shards[rows]]
+                places.append(np.stack((part.ids[rows], shards, part.positions[rows]), axis=1))
         table = np.concatenate(places)
         self._table = table[np.argsort(table[:, 0])]
 

@@ -11,6 +11,8 @@ import psutil
 import tensorflow as tf
 
 from simimg.errors import DataError, UsageError
+from simimg.input.crops import CROPS, DEFAULT_CROP_SIZE, Crops
+from simimg.input.readers.crop_reader import CropReader
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.resident import DeviceReader, ResidentReader
 from simimg.input.readers.service import ServiceReader
@@ -25,6 +27,7 @@ from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
 READERS = ("auto", "resident", "mapped", "stream")
 CACHES = ("host", "device")
 SHUFFLES = ("auto", "uniform", "windowed")
+AUTO_CROP = "auto"
 
 # Share of the free memory that a resident split may take. The model, its activations and a second split need the rest.
 _RESIDENT_SHARE = 0.25
@@ -42,6 +45,8 @@ def open_reader(
     cache: str = "host",
     data_service: str = "",
     num_threads: int = 0,
+    crop: str = AUTO_CROP,
+    image_size: int = 0,
 ) -> tuple[Reader, str]:
     """Opens a split of a dataset folder; returns its reader, and the reason for this kind of reader, a clause.
 
@@ -53,6 +58,9 @@ def open_reader(
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
         data_service: grpc://HOST:PORT of a tf.data service that reads and decodes the split; see `ServiceReader`.
         num_threads: threads that decode; 0 is one per core.
+        crop: how training images are cut: `random` or `center`; `auto` is random for images in their own shapes, and
+            no crop for others. Images for evaluation are cut at their center then.
+        image_size: side of the crops in px; 0 is 224.
 
     Raises:
         UsageError: the folder or split does not exist; the split is empty; the reader cannot read it, or cannot skip
@@ -63,6 +71,19 @@ def open_reader(
     if not opened.num_examples:
         raise UsageError(f"{dataset_dir}: split {split!r} has no examples.")
     num_threads = num_threads or len(os.sched_getaffinity(0))
+    crops = _crops_of(opened, crop, image_size)
+    if crops is not None:
+        for flag, value, off in (
+            ("reader", kind, "auto"),
+            ("cache", cache, "host"),
+            ("data_service", data_service, ""),
+        ):
+            if value not in (off, CropReader.kind):
+                raise UsageError(
+                    f"--{flag}={value}: images are cut while they are decoded from mapped shards. Leave it out."
+                )
+        cropping = CropReader(opened.cropped(crops), num_threads=num_threads, on_corrupt=on_corrupt)
+        return cropping, cropping.reason
     if data_service:
         if kind != "auto" or cache != "host":
             raise UsageError(f"--data_service={data_service} is a reader of its own. Leave out --reader and --cache.")
@@ -86,6 +107,19 @@ def open_reader(
     if kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
     return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), reason
+
+
+def _crops_of(split: Split, crop: str, image_size: int) -> Crops | None:
+    if crop not in (AUTO_CROP, *CROPS):
+        raise UsageError(f"--crop={crop}: should be one of {', '.join((AUTO_CROP, *CROPS))}.")
+    if crop == AUTO_CROP and split.stored_size:
+        if image_size not in (0, split.image_size):
+            raise UsageError(
+                f"--image_size={image_size}: the images of {split.dataset_dir} have {split.image_size} px. Leave it "
+                "out, or convert the images again; or cut crops of JPEG images with --crop=random."
+            )
+        return None
+    return Crops(image_size=image_size or DEFAULT_CROP_SIZE, how=CROPS[0] if crop == AUTO_CROP else crop)
 
 
 def choose_reader(split: Split, free_bytes: int) -> tuple[str, str]:

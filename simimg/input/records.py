@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -16,7 +18,9 @@ import tensorflow as tf
 from PIL import Image
 
 from simimg.errors import CorruptRecordError, DataError
+from simimg.input.crops import crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
+from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import parser_errors
@@ -90,13 +94,15 @@ class EncodedRecords:
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
-        self._size = split.image_size
+        self._size, self._crops = split.image_size, split.crops
         self._schema, self._num_classes = split.schema, len(split.class_names)
-        self._decode = (
+        self._decode: Callable[..., None] = (
             {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding]
             if decode
             else _decode_nothing
         )
+        if self._crops is not None and decode:
+            self._decode = crop_pixels
         self._skip = on_corrupt == "skip"
         self._shards = [shard for shard in split.shards if shard.num_examples]
         files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
@@ -108,13 +114,20 @@ class EncodedRecords:
             [first + table[:, 0] for first, table in zip(files.first_rows, tables, strict=True)]
         )
         self._lengths = np.concatenate([table[:, 1] for table in tables])
+        self._sizes = np.empty((0, 2), np.uint16)  # width and height of each image, if crops are cut from them
+        if self._crops is not None:
+            self._sizes = _sizes(self._shards, split.stored_size)
         self._spans: tuple[np.ndarray, ...] = ()
         if split.schema.is_plain:
             # int32 halves the memory of these, and no record is longer than 2 GB.
             self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
 
-    def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def gather(
+        self, places: np.ndarray, run: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, ids int64 `[n]`.
+
+        If the split has crops, they are random for a `run`, seed and epoch, and otherwise central.
 
         Raises:
             CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.
@@ -135,22 +148,28 @@ class EncodedRecords:
             images_at,
             images_at + image_bytes,
         )
+        # A wrong record may end before its id, and where the memory is not mapped.
+        ids = self._varints(np.where(wrong, starts, starts + ids_at))
+        crops: Iterable[tuple[Any, ...]] = itertools.repeat(())
+        if self._crops is not None:
+            sizes = self._sizes[places]
+            crops = zip(map(tuple, sizes.tolist()), self._crops.boxes(sizes, ids, run), strict=True)
         images = aligned((len(places), self._size, self._size, 3))
         faults = []
         view, crc32c, decode = self._view, google_crc32c.value, self._decode
         rows = zip(*(column.tolist() for column in columns), images, strict=True)
-        for row, (is_wrong, start, end, checksum, image_start, image_end, pixels) in enumerate(rows):
+        for row, ((is_wrong, start, end, checksum, image_start, image_end, pixels), crop) in enumerate(
+            zip(rows, crops, strict=False)
+        ):
             try:
                 if is_wrong:
                     raise ValueError("its length is not the one in the sidecar file, or too short for a record")
                 if crc32c(view[start:end].tobytes()) != checksum:
                     raise ValueError("the checksum of the payload fails")
-                decode(view[image_start:image_end], pixels)
+                decode(view[image_start:image_end], pixels, *crop)
             except ValueError as error:
                 faults.append((row, str(error)))
         labels = self.labels(places)
-        # A wrong record may end before its id, and where the memory is not mapped.
-        ids = self._varints(np.where(wrong, starts, starts + ids_at))
         for row, reason in faults:
             self._report(int(places[row]), reason)
             images[row], labels[row], ids[row] = 0, 0, PADDING_ID
@@ -188,7 +207,7 @@ class EncodedRecords:
         self.corrupt[place] = fault
 
 
-def _decode_nothing(data: memoryview, pixels: np.ndarray) -> None:
+def _decode_nothing(data: memoryview, pixels: np.ndarray, *crop: object) -> None:
     pass
 
 
@@ -210,6 +229,13 @@ def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
         if image.size != (len(pixels), len(pixels)):  # NumPy would repeat a smaller one
             raise ValueError(f"it has {image.width} x {image.height} px instead of {len(pixels)} x {len(pixels)}")
         pixels[:] = np.asarray(image.convert("RGB"))
+
+
+def _sizes(shards: Sequence[Shard], side: int) -> np.ndarray:
+    """Returns width and height of each image, uint16 `[num_examples, 2]`: `side` px, or those of the sidecars if 0."""
+    if side:
+        return np.full((sum(shard.num_examples for shard in shards), 2), side, np.uint16)
+    return np.concatenate([read_sizes(shard.path, shard.num_examples).astype(np.uint16) for shard in shards])
 
 
 def _table(shard: Shard) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from simimg.errors import CorruptRecordError, DataError, UsageError
+from simimg.input.crops import Crops
 from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.layout import Layout
@@ -55,6 +56,9 @@ class Shard:
 class Split:
     """One split of a dataset, or several together: `split` is then their names with + between them.
 
+    If `crops` are cut from its images, `image_size` is theirs. `stored_size` is the side of the stored squares in px, 0
+    for images in their own shapes.
+
     `offsets` is None if the records have no fixed length. `class_names` are the names of the targets if labels are
     numbers. `has_id` says whether `id` is stored. `indexed` says whether
     a record can be found by its place, which is true for folders that `simimg convert` wrote.
@@ -71,6 +75,25 @@ class Split:
     has_id: bool
     indexed: bool
     schema: Schema = PLAIN
+    crops: Crops | None = None
+    stored_size: int = -1
+
+    def __post_init__(self) -> None:
+        if self.stored_size < 0:
+            object.__setattr__(self, "stored_size", self.image_size)
+
+    def cropped(self, crops: Crops) -> Split:
+        """Returns the split with these crops of its images.
+
+        Raises UsageError if its images are no JPEGs that `simimg convert` wrote.
+        """
+        if self.encoding != "jpeg" or not self.indexed:
+            raise UsageError(
+                f"--crop={crops.how}: crops are cut from JPEG shards of `simimg convert`, and {self.dataset_dir} has "
+                f"{self.encoding} images{'' if self.indexed else ' of another program'}. Convert the images with "
+                "--resize=short."
+            )
+        return dataclasses.replace(self, crops=crops, image_size=crops.image_size)
 
     @property
     def label_shape(self) -> tuple[int, ...]:
@@ -234,6 +257,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
         split=split,
         encoding=layout.encoding,
         image_size=layout.image_size,
+        stored_size=0 if layout.own_shapes else layout.image_size,
         class_names=layout.class_names,
         shards=tuple(
             Shard(dataset_dir / info.file, info.num_examples, info.num_bytes)

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from simimg.input.iteration_state import IterationState, StepTag
-from simimg.input.readers.random_access import GatherReader, as_written
+from simimg.input.readers.random_access import GatherReader
 from simimg.input.sampler import Order, Position
 from simimg.input.split import Batch, Reader
 
@@ -32,6 +32,7 @@ class StepPlan:
     batch_size: int  # over all replicas of all processes
     num_epochs: int
     order: Order | None
+    cuts_seed: int | None = None  # seed of random crops, of a reader that cuts
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,7 +80,7 @@ def step_batches(
 
     # Nothing may read ahead after the last step, or `commit` would count batches that nobody has seen.
     tagged = tagged.map(converted, num_parallel_calls=calls, deterministic=True).prefetch(2)
-    options = as_written()
+    options = GatherReader.as_written()
     options.deterministic = True
     # Keras makes iterators that it never uses. They must not read, nor may what is appended to the pipeline.
     options.experimental_warm_start = False
@@ -90,7 +91,10 @@ def step_batches(
 
 
 def _places(plan: StepPlan, state: IterationState) -> tf.data.Dataset:
-    """Returns a dataset of the places of each element, int64 `[per_replica_batch_size]`, and its tag, int64 `[6]`."""
+    """Returns a dataset of the places of each element, int64 `[per_replica_batch_size]`, and its tag, int64 `[6]`.
+
+    With random crops, places are int64 `[per_replica_batch_size, 3]`, with seed and epoch.
+    """
     steps, local, size = plan.steps_per_epoch, plan.local_replicas, plan.per_replica_batch_size
     steps_per_call = min(steps, max(1, _PLACES_PER_CALL // (size * local)))
     calls = -(-steps // steps_per_call)  # per epoch
@@ -106,10 +110,13 @@ def _places(plan: StepPlan, state: IterationState) -> tf.data.Dataset:
         end = tf.maximum(first, tf.minimum(first + steps_per_call, steps))
         elements = tf.range(first * local, end * local)
         found, counts = _places_of(plan, elements, epoch)
+        if plan.cuts_seed is not None:
+            seeds = tf.fill(tf.shape(found), tf.constant(plan.cuts_seed, tf.int64))
+            found = tf.stack([found, seeds, tf.fill(tf.shape(found), epoch)], axis=-1)
         tags = _tags(plan, start, tf.fill(tf.shape(elements), epoch), elements, counts)
         # An iteration that starts within an epoch is shorter. The shapes say otherwise, because `unbatch` makes the
         # cardinality of them, which Keras takes for the number of batches of every epoch.
-        return _claimed(found, [rows, size]), _claimed(tags, [rows, len(StepTag._fields)])
+        return _claimed(found, [rows, size, *found.shape[2:]]), _claimed(tags, [rows, len(StepTag._fields)])
 
     numbers = tf.data.Dataset.range(calls * plan.num_epochs).scan(tf.zeros([3], tf.int64), started)
     return numbers.map(places).prefetch(1).unbatch().take(steps * local * plan.num_epochs)

@@ -48,6 +48,10 @@ class Objective:
         """Name of that figure for people."""
         return self.train_score.replace("_", " ") or self.words
 
+    def text(self, score: float) -> str:
+        """Returns the main figure, or that of training steps, for people; an error may have any size."""
+        return f"{score:.4g}" if self.lower_is_better else f"{score:.4f}"
+
     def is_better(self, score: float, loss: float, than: tuple[float, float]) -> bool:
         """Returns whether a score and its loss are better than others."""
         sign = -1 if self.lower_is_better else 1

@@ -31,6 +31,7 @@ from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
 from simimg.similarity.index_tasks import embed_on
 from simimg.similarity.search_index import SearchIndex, write_generation
+from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Selection
 from tfrecords.convert.workers.pool import Runner
 from tfrecords.format.dataset_images import DatasetImages
@@ -150,8 +151,9 @@ def index_dataset(
 ) -> IndexUpdate:
     """Create an index of all splits of a dataset of `simimg convert`, or update it.
 
-    The stored pixels are embedded; `image_dir`, the folder of the files that the dataset was made of, is for
-    verification. `begin` and `progress` are those of `index_folder`, for examples instead of files.
+    The stored pixels are embedded; images in their own shapes become squares as files do. `image_dir`, the folder of
+    the files that the dataset was made of, is for verification. `begin` and `progress` are those of `index_folder`, for
+    examples instead of files.
 
     Raises:
         UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.
@@ -175,8 +177,12 @@ def index_dataset(
         images: list[IndexedImage] = []
 
         def load(row: int) -> tuple[int, np.ndarray | None]:
-            known = manifest.sha256[row].tobytes().hex() in cache
-            return row, None if known else np.asarray(squares.image(row))
+            if manifest.sha256[row].tobytes().hex() in cache:
+                return row, None
+            image = squares.image(row)
+            if layout.own_shapes:
+                return row, resize(image, embedder.image_size, embedder.resize)
+            return row, np.asarray(image)
 
         for row, square in map_ahead(load, stored, num_threads=num_cores(), num_ahead=4 * BATCH_SIZE):
             sha256, label = manifest.sha256[row].tobytes().hex(), layout.counted_names[manifest.labels[row]]

@@ -259,8 +259,9 @@ def _return_to_best(setup: RunSetup, state: State, progress: Progress, best: Bes
     except DataError as error:
         watcher.note(f"the best epoch's checkpoint is damaged ({error}); keeping the last epoch's weights instead")
         return progress.history[-1]
-    words = setup.config.objective_info.words
-    watcher.note(f"keeping epoch {best.epoch}, with the best validation {words}, {best.score:.4f}")
+    objective = setup.config.objective_info
+    shown = objective.text(best.score)
+    watcher.note(f"keeping epoch {best.epoch}, with the best validation {objective.words}, {shown}")
     return progress.history[best.epoch - 1]
 
 
@@ -287,7 +288,7 @@ def _epoch_text(line: dict[str, Any], num_epochs: int, objective: Objective) -> 
             continue
         text += f"  {name}{name and ' '}loss {line[f'{prefix}loss']:.4f}"
         words, score = (objective.words, objective.score) if name else (objective.step_words, objective.step_score)
-        text += f"  {words} {line[f'{prefix}{score}']:.4f}"
+        text += f"  {words} {objective.text(line[f'{prefix}{score}'])}"
         for key in objective.others:
             text += f"  {key.replace('_', ' ')} {line[f'{prefix}{key}']:.3f}"
     return text

@@ -21,6 +21,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.input import Split
 from simimg.models.model_folder import CONFIG_FILE, Objective, RunInfo, check_trained, finished_file, load_run
 from simimg.training.train_config import TrainConfig
+from tfrecords.convert.image.decoder import CENTER
 from tfrecords.format.atomic_files import file_sha256, locked_file, read_json, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE
@@ -108,7 +109,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     }
     info = RunInfo(
         image_size=split.image_size,
-        resize=made.get("resize", "stretch"),
+        resize=CENTER if split.crops else made.get("resize", "stretch"),
         class_names=split.class_names,
         dataset_sha256=_dataset_sha256(split, layout),
         shuffle=shuffle,

@@ -16,6 +16,7 @@ from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
 from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
+from tfrecords.format.layout import Layout
 
 MEASURED = ("validation", "test")  # splits that are measured after each epoch, if they exist
 
@@ -56,10 +57,22 @@ class RunSetup:
         if self.config.objective in ("multilabel", "regression"):
             names = self.reader.split.class_names
             shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            what = "labels, several per image: a sigmoid and binary cross-entropy each"
+            what = f"label{'' if len(names) == 1 else 's'}, several per image: a sigmoid and binary cross-entropy each"
             if self.config.objective == "regression":
                 what = "numbers per image: mean squared error" if len(names) > 1 else "number per image: squared error"
             found.append(f"learning {len(names):,} {what} ({shown})")
+        crops = self.reader.split.crops
+        made = Layout.load(self.config.dataset_dir).config.get("resize") if crops is not None else ""
+        if made in ("stretch", "pad"):
+            found.append(
+                f"the images were made square by --resize={made} and are cut then, but files are cut at their center "
+                "for prediction and search; images converted with --resize=short are seen in the same way"
+            )
+        if crops is not None and crops.how == "random" and self.config.crop_min_area < 1 and self.config.epochs:
+            found.append(
+                f"the augmentation crops these crops again (--crop_min_area={self.config.crop_min_area:g}); "
+                "--crop_min_area=off leaves that out"
+            )
         if not self.config.epochs:
             return found
         if self.info.shuffle == "windowed":
@@ -88,6 +101,8 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             on_corrupt=config.on_corrupt,
             cache=config.cache,
             data_service=config.data_service,
+            crop=config.crop,
+            image_size=config.image_size,
         )
     split = reader.split
     config = _for_labels(config, split)
@@ -194,6 +209,13 @@ def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
 
 def _open_other(config: TrainConfig, split: str) -> Reader | None:
     try:
-        return open_reader(config.dataset_dir, split, config.reader, on_corrupt=config.on_corrupt)[0]
+        return open_reader(
+            config.dataset_dir,
+            split,
+            config.reader,
+            on_corrupt=config.on_corrupt,
+            crop=config.crop,
+            image_size=config.image_size,
+        )[0]
     except UsageError:
         return None  # the split does not exist, and is not needed

@@ -10,7 +10,7 @@ from typing import Any
 
 from simimg.augment import BORDERS, FORMULATIONS, AugmentConfig
 from simimg.errors import UsageError
-from simimg.input import CACHES, ON_CORRUPT, READERS, SHUFFLES
+from simimg.input import AUTO_CROP, CACHES, CROPS, ON_CORRUPT, READERS, SHUFFLES
 from simimg.models.backbones import LITES, NETWORKS
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import OBJECTIVES, Objective
@@ -36,7 +36,7 @@ _CLASSIFIER_ONLY = (("probe", False), ("test_views", "one"), ("class_weights", "
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
     (
-        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold"),
+        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold", "image_size"),
         lambda x: x >= 0,
         "0 or more",
     ),
@@ -180,6 +180,15 @@ class TrainConfig:
     )
     deterministic: bool = _devices("Make a repeated run give the same bits; slower on GPUs.", False)
     seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
+    image_size: int = _input(
+        "Side of the crops in px; auto is 224. For images in their own shapes, or with --crop.", 0, words={"auto": 0}
+    )
+    crop: str = _input(
+        "How training images are cut while they are decoded: random crops of 8-100% of the area, or center crops. auto "
+        "is random for images in their own shapes, and no crop for others. Evaluation uses center crops.",
+        AUTO_CROP,
+        choices=(AUTO_CROP, *CROPS),
+    )
     reader: str = _input("How to read shards; auto chooses and reports why.", "auto", choices=READERS)
     shuffle: str = _input(
         "Range of the shuffle: uniform over the whole split, or windowed, within 1 GB, for splits larger than memory.",

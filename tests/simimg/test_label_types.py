@@ -22,6 +22,7 @@ from simimg.evaluation import multi_label_figures, regression_figures
 from simimg.evaluation.label_figures import average_precision
 from simimg.input import eval_batches, open_reader, target_spread
 from simimg.models.backbones import NETWORKS
+from simimg.models.model_folder import OBJECTIVES
 from simimg.report.conversion import summary_table, write_conversion_report
 from simimg.training import TrainConfig
 from simimg.training.builders import build_state
@@ -205,6 +206,10 @@ def test_load_gives_features(datasets: dict[str, Path]) -> None:
     batch = next(iter(simimg.load(datasets["float"], "test", batch_size=3, ids=True)))
     assert batch.features["box"].tolist() == [json.loads(wanted[id]["box"]) for id in batch.id.numpy()]
     assert not hasattr(next(iter(simimg.load(datasets["multi"], "test"))), "features")
+    seen = {}
+    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5):
+        seen |= dict(zip(batch.id.numpy().tolist(), batch.features["caption"], strict=True))
+    assert seen == {id: row["caption"] for id, row in enumerate(wanted)}
 
 
 @pytest.mark.parametrize("name", ["multi", "multi_text", "float_png", "none", "single"])
@@ -409,3 +414,35 @@ def test_outputs_of_a_network_for_numbers_have_the_spread_of_the_targets() -> No
     outputs = state.model(tf.random.stateless_uniform([64, 32, 32, 3], [0, 0], 0, 255)).numpy()
     assert np.all(np.abs(outputs.mean(axis=0) - [100, -5]) < [20, 0.2])
     assert isinstance(state.model.layers[-1], keras.layers.Rescaling)
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_a_split_without_labels_has_no_average_precision(tmp_path: Path, datasets: dict[str, Path]) -> None:
+    folder = datasets["multi"].parents[2]
+    lines = [
+        "path,labels,split",
+        *(f"{n}.png,{'' if n > 27 else 'red'},{'test' if n > 27 else 'train'}" for n in range(32)),
+    ]
+    (folder / "s.csv").write_text("\n".join(lines))
+    given: dict[str, Any] = {
+        "table": str(folder / "s.csv"),
+        "label_type": "multi",
+        "splits": "source",
+        "copies": "ignore",
+    }
+    made = convert(ConvertConfig(data_dir=tmp_path, image_size=SIZE, num_workers=1, name="s", **given)).dataset_dir
+    options = {**TRAINED, "dataset_dir": made, "epochs": 1, "global_batch_size": 8, "model_dir": tmp_path / "run"}
+    train.run(TrainConfig.with_preset(options))
+    with pytest.raises(
+        UsageError, match=r"no image in split test of .* has a label, .* Name another split with --split"
+    ):
+        simimg.evaluate(tmp_path / "run", made)
+    assert simimg.evaluate(tmp_path / "run", made, split="train").mean_average_precision == 1.0
+    with pytest.raises(UsageError, match=r"on 1 classes at 16 px \(red\), but .* Name a dataset of the same classes"):
+        simimg.evaluate(tmp_path / "run", datasets["multi"])
+
+
+def test_errors_of_any_size_are_shown() -> None:
+    assert OBJECTIVES["regression"].text(1.23456e-7) == "1.235e-07"
+    assert OBJECTIVES["regression"].text(3.01360197e30) == "3.014e+30"
+    assert OBJECTIVES["classes"].text(0.5) == "0.5000"

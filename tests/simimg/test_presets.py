@@ -16,7 +16,7 @@ ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "pro
     # Off, but in a preset that says otherwise.
     *("vertical_flip", "grayscale", "blur", "min_jpeg_quality", "cutout", "border"),
     *("objective", "embedding_dim", "temperature", "entropy_weight", "queue_size", "quarter_turns", "paste", "bars"),
-    *("clip_norm", "ema", "class_weights", "test_views", "fold"),
+    *("clip_norm", "ema", "class_weights", "test_views", "fold", "crop", "image_size"),
 }
 
 

@@ -79,13 +79,22 @@ def test_a_slice_of_one_shard_is_a_view_of_the_file(converted_raw: Any) -> None:
     assert whole.image.sum() > 0  # what was handed out stays
 
 
+def test_several_splits_are_one(converted_raw: Any) -> None:
+    train, test = (tfrecords.read(converted_raw.folder, split) for split in ("train", "test"))
+    both = tfrecords.read(converted_raw.folder, "test+train")
+    np.testing.assert_array_equal(both[:].id, np.concatenate((test[:].id, train[:].id)))
+    np.testing.assert_array_equal(both[len(test)].image, train[0].image)
+    assert both[len(test) - 2 : len(test) + 2].id.tolist() == [*test[-2:].id.tolist(), *train[:2].id.tolist()]
+
+
 def test_wrong_indices_and_names(converted_raw: Any, tmp_path: Path) -> None:
     examples = tfrecords.read(converted_raw.folder, "train")
     for index in (len(examples), -len(examples) - 1, [0, len(examples)], 1.5, "a", None, [[1]], np.zeros(3, bool)):
         with pytest.raises(IndexError):
             examples[index]  # type: ignore[index]
-    with pytest.raises(UsageError, match=r"has no split 'val'\. It has: train, test"):
-        tfrecords.read(converted_raw.folder, "val")
+    for split in ("val", "train+val"):
+        with pytest.raises(UsageError, match=r"has no split 'val'\. It has: train, test"):
+            tfrecords.read(converted_raw.folder, split)
     with pytest.raises(UsageError, match=r"nowhere has no layout\.json\. Name a dataset folder"):
         tfrecords.read(tmp_path / "nowhere", "train")
 

@@ -16,6 +16,8 @@ import numpy as np
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.near_duplicates import group_copies
 from tfrecords.convert.state.workdir import differing_options
+from tfrecords.edit.record_copy import Recoder, recoder
+from tfrecords.format.dataset_images import label_pairs
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import check_splits
@@ -34,6 +36,7 @@ class Added:
             datasets come after its own, and copies that changed their split after these.
         class_names: of all datasets.
         datasets: folder, layout and own manifest of each added dataset.
+        recoders: for each added dataset, what makes its records those of the first one, or None.
         new_paths: for each added dataset, the new path of each file that got another one.
         notes: for the user.
     """
@@ -41,6 +44,7 @@ class Added:
     manifest: Manifest
     class_names: tuple[str, ...]
     datasets: list[tuple[Path, Layout, Manifest]]
+    recoders: list[Recoder | None]
     new_paths: list[dict[str, str]]
     notes: tuple[str, ...]
 
@@ -62,6 +66,7 @@ def add_datasets(manifest: Manifest, layout: Layout, folders: Sequence[Path], ve
     notes: list[str] = []
     new_paths: list[dict[str, str]] = []
     datasets = []
+    recoders: list[Recoder | None] = []
     class_names = list(layout.class_names)
     num_own = len(manifest)
     for number, folder in enumerate(folders):
@@ -83,13 +88,21 @@ def add_datasets(manifest: Manifest, layout: Layout, folders: Sequence[Path], ve
         if first + len(part) >= 1 << 7 * INT_BYTES:
             raise UsageError(f"--merge={folder}: there are no ids left for its {len(part):,} files.")
         what = f"{version}: merged from {other.name} {other.version}" + (f"; {reason}" if reason else "")
-        mapping = np.array([*(class_names.index(name) for name in other.class_names), -1], np.int32)
+        numbers = [class_names.index(name) for name in other.class_names]
+        mapping = np.array([*numbers, -1], np.int32)
+        labels = mapping[part.labels]
+        recode = None
+        is_same = other.schema == layout.schema and numbers == list(range(len(numbers)))
+        if layout.schema.label_type == "multi" and not is_same:
+            labels = _first_labels(folder, other, part, mapping)
+            recode = recoder(other.schema, layout.schema, numbers)
+        recoders.append(recode)
         moved = dataclasses.replace(
             part,
             ids=np.arange(first, first + len(part), dtype=np.int64),
             groups=np.arange(first, first + len(part), dtype=np.int64),
             paths=[renamed.get(path, path) for path in part.paths],
-            labels=mapping[part.labels],
+            labels=labels,
             shards=np.where(
                 part.ok, part.shards + np.int32(_MAX_SHARDS_PER_DATASET * (number + 1)), np.int32(-1)
             ).astype(np.int32),
@@ -113,12 +126,29 @@ def add_datasets(manifest: Manifest, layout: Layout, folders: Sequence[Path], ve
         manifest=manifest,
         class_names=tuple(class_names),
         datasets=datasets,
+        recoders=recoders,
         new_paths=new_paths,
         notes=tuple(notes),
     )
 
 
+def _first_labels(folder: Path, layout: Layout, manifest: Manifest, mapping: np.ndarray) -> np.ndarray:
+    """Return the lowest of the new labels of each example, int32 `[num_rows]`, -1 for none."""
+    rows, labels = label_pairs(folder, layout, manifest)
+    none = np.int32(len(mapping) + mapping.max(initial=0) + 1)
+    lowest = np.full(len(manifest), none, np.int32)
+    np.minimum.at(lowest, rows, mapping[labels])
+    rejected = ~manifest.ok
+    lowest[rejected] = np.where(manifest.labels[rejected] < 0, none, mapping[manifest.labels[rejected]])
+    return np.where(lowest == none, np.int32(-1), lowest)
+
+
 def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
+    if other.own_shapes != layout.own_shapes:
+        raise UsageError(
+            f"--merge={folder} has images of {other.size_text}, and the dataset images of {layout.size_text}. Only "
+            "datasets of one form can be merged. Convert its files again with the same --resize."
+        )
     if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
         raise UsageError(
             f"--merge={folder} has {other.encoding} images of {other.image_size} px, and the dataset {layout.encoding} "
@@ -126,16 +156,22 @@ def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
             f"--image_size={layout.image_size} --encoding={layout.encoding}"
         )
     schema = layout.schema
-    if other.schema != schema:
+    is_longer = other.schema.label_size > schema.label_size
+    alike = other.schema
+    if schema.label_type == "multi":
+        alike = dataclasses.replace(other.schema, label_size=schema.label_size)
+    if alike != schema or is_longer:
+        what = "Only datasets of one form can be merged."
+        if alike == schema:
+            what = f"Merge them the other way round: --dataset_dir={folder}"
         raise UsageError(
             f"--merge={folder}: its examples have {other.schema}, and those of the dataset {schema}, in another form. "
-            "Only datasets of one form can be merged."
+            f"{what}"
         )
-    if schema.label_type != "single" and other.class_names != layout.class_names:
-        again = f"--label_column={','.join(layout.class_names)}" if schema.label_type == "float" else "--categories"
+    if schema.label_type == "float" and other.class_names != layout.class_names:
         raise UsageError(
-            f"--merge={folder}: its examples do not have one class each, and its classes are not those of the dataset "
-            f"in the same order. Convert it again with {again}."
+            f"--merge={folder}: its numbers are not those of the dataset in the same order. Convert it again with "
+            f"--label_column={','.join(layout.class_names)}."
         )
 
 

@@ -68,6 +68,19 @@ def count_labels(dataset_dir: Path, layout: Layout, manifest: Manifest) -> np.nd
     return counts
 
 
+def count_classes(dataset_dir: Path, layout: Layout, manifest: Manifest) -> np.ndarray:
+    """Return how many images of each split have each class: int64 `[len(layout.counted_names), num_splits]`.
+
+    The other arguments, and the errors, are those of `label_pairs`.
+    """
+    several = count_labels(dataset_dir, layout, manifest)
+    if several is not None:
+        return several
+    counts = np.zeros((len(layout.counted_names), len(manifest.split_names)), np.int64)
+    np.add.at(counts, (manifest.labels[manifest.ok], manifest.splits[manifest.ok]), 1)
+    return counts
+
+
 def _ends_reader(path: Path, layout: Layout) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that reads the last `label_bytes` bytes of the examples at some positions of a shard."""
     num_bytes, stride = layout.schema.label_bytes, layout.offsets.record_bytes
@@ -124,7 +137,7 @@ class DatasetImages:
             if self._layout.encoding == "raw":
                 return Image.frombytes("RGB", (side, side), data)
             image = Image.open(io.BytesIO(data), formats=(self._layout.encoding.upper(),))
-            if image.size != (side, side):  # before it is decoded
+            if image.size != (side, side) and not self._layout.own_shapes:  # before it is decoded
                 raise ValueError(f"it has {image.width} x {image.height} px instead of {side} x {side}")
             return image.convert("RGB")
 

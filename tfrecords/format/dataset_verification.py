@@ -19,6 +19,7 @@ import numpy as np
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import (
@@ -32,7 +33,7 @@ from tfrecords.format.naming import (
     shard_name,
 )
 from tfrecords.format.record_layout import Offsets
-from tfrecords.format.shard import index_bytes
+from tfrecords.format.shard import ShardReader, index_bytes
 from tfrecords.format.shard_scan import ShardScan, scan_shard
 from tfrecords.format.tfds_metadata import metadata_files, num_examples_by_split
 
@@ -112,6 +113,8 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
                 if _has_indices(layout) and index_path(path).name not in unsound:
                     found += _index_problems(path, scan)
+                if _has_sizes(layout) and sizes_path(path).name not in unsound:
+                    found += _size_problems(path)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
 
@@ -161,13 +164,18 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
-    shards = (info for infos in layout.splits.values() for info in infos)
+    shards = [info for infos in layout.splits.values() for info in infos]
     indices = (index_path(Path(info.file)).name for info in shards) if _has_indices(layout) else ()
-    return {MANIFEST_FILE, *metadata_files(layout), *indices}
+    sizes = (sizes_path(Path(info.file)).name for info in shards) if _has_sizes(layout) else ()
+    return {MANIFEST_FILE, *metadata_files(layout), *indices, *sizes}
 
 
 def _has_indices(layout: Layout) -> bool:
     return not layout.offsets.record_bytes and layout.file_format == TFRECORD
+
+
+def _has_sizes(layout: Layout) -> bool:
+    return layout.own_shapes and layout.file_format == TFRECORD
 
 
 def _layout_problems(dataset_dir: Path, layout: Layout) -> Iterator[str]:
@@ -231,6 +239,12 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
 def _index_problems(path: Path, scan: ShardScan) -> Iterator[str]:
     if index_path(path).read_bytes() != index_bytes(scan.lengths):
         yield f"{index_path(path)} does not match the shard."
+
+
+def _size_problems(path: Path) -> Iterator[str]:
+    sizes = (number for payload in ShardReader(path) for number in size_of_example(payload))
+    if sizes_path(path).read_bytes() != sizes_bytes(sizes):
+        yield f"{sizes_path(path)} does not match the shard."
 
 
 class _ExampleRows:

@@ -5,6 +5,10 @@ and each shard has a sidecar `<shard>.idx`. It has one line `offset length` in b
 NVIDIA DALI's tfrecord2idx writes it. ArrayRecord shards find their records themselves: all four offsets are 0, and
 there are no sidecars.
 
+Images have one size, or shapes of their own: JPEGs reduced to `image_size` px by the short side or the longer one, or
+as large as they are, and `image_size` is 0. The option `resize` in `config` says which. Each TFRecord shard then has a
+second sidecar, `<shard>.sizes`, see `tfrecords.format.jpeg_frame`.
+
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
 because it may be written at any time. It ends with its own SHA-256.
@@ -28,7 +32,7 @@ from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
 from tfrecords.format.naming import FILE_FORMATS, LAYOUT_FILE, TFRECORD, check_file_name, is_array_record
 from tfrecords.format.parse_errors import parser_errors
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
@@ -81,6 +85,19 @@ class Layout:
         if self.schema.label_type == "float":
             return ("(numbers)",)
         return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
+
+    @property
+    def own_shapes(self) -> bool:
+        """Whether images have shapes of their own."""
+        return self.config.get("resize") in OWN_SHAPES
+
+    @property
+    def size_text(self) -> str:
+        """The size of the images, for people."""
+        if not self.own_shapes:
+            return f"{self.image_size} × {self.image_size} px"
+        sides = {"short": f"short side up to {self.image_size} px", "longest": f"up to {self.image_size} px"}
+        return sides.get(self.config["resize"], "any number of px")
 
     def num_examples(self, split: str) -> int:
         """Return the number of examples in `split`."""
@@ -150,7 +167,10 @@ class Layout:
                 raise ValueError(f"there should be an object. Received: {table!r:.100}")
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
-        _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
+        keeps_size = self.config.get("resize") == "none"
+        _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
+        if self.own_shapes and self.encoding != "jpeg":
+            raise ValueError(f"images in their own shapes should be jpeg. Received: {self.encoding!r}")
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)
         if self.file_format not in FILE_FORMATS:

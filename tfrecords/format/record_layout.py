@@ -29,6 +29,8 @@ from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, v
 from tfrecords.format.schema import LABEL_BYTES, PLAIN, Schema
 
 ENCODINGS = ("raw", "jpeg", "png")
+# Ways to store images in their own shapes: reduced by the short side or the longer one, or as large as they are.
+OWN_SHAPES = ("short", "longest", "none")
 MAX_IMAGE_SIZE = 4096  # px
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
 INT_BYTES = LABEL_BYTES

@@ -36,7 +36,7 @@ _LENGTH_BYTES = 3  # of a length inside a multi-label
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = b"\x0a", b"\x12", b"\x1a"  # tags in Feature
 _LIST_TAGS = {"int64": _INT64_LIST, "float32": _FLOAT_LIST, "bytes": _BYTES_LIST, "text": _BYTES_LIST}
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_MAX_SIZE = 1 << 14  # labels per image, or numbers per target
+MAX_SIZE = 1 << 14  # labels per image, or numbers per target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Schema:
         if (
             schema.label_type not in LABEL_TYPES
             or type(schema.label_size) is not int
-            or not 0 <= schema.label_size <= _MAX_SIZE
+            or not 0 <= schema.label_size <= MAX_SIZE
             or sorted(set(names)) != names
             or RESERVED & set(names)
             or any(f.dtype not in DTYPES or type(f.length) is not int or not -1 <= f.length < 1 << 31 for f in features)

@@ -19,6 +19,7 @@ import numpy as np
 from tfrecords.base_errors import CorruptRecordError, DataError
 from tfrecords.format.array_record_shard import ArrayRecordWriter, open_array_record
 from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path, is_array_record
 from tfrecords.format.parse_errors import readable
@@ -38,13 +39,16 @@ def index_bytes(lengths: Iterable[int]) -> bytes:
 
 
 @contextmanager
-def open_shard(path: Path, *, index: bool = False, durable: bool = True) -> Iterator[ShardWriter | ArrayRecordWriter]:
+def open_shard(
+    path: Path, *, index: bool = False, sizes: bool = False, durable: bool = True
+) -> Iterator[ShardWriter | ArrayRecordWriter]:
     """Open a shard for writing. The file appears when the block ends without an error, and not at all otherwise.
 
     Args:
         path: the shard's final name.
         index: also write the offsets sidecar, before the shard appears, so that a shard is never without it. An
             ArrayRecord file has none.
+        sizes: also write the sidecar with the sizes of the images, which are JPEGs; see `tfrecords.format.jpeg_frame`.
         durable: sync the content to the disk and compute its SHA-256. A shard that is only an intermediate result needs
             neither. The name is durable once the caller has synced the folder.
     """
@@ -53,19 +57,27 @@ def open_shard(path: Path, *, index: bool = False, durable: bool = True) -> Iter
             yield array_writer
         return
     with atomic_file(path, sync=durable, sync_name=False) as file:
-        writer = ShardWriter(path.name, file, durable)
+        writer = ShardWriter(path.name, file, durable, sizes)
         yield writer
         writer.flush()
         if index:
             with atomic_file(index_path(path), sync=durable, sync_name=False) as sidecar:
                 sidecar.write(index_bytes(writer.lengths))
+        if sizes:
+            with atomic_file(sizes_path(path), sync=durable, sync_name=False) as sidecar:
+                sidecar.write(sizes_bytes(writer.sizes))
 
 
 class ShardWriter:
-    """Writes records to a file; `lengths` are those of the records in bytes, framing included. See `open_shard`."""
+    """Writes records to a file; `lengths` are those of the records in bytes, framing included. See `open_shard`.
 
-    def __init__(self, name: str, file: BinaryIO, durable: bool) -> None:
+    `sizes` are width and height of each JPEG, one after the other, if they are asked for.
+    """
+
+    def __init__(self, name: str, file: BinaryIO, durable: bool, with_sizes: bool = False) -> None:
         self.lengths = array("q")
+        self.sizes = array("q")
+        self._with_sizes = with_sizes
         self._name = name
         self._file = file
         self._durable = durable
@@ -75,10 +87,14 @@ class ShardWriter:
 
     def write(self, payload: bytes) -> None:
         """Append one record."""
+        if self._with_sizes:
+            self.sizes.extend(size_of_example(payload))
         self._append(FRAMING_BYTES + len(payload), header(len(payload)), payload, footer(payload))
 
     def write_framed(self, record: bytes) -> None:
         """Append one record with its framing, as returned by `ShardReader.read_framed`; nothing is checked."""
+        if self._with_sizes:
+            self.sizes.extend(size_of_example(record[HEADER_BYTES:-FOOTER_BYTES]))
         self._append(len(record), record)
 
     def _append(self, length: int, *parts: bytes) -> None:

@@ -237,7 +237,8 @@ def _payload_bytes(shard: ShardInfo) -> int:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    pixels = {"shape": {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}, "dtype": "uint8"}
+    side = "-1" if layout.own_shapes else str(layout.image_size)  # -1: any
+    pixels = {"shape": {"dimensions": [side, side, "3"]}, "dtype": "uint8"}
     if layout.encoding == "raw":
         image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -36,10 +37,14 @@ class GatherReader(Reader):
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-        return self.gathered(order.indices(), order.per_replica_batch_size).with_options(as_written())
+        return self.gathered(order.indices(), order.per_replica_batch_size).with_options(self.as_written())
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
+        return self._in_order(batch_size, lambda places: places)
+
+    def _in_order(self, batch_size: int, element_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+        """Returns these batches, gathered from the elements that a function gives for places, int64 `[batch_size]`."""
         last = self.split.num_examples - 1
         steps = tf.data.Dataset.range(-(-self.split.num_examples // batch_size))
         places = steps.map(lambda step: step * batch_size + tf.range(batch_size, dtype=tf.int64))
@@ -47,11 +52,11 @@ class GatherReader(Reader):
         def clipped(batch: Batch, places: tf.Tensor) -> Batch:
             return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
 
-        gathered = self.gathered(places.map(lambda places: tf.minimum(places, last)), batch_size)
-        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(as_written())
+        gathered = self.gathered(places.map(lambda places: element_of(tf.minimum(places, last))), batch_size)
+        return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(self.as_written())
 
     def gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        """Returns a dataset of the Batches at `places`, a dataset of int64 `[batch_size]`.
+        """Returns a dataset of the Batches at `places`, a dataset of what `gather` takes.
 
         If the elements of `places` are pairs of places and a tensor, so are those of the result.
         """
@@ -69,7 +74,7 @@ class GatherReader(Reader):
         num_parts = batch_size // part
 
         def split(places: tf.Tensor, *tag: tf.Tensor) -> Any:
-            parts = tf.reshape(places, [-1, part])
+            parts = tf.reshape(places, [-1, part, *places.shape[1:]])
             return (parts, *(tf.stack([one] * num_parts) for one in tag)) if tag else parts
 
         def joined(batch: Any, *tag: tf.Tensor) -> Any:
@@ -78,12 +83,12 @@ class GatherReader(Reader):
         parts = places.map(split).unbatch().map(gather, num_parallel_calls=self._num_threads, deterministic=True)
         return parts.batch(num_parts, drop_remainder=True).map(joined)
 
-
-def as_written() -> tf.data.Options:
-    """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    return options
+    @staticmethod
+    def as_written() -> tf.data.Options:
+        """Returns options that stop TensorFlow from rewriting a dataset, for which it would copy all pixels."""
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False
+        return options
 
 
 def _part(batch_size: int, most: int) -> int:

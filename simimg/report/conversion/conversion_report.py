@@ -36,7 +36,7 @@ from simimg.report.report_sections import option_tables
 from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
-from tfrecords.format.dataset_images import DatasetImages, count_labels
+from tfrecords.format.dataset_images import DatasetImages, count_classes, count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
@@ -67,7 +67,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         layout.name,
         subtitle="The result of the conversion",
         about=[
-            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
             f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
             f"version <b>{escape(layout.version)}</b>",
         ],
@@ -75,7 +75,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         sections=[
             section("Contact sheet", f"<p>{how}</p>", sheet),
             _classes(layout, counts),
-            *_shares(layout, manifest),
+            *_shares(dataset_dir, layout, manifest),
             section("Originals", "<p>Sizes before the conversion</p>", sizes),
             _refused(dataset_dir, counts, image_dir),
             _copies(groups, layout, manifest, images),
@@ -99,9 +99,10 @@ def command_line(layout: Layout) -> str:
 def _changed(layout: Layout) -> dict[str, Any]:
     """The options that differ from their defaults, which may depend on the image size."""
     config = layout.config
-    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size") if key in config}
+    known: dict[str, Any] = {key: config[key] for key in ("name", "image_size", "resize") if key in config}
     defaults = ConvertConfig(image_dir=_ORIGINALS, **known).resolved().determining()
-    ordinary = defaults | {"image_size": ConvertConfig(image_dir=_ORIGINALS).image_size}
+    usual = ConvertConfig(image_dir=_ORIGINALS)
+    ordinary = defaults | {"image_size": usual.image_size, "resize": usual.resize}
     return {key: value for key, value in config.items() if value != ordinary.get(key)}
 
 
@@ -184,9 +185,9 @@ def _classes(layout: Layout, counts: Counts) -> str:
     return section("Classes", "".join(f"<p>{fact}</p>" for fact in facts) + warning, size_curve(counts) + tables)
 
 
-def _shares(layout: Layout, manifest: Manifest) -> list[str]:
+def _shares(dataset_dir: Path, layout: Layout, manifest: Manifest) -> list[str]:
     """How far the shares of the splits are off, where they were divided by groups or by time, or are folds."""
-    shares = split_shares(layout, manifest)
+    shares = split_shares(layout, manifest, count_classes(dataset_dir, layout, manifest))
     if shares is None:
         return []
     rows = "".join(
@@ -195,11 +196,12 @@ def _shares(layout: Layout, manifest: Manifest) -> list[str]:
         for name, asked in shares.asked.items()
     )
     head = "".join(f'<th class="num">{name}</th>' for name in ("asked", "found", "points off"))
-    name, split, share = shares.in_class
     facts = [f"By <code>{escape(shares.by)}</code>"]
     if shares.num_groups:
         facts.append(f"{shares.num_groups:,} groups, none divided; the largest has {shares.largest:,} images")
-    facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
+    if shares.in_class is not None:
+        name, split, share = shares.in_class
+        facts.append(f"Farthest off within a class: {escape(name)}, {share:.1%} in {escape(split)}")
     table = (
         f'<div class="scroll"><table class="counts"><thead><tr><th>Split</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"

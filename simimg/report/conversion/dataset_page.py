@@ -185,7 +185,7 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
         layout.name,
         subtitle=f"Version {layout.version}{f': {part.asked}' if part.asked else ''}",
         about=[
-            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
             f"{count_of(len(part.manifest), 'file', 'files')} in the dataset" if part.asked else "",
         ],
         headline=_headline(num_examples, len(refused), len(conflicts), len(others)),
@@ -218,7 +218,8 @@ def write_example_page(part: DatasetPart, row: int, path: Path) -> None:
         enlarged = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
         uri = data_uri(enlarged, _EXAMPLE_PX, exact=True)
         side = min(enlarged.width, 512)
-        shown = f'<img src="{uri}" alt="{escape(manifest.paths[row])}" width="{side}" height="{side}">'
+        high = round(side * enlarged.height / enlarged.width)
+        shown = f'<img src="{uri}" alt="{escape(manifest.paths[row])}" width="{side}" height="{high}">'
         if scale > 1:
             shown += f'<p class="quiet">The stored pixels, drawn {scale} times as large.</p>'
     among = [np.flatnonzero(manifest.ids == id)[0] for id in fields.get("copies", [])[:_MAX_SAMPLES]]

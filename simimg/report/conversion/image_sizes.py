@@ -7,6 +7,7 @@ import numpy as np
 from simimg.report.chart_elements import Element, svg, text
 from simimg.report.number_format import count_of, percent
 from simimg.report.report_sections import facts
+from tfrecords.format.record_layout import OWN_SHAPES
 
 _BINS = 40  # per side
 _SIDE = 380  # of the plot, in px
@@ -23,6 +24,7 @@ _DOES = {
     "stretch": "Each image is stretched to a square, which changes the proportions of those that were not square.",
     "crop": "Only the middle of an image that is not square is stored.",
     "pad": "An image that is not square gets background on two sides.",
+    **dict.fromkeys(OWN_SHAPES, "Each image keeps its shape."),
 }
 
 
@@ -30,15 +32,15 @@ def original_sizes(widths: np.ndarray, heights: np.ndarray, image_size: int, res
     """Returns the sizes of the originals as HTML: figures, a map of width by height, and shapes.
 
     Widths and heights, int [n] in px with n > 0, are those of the originals that became examples. They were stored as
-    squares of `image_size` px by the option --resize.
+    squares of `image_size` px by the option --resize, or in their own shapes.
     """
     sides = np.stack((widths, heights))
     # `pad` fits the longer side into the square; the others fill the square, so both sides have to be long enough.
-    decisive = sides.max(axis=0) if resize == "pad" else sides.min(axis=0)
+    decisive = sides.max(axis=0) if resize in ("pad", "longest") else sides.min(axis=0)
     num, enlarged = len(widths), int((decisive < image_size).sum())
     pixels = widths.astype(np.int64) * heights
     least, most = int(pixels.argmin()), int(pixels.argmax())
-    small = f"smaller than {image_size} px, so enlarged"
+    small = f"smaller than {image_size} px, so {'not reduced' if resize in OWN_SHAPES else 'enlarged'}"
     if widths.min() == widths.max() and heights.min() == heights.max():
         alike = f"All {num:,} originals are" if num > 1 else "The one original is"
         return f"<p>{alike} {widths[0]:,} × {heights[0]:,} px{f', {small}' if enlarged else ''}.</p>"
@@ -46,7 +48,7 @@ def original_sizes(widths: np.ndarray, heights: np.ndarray, image_size: int, res
         "median": f"{np.median(widths):,.0f} × {np.median(heights):,.0f} px",
         "smallest": f"{widths[least]:,} × {heights[least]:,} px",
         "largest": f"{widths[most]:,} × {heights[most]:,} px",
-        small: f"{enlarged:,} ({percent(enlarged / num)})" if enlarged else "none",
+        **({small: f"{enlarged:,} ({percent(enlarged / num)})" if enlarged else "none"} if image_size else {}),
     }
     chart = (
         '<div><h3>Width by height</h3><p class="quiet">Deeper blue means more images. Squares lie on the line.</p>'

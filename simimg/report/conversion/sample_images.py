@@ -17,6 +17,7 @@ _MAX_SAMPLES = 120
 _FRAMES = 8  # per strip, at most
 _MAX_ROLL = 96  # classes on a sheet with one frame per class
 _MAX_READ = 256 << 20  # bytes; a decoded image of 4,096 px has 50 MB
+_LARGE_PX = 2048  # side of images that are as large as their files
 _MAX_EXACT_PX = 192
 _MAX_EMBEDDED = 1_600_000  # bytes of the page
 # Side of an image that is not embedded as it is stored: the largest with which all fit. About 100 px are shown.
@@ -25,7 +26,7 @@ _SAMPLE_PX = (192, 128, 96)
 
 def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> tuple[str, str]:
     """Returns the contact sheet as HTML, and how its images are embedded, for people; raises DataError."""
-    most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * layout.image_size**2)))
+    most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * (layout.image_size or _LARGE_PX) ** 2)))
     chosen = choose_samples(manifest, most)
     uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, images)
     how = "The stored pixels" if exact else "The stored images, compressed for this page"
@@ -81,7 +82,7 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
 
 def _uris(rows: Sequence[int], layout: Layout, images: DatasetImages) -> tuple[dict[int, str], bool]:
     """Returns the images as data URIs, and whether these have exactly the stored pixels."""
-    if layout.image_size <= _MAX_EXACT_PX:
+    if layout.image_size <= _MAX_EXACT_PX and not layout.own_shapes:
         uris = {row: _exact_uri(row, layout.encoding, images) for row in rows}
         if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             return uris, True

@@ -79,7 +79,9 @@ def test_no_option_is_left_out() -> None:
         "patience",
         "xla",
         "fold",
-    }  # test_train_step.py, test_validation.py and test_folds.py
+        "crop",
+        "image_size",
+    }  # test_train_step.py, test_validation.py, test_folds.py and test_crop_reader.py
     of_similarity = {
         "objective",
         "embedding_dim",

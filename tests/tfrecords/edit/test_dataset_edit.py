@@ -343,6 +343,46 @@ def test_a_class_without_examples_is_named_only_if_no_label_is_left(
     assert made.notes == ("class 'green' has no examples any more; it keeps its label",)
 
 
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+@pytest.mark.parametrize("features", [("age",), ("age", "caption")])
+def test_several_labels_are_joined_by_their_names(
+    encoding: str, features: tuple[str, ...], write_picture: Any, tmp_path: Path
+) -> None:
+    """Also if the added images have fewer labels each, and their first label is another one afterwards."""
+    folders, expected = [], {}
+    tables = {"own": ("green|red|black", "", "red", "black"), "more": ("white|green", "", "green", "amber|red")}
+    for name, cells in tables.items():
+        lines = ["path,colors,age,caption"]
+        for number, cell in enumerate(cells):
+            write_picture(tmp_path / f"{name}{number}.png", len(expected))
+            expected[len(expected)] = (set(filter(None, cell.split("|"))), number)
+            lines.append(f"{name}{number}.png,{cell},{number},c{number}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+        given: dict[str, Any] = {
+            "table": str(tmp_path / f"{name}.csv"),
+            "label_type": "multi",
+            "label_column": "colors",
+        }
+        given |= {"features": features, "splits": "train=1", "image_size": 8, "num_workers": 1, "copies": "ignore"}
+        folders.append(
+            convert(ConvertConfig(data_dir=tmp_path / "data", name=name, encoding=encoding, **given)).dataset_dir
+        )
+    own, more = folders
+    with pytest.raises(UsageError, match=r"in another form\. Merge them the other way round: --dataset_dir=\S*own"):
+        edited(more, merge=(str(own),))
+    made = edited(own, merge=(str(more),))
+    assert made.notes == (f"{more} adds 2 classes: amber, white",)
+    assert verify(made.dataset_dir).problems == ()
+    layout, manifest = Layout.load(made.dataset_dir), read_manifest(made.dataset_dir)
+    assert layout.class_names == ("black", "green", "red", "amber", "white")
+    images = DatasetImages(made.dataset_dir, layout, manifest)
+    for row, id in enumerate(manifest.ids.tolist()):
+        labels, values = images.values(row)
+        assert ({layout.class_names[label] for label in labels}, values["age"]) == expected[id]
+        assert manifest.labels[row] == min(labels, default=-1)
+    assert np.array_equal(images.image(5), DatasetImages(more, Layout.load(more), read_manifest(more)).image(1))
+
+
 def test_datasets_of_different_forms_are_not_merged(raw: Path, labeled: Any, photos: Path, tmp_path: Path) -> None:
     multi = labeled("multi", tmp_path / "multi").dataset_dir
     png = labeled("multi_png", tmp_path / "png").dataset_dir
@@ -350,12 +390,13 @@ def test_datasets_of_different_forms_are_not_merged(raw: Path, labeled: Any, pho
     wider = dataclasses.replace(layout.schema, label_size=3)  # as of a table with three labels in a row
     three = Path(shutil.copytree(png, tmp_path / "three" / "zoo" / "1.0.0"))
     dataclasses.replace(layout, schema=wider).save(three)
-    renamed = Path(shutil.copytree(multi, tmp_path / "renamed" / "zoo" / "1.0.0"))
-    dataclasses.replace(Layout.load(multi), class_names=("a", "b", "c")).save(renamed)
+    floats = labeled("float", tmp_path / "floats").dataset_dir
+    renamed = Path(shutil.copytree(floats, tmp_path / "renamed" / "zoo" / "1.0.0"))
+    dataclasses.replace(Layout.load(floats), class_names=("a", "b")).save(renamed)
     for base, other, message in (
         (raw, multi, "up to 2 labels per image and the feature age .int64., and .* one class per image, in another"),
         (png, three, "have up to 3 labels per image .* up to 2 labels per image .* in another form"),
-        (multi, renamed, "its classes are not those of the dataset in the same order"),
+        (floats, renamed, "its numbers are not those of the dataset in the same order.*--label_column=level,age"),
     ):
         with pytest.raises(UsageError, match=message):
             edited(base, merge=(str(other),))

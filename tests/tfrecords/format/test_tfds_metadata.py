@@ -119,6 +119,28 @@ def test_tfds_opens_a_data_set_with_an_empty_shard(tfds: Any, tmp_path: Path, ma
     assert {int(example["id"]) for example in theirs} == set(our_examples(summary.dataset_dir, "train"))
 
 
+def test_tfds_opens_images_in_their_own_shapes(tfds: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for number in range(4):
+        pixels = rng.integers(0, 256, (20 + number, 30, 3), np.uint8)
+        image = Image.fromarray(pixels if number else pixels[..., 0])  # one is gray
+        image.save(tmp_path / "photos" / "a" / f"{number}.jpg")
+    folder = convert(
+        ConvertConfig(
+            image_dir=str(tmp_path / "photos"), data_dir=tmp_path, resize="short", image_size=22, splits="train=1"
+        )
+    ).dataset_dir
+    builder = tfds.builder_from_directory(folder)
+    assert builder.info.features["image"].shape == (None, None, 3)
+    examples = list(builder.as_dataset(split="train").as_numpy_iterator())
+    assert sorted(example["image"].shape for example in examples) == [
+        (20, 30, 3), (21, 30, 3), (22, 29, 3), (22, 30, 3)
+    ]  # fmt: skip
+    manifest = Layout.load(folder)
+    assert manifest.own_shapes
+
+
 def test_files_are_those_that_metadata_files_names(converted_raw: Any, tmp_path: Path) -> None:
     layout = Layout.load(converted_raw.folder)
     assert not is_tfds_folder(tmp_path)

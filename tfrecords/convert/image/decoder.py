@@ -18,7 +18,9 @@ from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrastin
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
+from tfrecords.convert.image.own_shape import checked_size, own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
 
 PIXELS = 2
@@ -27,6 +29,9 @@ PIXELS = 2
 DECODES = ("fast", "exact")
 TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
+CENTER = "center"
+"""How evaluation sees images of their own shapes, see `simimg.input.crops`: `crop` of their middle, 7/8 of it."""
+_CENTER_SHARE = 7 / 8
 BACKDROPS = ("color", "auto", CHECKER)
 
 _TRANSPOSE = {
@@ -51,7 +56,9 @@ class ImageOptions:
 
     Attributes:
         image_size: px, the side of the resulting square.
-        resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background.
+        resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background. `center` keeps 7/8
+            of the center. Images keep their shapes with `short` and `longest`, which reduce that side to `image_size`,
+            and with `none`.
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
         truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
         background: RGB, the color behind transparent pixels and beside a padded image.
@@ -71,9 +78,10 @@ class ImageOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
+        if self.image_size < 1 and self.resize != "none":
             raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
-        choices = (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
+        resizes = (*RESIZES, CENTER, *OWN_SHAPES)
+        choices = (("resize", resizes), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
         for name, values in choices:
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
@@ -84,7 +92,7 @@ class ImageOptions:
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
     """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
-    px.
+    px. Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
 
     `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
     `narrow` says that its samples are deep and use so little of the range that it is dark or flat, see `eight_bits`.
@@ -95,6 +103,7 @@ class DecodedImage:
     height: int
     contrast: np.ndarray | None = None
     narrow: bool = False
+    jpeg: bytes | None = None
 
     @property
     def vanishes(self) -> bool:
@@ -110,7 +119,7 @@ class DecodedImage:
 
 
 def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
-    """Return the image in the bytes of a file, upright, in sRGB, as a square.
+    """Return the image in the bytes of a file, upright, in sRGB, as a square or in its own shape.
 
     A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
 
@@ -118,10 +127,15 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         Refusal: the bytes are not an image, or not all of one.
         MemoryError: decoding needs more memory than there is.
     """
-    if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= options.max_pixels:
-        reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
-        if reduced:
-            return _finished(*reduced, (header.width, header.height), header.orientation, options)
+    header = plain_jpeg(data)
+    if header and header.width * header.height <= options.max_pixels:
+        size = (header.width, header.height)
+        stays = options.resize in OWN_SHAPES and own_size(size, options.image_size, options.resize) == size
+        if options.decode == "fast" or stays:
+            reduced = decode_reduced(data, header, _needed(options), by_longer_side=_by_longer_side(options))
+            if reduced:
+                found = _finished(*reduced, size, header.orientation, options)
+                return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found
     read = read_image(
         data,
         keep_truncated=options.truncated == "keep",
@@ -228,7 +242,7 @@ def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[i
         how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
-    if how not in RESIZES:
+    if how not in (*RESIZES, CENTER):
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
     options = ImageOptions(image_size=image_size, resize=how, background=background)
     return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
@@ -287,14 +301,20 @@ def decoder_versions() -> dict[str, str]:
 
 
 def _needed(options: ImageOptions) -> int:
-    return math.ceil(options.image_size * MARGIN)
+    if options.resize == "none":
+        return 1 << 16  # more than any JPEG has, so that it is not reduced
+    return math.ceil(options.image_size * MARGIN / (_CENTER_SHARE if options.resize == CENTER else 1))
+
+
+def _by_longer_side(options: ImageOptions) -> bool:
+    return options.resize in ("pad", "longest")
 
 
 def _reduction(width: int, height: int, options: ImageOptions) -> int:
     """Return by what a JPEG's decoder may reduce it."""
     if options.decode != "fast":
         return 1
-    return reduction(max(width, height) if options.resize == "pad" else min(width, height), _needed(options))
+    return reduction(max(width, height) if _by_longer_side(options) else min(width, height), _needed(options))
 
 
 def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
@@ -305,7 +325,7 @@ def _laid_out(read: ReadImage, background: Background, options: ImageOptions) ->
 def _finished(
     image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square.
+    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square, or in its own shape.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
     RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
@@ -314,9 +334,13 @@ def _finished(
     image_size = options.image_size
     width, height = size
     inner = (image_size, image_size)
-    if options.resize == "crop":
+    if options.resize in OWN_SHAPES:
+        # Not larger than an image that had to be reduced because of its number of pixels.
+        there = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+        inner = checked_size(min(own_size(size, image_size, options.resize), there))
+    elif options.resize in ("crop", CENTER):
         # The center square of the full image, in the coordinates of the reduced one.
-        side = min(width, height)
+        side = min(width, height) * (_CENTER_SHARE if options.resize == CENTER else 1)
         scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
         left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
         box = (left, top, left + side * scale_x, top + side * scale_y)
@@ -325,9 +349,10 @@ def _finished(
         longest = max(size)
         inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
     if isinstance(image, np.ndarray):
-        pixels = resize_pixels(image, inner, box)
+        is_same = options.resize in OWN_SHAPES and image.shape[:2] == (inner[1], inner[0])
+        pixels = image if is_same else resize_pixels(image, inner, box)
         # Nearly all images: no detour through Pillow.
-        if orientation == 1 and pixels.shape == (image_size, image_size, 3):
+        if orientation == 1 and pixels.shape[2] == 3 and (options.resize != "pad" or inner == (image_size, image_size)):
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:
@@ -338,7 +363,7 @@ def _finished(
         resized = resized.transpose(method)
     if orientation >= 5:
         width, height = height, width
-    if resized.size != (image_size, image_size):
+    if options.resize == "pad" and resized.size != (image_size, image_size):
         paper = Image.new("RGB", (image_size, image_size), options.background)
         paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
         resized = paper

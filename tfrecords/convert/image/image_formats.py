@@ -20,8 +20,9 @@ from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
 from tfrecords.convert.image.heif_boxes import boxes
-from tfrecords.convert.image.jpeg import MAX_SCANS, frame_of, num_scans
+from tfrecords.convert.image.jpeg import MAX_SCANS, num_scans
 from tfrecords.convert.image.pillow_threads import pillow_for_this_thread, refuse_truncated
+from tfrecords.format.jpeg_frame import frame_of
 from tfrecords.format.quarantine import Reason, Refusal
 
 # The default of --max_pixels. The largest cameras have 150 megapixels. A header with more counts as a decompression

@@ -16,6 +16,7 @@ import numpy as np
 import simplejpeg
 
 from tfrecords.convert.image.color import is_srgb
+from tfrecords.format.jpeg_frame import MAX_SEGMENTS
 
 # The reduced image has to be at least this much larger than the wanted one before the antialiased resize. Quality and
 # speed of other margins are in simimg/docs/decoding.md.
@@ -31,7 +32,6 @@ _REDUCTIONS = (8, 4, 2)
 
 # Quantization and Huffman tables, restart interval, comments, application segments.
 _USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
-_MAX_SEGMENTS = 1000  # before the pixels; cameras write about ten
 ORIENTATION = 0x0112  # EXIF tag
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -52,17 +52,6 @@ class PlainJpeg:
     height: int
     components: int
     orientation: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Frame:
-    """What the frame header of any JPEG says: 0xC0..0xCF for the kind of compression, bits, px, components."""
-
-    kind: int
-    precision: int
-    width: int
-    height: int
-    components: int
 
 
 class _Unusual(Exception):
@@ -151,34 +140,13 @@ def num_scans(data: bytes) -> int:
     return found
 
 
-def frame_of(data: bytes) -> Frame | None:
-    """Return the content of a JPEG's frame header, None if it has none before its first scan."""
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        if at + 4 > len(data) or data[at] != 0xFF:
-            return None
-        kind = data[at + 1]
-        if kind == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            if at + 10 > len(data):
-                return None
-            precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            return Frame(kind, precision, width, height, components)
-        if kind == 0xDA:
-            return None
-        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-    return None
-
-
 def _scan(data: bytes) -> PlainJpeg:
     """Read the segments up to the first scan."""
     frame: tuple[int, int, int] | None = None
     multiple_scans = False
     exif = xmp = profile = None
     at = 2
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         fill, kind, length = struct.unpack_from(">BBH", data, at)
         if fill != 0xFF or length < 2:
             raise _Unusual

@@ -23,6 +23,7 @@ from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, writing
 from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWriter
 from tfrecords.format.atomic_files import sync_file
+from tfrecords.format.jpeg_frame import sizes_path
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import index_path
 from tfrecords.format.parse_errors import readable
@@ -82,6 +83,7 @@ def reshard(
             source_of=source_of.astype(np.int32),
             positions=receipt.positions[rows],
             offsets=job.config.offsets,
+            sized=job.config.own_shapes,
         )
 
     def tasks() -> Iterator[Task]:
@@ -102,17 +104,20 @@ class ReshardTask(Task):
     """Writes a shard from the records of others: record i is record `positions[i]` of `sources[source_of[i]]`.
 
     `positions` are int64, `source_of` int32, both `[num_records]` as `rows`. If all records have one length, `offsets`
-    gives it; other records are found by their sidecars. ArrayRecord files find theirs by position.
+    gives it; other records are found by their sidecars. ArrayRecord files find theirs by position. `sized` asks for the
+    sidecar of sizes.
     """
 
     sources: tuple[Path, ...]
     source_of: np.ndarray
     positions: np.ndarray
     offsets: Offsets
+    sized: bool = False
 
     def run(self, monitor: Monitor) -> None:
         """Write the shard; a ConversionError can also mean that a record was damaged since it was written."""
-        with writing(self.shard), open_shard(self.shard, index=not self.offsets.record_bytes) as writer:
+        shard = open_shard(self.shard, index=not self.offsets.record_bytes, sizes=self.sized)
+        with writing(self.shard), shard as writer:
             copy = self._copier(writer)
             for row, source, position in zip(self.rows, self.source_of, self.positions, strict=True):
                 monitor.begin(int(row))
@@ -155,7 +160,7 @@ class SyncTask(Task):
         if scan is None:
             raise ConversionError(f"{self.shard} was damaged since it was written. {_AGAIN}")
         with writing(self.shard):
-            for path in (self.shard, index_path(self.shard)):
+            for path in (self.shard, index_path(self.shard), sizes_path(self.shard)):
                 if path == self.shard or path.exists():
                     sync_file(path)
         with writing(self.receipt):
@@ -171,6 +176,8 @@ def whole_scan(shard: Path, info: ShardInfo, schema: Schema = PLAIN) -> ShardSca
     with readable(shard):
         scan = scan_shard(shard, schema=schema)
         if scan.faults or not scan.whole or (scan.num_bytes, len(scan.ids)) != (info.num_bytes, info.num_examples):
+            return None
+        if sizes_path(shard).exists() and len(sizes_path(shard).read_bytes().splitlines()) != info.num_examples:
             return None
         return None if index.exists() and index.read_bytes() != index_bytes(scan.lengths) else scan
 
@@ -188,10 +195,9 @@ def link_shard(dataset_dir: Path, info: ShardInfo, target: Path) -> ShardInfo:
 
 
 def link_or_copy(shard: Path, target: Path) -> None:
-    """Give a finished shard, and its sidecar if any, a second name; copy it if the file system has no hard links."""
+    """Give a finished shard, and its sidecars if any, a second name; copy it if the file system has no hard links."""
     pairs = [(shard, target)]
-    if index_path(shard).exists():
-        pairs.append((index_path(shard), index_path(target)))
+    pairs += [(path_of(shard), path_of(target)) for path_of in (index_path, sizes_path) if path_of(shard).exists()]
     for source, link in pairs:
         try:
             os.link(source, link)

@@ -16,6 +16,7 @@ from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.label_conflicts import LabelConflict, find_conflicts
 from tfrecords.convert.sources import printable
 from tfrecords.convert.state.receipts import Receipt
+from tfrecords.format.dataset_images import count_classes
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.naming import QUARANTINE_FILE
@@ -81,11 +82,12 @@ def summarize(
     """Return the summary of a call that began at `start`, by time.perf_counter()."""
     seconds = time.perf_counter() - start
     ok = manifest.ok
-    counts = np.zeros((len(layout.counted_names), len(manifest.split_names)), np.int64)
-    np.add.at(counts, (manifest.labels[ok], manifest.splits[ok]), 1)
+    counts = count_classes(dataset_dir, layout, manifest)
     is_single = layout.schema.label_type == "single"
-    missing = _without_images(layout.class_names, manifest.split_names, counts) if is_single else []
-    shares = split_shares(layout, manifest)
+    has_classes = is_single or layout.schema.label_type == "multi"
+    named = counts[: len(layout.class_names)]
+    missing = _without_images(layout.class_names, manifest.split_names, named) if has_classes else []
+    shares = split_shares(layout, manifest, counts)
     reasons = np.bincount(manifest.reasons[~ok], minlength=len(manifest.reason_names))
     by_reason = {name: int(count) for name, count in zip(manifest.reason_names, reasons, strict=True) if count}
     return ConvertSummary(

@@ -67,6 +67,7 @@ class ConversionJob:
     float64 `[num_rows]`, or None; see `parse_times`. `notes` are for the user. `plan` is the first plan, made from
     names alone; `may_move` says whether an image can change its split after its copies are known. `schema` and
     `tails` are those of the records, see `tfrecords.format.schema`; there are no tails if the schema is the plain one.
+    `strata`, int32 `[num_rows]`, are the classes in which the splits have their shares.
     """
 
     config: ResolvedConfig
@@ -74,6 +75,7 @@ class ConversionJob:
     listed: Source
     ids: np.ndarray
     labels: np.ndarray
+    strata: np.ndarray
     class_names: tuple[str, ...]
     previous: PreviousVersion | None
     splits: tuple[str, ...]
@@ -170,7 +172,7 @@ class ConversionJob:
         """Return the splits of some rows, given the number of the group of each, and notes for the user."""
         config = self.config
         try:
-            return assign(config, self.source, rows, self.labels, self.ranks, self.times, groups, self.keys is not None)
+            return assign(config, self.source, rows, self.strata, self.ranks, self.times, groups, self.keys is not None)
         except UsageError as error:  # the copies left too few groups
             raise ConversionError(
                 f"{error} Copies of one image are never divided; --copies=ignore divides them."
@@ -199,6 +201,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         mapping = np.array([*(number.get(name, -1) for name in source.class_names), -1], np.int32)
         labels = mapping[source.labels]
 
+    strata = labels if source.values is None else source.values.strata(labels)
     schema, tails = _tails(source, labels, class_names, previous)
     if config.conflicts != "keep" and schema.label_type != "single":
         raise UsageError(
@@ -231,7 +234,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         groups = np.arange(len(usable))
         if keys is not None:
             groups = join_groups(groups, keys[usable])
-        split_of[usable], _ = assign(config, source, usable, labels, ranks, times, groups, keys is not None)
+        split_of[usable], _ = assign(config, source, usable, strata, ranks, times, groups, keys is not None)
     elif source.splits is None:
         raise UsageError(
             f"--splits=source: {source.location} has no splits of its own. Give e.g. --splits=train=0.75,test=0.25."
@@ -269,6 +272,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         listed=listed,
         ids=ids,
         labels=labels,
+        strata=strata,
         class_names=class_names,
         previous=previous,
         splits=splits,

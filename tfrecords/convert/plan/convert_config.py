@@ -22,6 +22,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
+from tfrecords.convert.plan.recorded_options import recorded_options
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
@@ -29,12 +30,11 @@ from tfrecords.convert.sources import (
     Source,
     check_encoding,
     check_patterns,
-    printable,
 )
-from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
+from tfrecords.convert.sources.stored_dataset import name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
@@ -66,8 +66,16 @@ class ConvertConfig:
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option("Side of the stored square images in px.", 64)
-    resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES, group="images")
+    image_size: int = option(
+        "Side of the stored square images in px; with --resize=short or longest, the largest such side.", 64
+    )
+    resize: str = option(
+        "How an image becomes a square. Or it keeps its shape, to be cropped while training: reduced by its short side "
+        "or its longest one to --image_size, or not at all (none).",
+        "stretch",
+        choices=(*RESIZES, *OWN_SHAPES),
+        group="images",
+    )
     decode: str = option(
         "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
         "fast",
@@ -212,8 +220,13 @@ class ConvertConfig:
         self._check_split_options()
         if self.name:
             check_name(self.name)
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+        if not (0 if self.resize == "none" else 1) <= self.image_size <= MAX_IMAGE_SIZE:
             raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
+        if self.own_shapes and self.encoding not in ("auto", "jpeg"):
+            raise UsageError(
+                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as "
+                "JPEG. Leave it out."
+            )
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
         if self.max_pixels < 1:
@@ -237,6 +250,11 @@ class ConvertConfig:
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
                 raise UsageError(f"--{name}={getattr(self, name)!r} needs --engine={of}.")
+
+    @property
+    def own_shapes(self) -> bool:
+        """Whether images keep their shapes."""
+        return self.resize in OWN_SHAPES
 
     def _check_split_options(self) -> None:
         parse_group_pattern(self.group_pattern)
@@ -287,17 +305,18 @@ class ConvertConfig:
             array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
-            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
+            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"
         name = self.name or (
             name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
             else name_after(self.image_dir or self.table)
         )
-        decided = dataclasses.replace(self, name=name, encoding=encoding)
+        image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
+        decided = dataclasses.replace(self, name=name, encoding=encoding, image_size=image_size)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
             image=ImageOptions(
-                image_size=self.image_size,
+                image_size=image_size,
                 resize=self.resize,
                 decode=self.decode,
                 truncated=self.truncated,
@@ -307,7 +326,7 @@ class ConvertConfig:
                 max_pixels=self.max_pixels,
             ),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, self.image_size, file_format=self.format),
+            offsets=Offsets.of(encoding, image_size, file_format=self.format),
             recorded=decided.determining(),
         )
 
@@ -327,37 +346,7 @@ class ConvertConfig:
 
     def determining(self) -> dict[str, object]:
         """Return the options that decide the bytes of the dataset, to compare them with another conversion's."""
-        splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(self.splits).items())
-        return {
-            "name": self.name,
-            "categories": [printable(category) for category in self.categories],
-            "image_size": self.image_size,
-            "resize": self.resize,
-            "decode": self.decode,
-            "truncated": self.truncated,
-            "background": _recorded_background(self.background),
-            # Not if they are the default, so that a dataset of an earlier version has the same options.
-            **({"range": self.range} if self.range != AUTO else {}),
-            **({"max_pixels": self.max_pixels} if self.max_pixels != MAX_PIXELS else {}),
-            "encoding": self.encoding,
-            **({"format": self.format} if self.format != TFRECORD else {}),
-            **({"jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
-            **({"folds": self.folds} if self.folds else {"splits": splits or SOURCE_SPLITS}),
-            "copies": self.copies,
-            "seed": self.seed,
-            **{
-                name: [printable(pattern) for pattern in value] if isinstance(value, tuple) else value
-                for name in (
-                    *("include", "exclude", "path_column", "label_column"),
-                    *("group_column", "group_pattern", "time_column", "features"),
-                )
-                if (value := getattr(self, name))
-            },
-            # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
-            **({"conflicts": self.conflicts} if self.conflicts == "drop" else {}),
-            **({"label_type": self.label_type} if self.label_type != "single" else {}),
-            **({"from": name_and_version(self.from_dataset)} if self.from_dataset else {}),
-        }
+        return recorded_options(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -391,9 +380,3 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
-
-
-def _recorded_background(text: str) -> str:
-    """Return a value of `--background` in the one form in which layout.json has it."""
-    backdrop = parse_backdrop(text)
-    return "#{:02x}{:02x}{:02x}".format(*parse_background(text)) if backdrop == "color" else backdrop

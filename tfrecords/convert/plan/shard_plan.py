@@ -53,9 +53,11 @@ class ShardPlan:
 def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
     """Return the number of shards of a split with `num_examples` images of `image_size` px; at least 1.
 
-    `source_bytes` is the total size of the examples' files, as far as it is known.
+    `source_bytes` is the total size of the examples' files, as far as it is known. An `image_size` of 0 is that of the
+    files.
     """
-    by_size = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding] // SHARD_BYTES)
+    num_bytes = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding]) if image_size else source_bytes
+    by_size = -(-num_bytes // SHARD_BYTES)
     by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
     return max(1, by_size, min(MIN_SHARDS, by_work))
 

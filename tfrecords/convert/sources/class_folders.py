@@ -99,9 +99,10 @@ def source_of_folders(
     for id, row in enumerate(loose, start=len(rows)):
         refused[id] = found.refused.get(row, _NO_CLASS)
     if len(refused) == len(rows) + len(loose):
-        num_other = len(refused) + (companions.num_files if companions else 0)
+        num_other = len({*others, *rows, *loose})
+        example = f", e.g. {next(iter(others.values()))}" if others else ""
         raise UsageError(
-            f"--image_dir={location} has no image file ({num_other} other files). "
+            f"--image_dir={location} has no image file ({num_other} other files){example}. "
             f"Name a folder that has one folder of images per class.{selection.why_none() if selection else ''}"
         )
     names = distinct(map(class_name, classes), location)
@@ -118,6 +119,7 @@ def source_of_folders(
             *(selection.notes() if selection else ()),
             *(companions.notes() if companions else ()),
             *split_notes,
+            *_deeper_folders(classes, paths, others, layout),
             *_without_images(without, bool(categories)),
             *alike_names(names),
             *_note_on_tables(others.values(), location),
@@ -195,6 +197,21 @@ def _in_order(rows: Sequence[int], paths: Sequence[str], start: int = 0) -> list
 
 def _refusal(found: FileListing, row: int, others: Mapping[int, str]) -> Refusal | None:
     return found.refused.get(row) or (_UNKNOWN_SUFFIX if row in others else None)
+
+
+def _deeper_folders(
+    classes: Mapping[str, Sequence[int]], paths: Sequence[str], others: Mapping[int, str], layout: FolderLayout | None
+) -> list[str]:
+    """Return a note if all images lie in folders inside the class folders, which may be meant as the classes."""
+    if layout is not None:
+        return []
+    images = [paths[row] for rows in classes.values() for row in rows if row not in others]
+    if not all(path.count("/") > 1 for path in images):
+        return []
+    inside = dict.fromkeys(path.rsplit("/", 1)[0] for path in images)
+    if len(inside) <= len(classes):
+        return []
+    return [f"images lie in folders inside the class folders, which are not classes: {some_of(list(inside))}"]
 
 
 def _without_images(folders: Sequence[str], are_classes: bool) -> list[str]:

@@ -3,6 +3,8 @@
     train/cat/1.jpg  test/cat/2.jpg     two splits of the class cat
     cat/train/1.jpg  cat/test/2.jpg     the same
     photos/train/cat/1.jpg              the same; folders around everything do not matter
+    train/train/cat/1.jpg               the same; some archives have each split folder twice
+    seg_train/cat/1.jpg  seg_test/…     the same; words that all folders share do not matter
 
 A folder counts as a split if all folders beside it have such names, too, and at least one of them has class folders. So
 a class may be named test. A folder with none beside it counts as a split if it has nothing but several folders. The
@@ -33,17 +35,21 @@ class FolderLayout:
         prefix: the folders around everything, with their slashes.
         splits: the split of each split folder, by its name.
         is_outer: whether the split folders are around the class folders, or else in them.
+        is_doubled: whether each split folder has only one folder, which is named as itself, around the class folders.
     """
 
     prefix: str
     splits: Mapping[str, str]
     is_outer: bool = True
+    is_doubled: bool = False
 
     def place(self, path: str) -> tuple[str, str] | None:
         """Return the class folder and the split of a file, or None if it lies beside the class folders."""
         if not path.startswith(self.prefix):
             return None
         outer, _, rest = path[len(self.prefix) :].partition("/")
+        if self.is_doubled:
+            rest = rest.partition("/")[2]
         inner, slash, _ = rest.partition("/")
         if not slash:
             return None
@@ -96,7 +102,7 @@ def find_layout(
     """
     may_be = (
         len(tops) == 1
-        or all(map(split_of, tops))
+        or all(splits_of(tops).values())
         or all(len(parts := path.split("/", 2)) == 3 and split_of(parts[1]) for path in first_images)
     )
     return _find("", list(images())) if may_be and tops else None
@@ -114,14 +120,16 @@ def layout_of(images: Sequence[str]) -> FolderLayout | None:
 
 def note_on_splits(tops: Sequence[str], images: Callable[[], Iterable[str]]) -> list[str]:
     """Return a note if some top folders have the names of splits and were nevertheless taken as classes."""
-    splits = [top for top in tops if split_of(top)]
-    others = [top for top in tops if not split_of(top)]
+    names = splits_of(tops)
+    splits = [top for top in tops if names[top]]
+    others = [top for top in tops if not names[top]]
     if len(splits) < 2:
         return []
     inside: dict[str, set[str]] = defaultdict(set)
     for path in images():
         top, _, rest = path.partition("/")
         if top in splits and "/" in rest:
+            rest = rest.removeprefix(f"{top}/") if rest.count("/") > 1 else rest
             inside[top].add(rest.partition("/")[0])
     shared = Counter(folder for folders in inside.values() for folder in folders)
     if others and shared and max(shared.values()) > 1:
@@ -144,33 +152,30 @@ def split_of(folder: str) -> str:
     return _SPLITS.get(names[0], "") if len(names) == 1 else ""
 
 
-def _find(prefix: str, images: list[str]) -> FolderLayout | None:
-    """Look below `prefix`, which all images are in."""
-    inside: dict[str, Counter[str]] = defaultdict(Counter)  # of each top folder, the next folders; "" for images in it
-    for path in images:
-        top, slash, rest = path[len(prefix) :].partition("/")
-        if not slash:
-            return None
-        inner, slash, _ = rest.partition("/")
-        inside[top][inner if slash else ""] += 1
-    is_nested = any(set(folders) - {""} for folders in inside.values())
-    if is_nested and all(map(split_of, inside)):
-        several = len(inside) > 1 or all("" not in folders and len(folders) > 1 for folders in inside.values())
-        return FolderLayout(prefix, _named(inside)) if several else None
-    second = {folder for folders in inside.values() for folder in folders}
-    is_inner = all(map(split_of, second)) and len(set(_named(second).values())) > 1
-    if is_inner and (len(inside) > 1 or all(path[len(prefix) :].count("/") == 2 for path in images)):
-        return FolderLayout(prefix, _named(second), is_outer=False)
-    return _find(f"{prefix}{next(iter(inside))}/", images) if len(inside) == 1 else None
+def splits_of(folders: Iterable[str]) -> dict[str, str]:
+    """Return the split of each of some folders that lie side by side, see `split_of`; words that all of them share,
+    such as `seg` in seg_train and seg_test, do not matter.
+    """
+    found = {folder: split_of(folder) for folder in folders}
+    if all(found.values()) or len(found) < 2:
+        return found
+    words = [re.findall(r"[^\W_]+", folder) for folder in found]
+    most = min(map(len, words)) - 1
+    first = next((at for at in range(most) if len({several[at] for several in words}) > 1), max(most, 0))
+    most -= first
+    last = next((at for at in range(most) if len({several[-1 - at] for several in words}) > 1), max(most, 0))
+    bare = (split_of("_".join(several[first : len(several) - last])) for several in words)
+    without = dict(zip(found, bare, strict=True))
+    return without if sum(map(bool, without.values())) > sum(map(bool, found.values())) else found
 
 
-def _named(folders: Iterable[str]) -> dict[str, str]:
+def named_splits(folders: Iterable[str]) -> dict[str, str]:
     """Return the name of the split of each folder, in the order of training, validation and test.
 
     `eval` is the test split, or the validation split if there is a folder of test images. Folders of two names for one
     split (val and dev) keep their names.
     """
-    splits = {folder: split_of(folder) for folder in folders}
+    splits = splits_of(folders)
     taken = set(splits.values())
     for_eval = next((name for name in ("test", "validation") if name not in taken), "eval")
     splits = {folder: for_eval if split == "eval" else split for folder, split in splits.items()}
@@ -182,3 +187,29 @@ def _named(folders: Iterable[str]) -> dict[str, str]:
         folder: split if len(spellings[split]) == 1 else re.sub(r"\W", "_", folder.lower(), flags=re.ASCII)
         for folder, split in sorted(splits.items(), key=lambda item: (order.index(item[1]), item[0]))
     }
+
+
+def _find(prefix: str, images: list[str]) -> FolderLayout | None:
+    """Look below `prefix`, which all images are in."""
+    inside: dict[str, Counter[str]] = defaultdict(Counter)  # of each top folder, the next folders; "" for images in it
+    for path in images:
+        top, slash, rest = path[len(prefix) :].partition("/")
+        if not slash:
+            return None
+        inner, slash, _ = rest.partition("/")
+        inside[top][inner if slash else ""] += 1
+    is_nested = any(set(folders) - {""} for folders in inside.values())
+    are_splits = all(splits_of(inside).values())
+    if are_splits and all(list(folders) == [top] for top, folders in inside.items()):
+        if len(inside) == 1:
+            return _find(f"{prefix}{next(iter(inside))}/", images)
+        if all(path[len(prefix) :].count("/") > 2 for path in images):
+            return FolderLayout(prefix, named_splits(inside), is_doubled=True)
+    if is_nested and are_splits:
+        several = len(inside) > 1 or all("" not in folders and len(folders) > 1 for folders in inside.values())
+        return FolderLayout(prefix, named_splits(inside)) if several else None
+    second = {folder for folders in inside.values() for folder in folders}
+    is_inner = all(splits_of(second).values()) and len(set(named_splits(second).values())) > 1
+    if is_inner and (len(inside) > 1 or all(path[len(prefix) :].count("/") == 2 for path in images)):
+        return FolderLayout(prefix, named_splits(second), is_outer=False)
+    return _find(f"{prefix}{next(iter(inside))}/", images) if len(inside) == 1 else None

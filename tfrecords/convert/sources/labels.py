@@ -174,7 +174,7 @@ def check_categories(categories: Sequence[str], there: Sequence[str], location: 
             raise UsageError(f"--categories: {location} has no {what} {category!r}. {hint}")
 
 
-def alike_names(class_names: Sequence[str]) -> list[str]:
+def alike_names(class_names: Iterable[str], what: str = "classes") -> list[str]:
     """Return a note about classes whose names look the same, and differ in case, spaces or their Unicode form."""
     alike: dict[str, list[str]] = {}
     for name in class_names:
@@ -185,7 +185,7 @@ def alike_names(class_names: Sequence[str]) -> list[str]:
         return []
     shown = "; ".join(f"{' and '.join(map(repr, names))} ({_difference(names)})" for names in groups[:3])
     more = f" and {len(groups) - 3:,} more" if len(groups) > 3 else ""
-    return [f"classes whose names look the same are different classes: {shown}{more}; rename them to make them one"]
+    return [f"{what} whose names look the same are different {what}: {shown}{more}; rename them to make them one"]
 
 
 def counted_classes(class_names: Sequence[str]) -> str:

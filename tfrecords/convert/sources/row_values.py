@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.source import Source
 from tfrecords.format.quarantine import Reason
-from tfrecords.format.schema import FeatureSpec, Schema
+from tfrecords.format.schema import MAX_SIZE, FeatureSpec, Schema
 
 ONE_CLASS = (
     "Each image file has one class: multi-label is not supported. Keep one label per image, or convert the files by a "
@@ -41,9 +42,25 @@ class RowValues:
         return dataclasses.replace(self, labels=[self.labels[id] for id in ids], values=[self.values[id] for id in ids])
 
     def schema(self) -> Schema:
-        """Return the schema of a new dataset."""
+        """Return the schema of a new dataset; raise UsageError if an image has too many labels."""
         size = max(map(len, self.labels), default=0) if self.label_type in ("multi", "float") else 1
+        if size > MAX_SIZE:
+            what = "labels" if self.label_type == "multi" else "numbers"
+            raise UsageError(
+                f"--label_type={self.label_type}: an image has {size:,} {what}, and more than {MAX_SIZE:,} cannot be "
+                "stored as labels. Store them with --features, or name other columns with --label_column."
+            )
         return Schema(label_type=self.label_type, label_size=size, features=self.features)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class by which each file is dealt among the splits, int32 `[num_files]`, -1 for none: `labels` if
+        each has one class, and of several labels the rarest one, whose images would else be all in one split.
+        """
+        if self.label_type != "multi":
+            return labels
+        counts = Counter(label for several in self.labels for label in several)
+        rarest = (min(several, key=counts.__getitem__) if several else -1 for several in self.labels)
+        return np.fromiter(rarest, np.int32, len(self.labels))
 
     def text(self, id: int) -> str:
         """Return the values of a file as a text that differs if they do."""

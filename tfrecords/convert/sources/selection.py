@@ -32,8 +32,8 @@ EXCLUDE_HELP = "Leave out files and folders that match, such as '*.gif' or 'old/
 # By desktops, Synology and QNAP stations, Windows, macOS, file systems and snapshots. In lower case.
 _SYSTEM_NAMES = frozenset(
     "@eadir @recently-snapshot @recycle @sharebin @sharesnap @snapshot @tmp #recycle #snapshot ~snapshot $recycle.bin "
-    "recycler found.000 lost+found __macosx __pycache__ thumbs.db ehthumbs.db ehthumbs_vista.db desktop.ini "
-    "picasa.ini icon\r".split(" ")
+    "recycler found.000 lost+found __macosx __pycache__ _gsdata_ node_modules zbthumbnail.info thumbs.db ehthumbs.db "
+    "ehthumbs_vista.db desktop.ini picasa.ini icon\r".split(" ")
 ) | {"system volume information", "temporary items", "network trash folder"}
 _NAMES_SHOWN = 6
 

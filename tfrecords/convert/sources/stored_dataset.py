@@ -56,19 +56,21 @@ def load_layout(dataset_dir: str) -> Layout:
 
 
 def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one, unless
-    it is given.
+    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one and its
+    images have one size, unless it is given.
     """
     folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
     if not folder or "image_size" in given or not Layout.exists(Path(folder)):
         return given
-    return {**given, "image_size": load_layout(folder).image_size}
+    layout = load_layout(folder)
+    return given if layout.own_shapes else {**given, "image_size": layout.image_size}
 
 
 def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
     """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
     layout = load_layout(dataset_dir)
-    name = f"{layout.name.removesuffix(f'_{image_size}')}_{image_size}"
+    size = image_size or "any"
+    name = f"{layout.name.removesuffix(f'_{size}')}_{size}"
     return name + (f"_{encoding}" if image_size == layout.image_size else "")
 
 
@@ -132,7 +134,8 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
         selection=selection,
         flag="--from",
         notes=_left_out(manifest),
-        form=f"dataset with {len(found.paths):,} {layout.encoding} images of {layout.image_size} px",
+        form=f"dataset with {len(found.paths):,} {layout.encoding} images of "
+        f"{layout.size_text if layout.own_shapes else f'{layout.image_size} px'}",
     )
     if not schema.is_plain:
         source = _with_stored_values(source, layout, values)
@@ -173,7 +176,7 @@ def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: i
     """Return notes about what the stored pixels lose, or do not gain, as images of this size and encoding."""
     layout, notes = load_layout(dataset_dir), []
     files = "converting the original files instead"
-    if image_size > layout.image_size:
+    if image_size > layout.image_size and not layout.own_shapes:
         notes.append(
             f"the stored images have {layout.image_size} px and are enlarged to {image_size} px, which adds no "
             f"detail; {files} does"

@@ -11,32 +11,48 @@ import dataclasses
 import os
 import re
 import sys
-import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.folder_layout import named_splits, splits_of
 from tfrecords.convert.sources.image_folder import FolderFiles, add_file
-from tfrecords.convert.sources.label_columns import given_columns, unnamed_value_columns, value_columns
-from tfrecords.convert.sources.labels import FileListing, some_of, source_of_labels
+from tfrecords.convert.sources.label_columns import unnamed_value_columns, value_columns
+from tfrecords.convert.sources.labels import FileListing, alike_names, some_of, source_of_labels
+from tfrecords.convert.sources.parquet_rows import ParquetRows
+from tfrecords.convert.sources.path_spelling import PathSpelling, check_folder
 from tfrecords.convert.sources.read_errors import refusal_of
-from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, local_path, opened
+from tfrecords.convert.sources.remote import RemoteFiles, add_stamps, check_url, driver_of, is_url, opened
 from tfrecords.convert.sources.selection import Selection
-from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source, is_image
+from tfrecords.convert.sources.source import TABLE_SUFFIXES, Source
+from tfrecords.convert.sources.table_cells import (
+    cell_text,
+    given_features,
+    is_missing,
+    is_number,
+    without_points,
+)
 from tfrecords.convert.sources.table_columns import (
     MULTI_LABEL,
     Columns,
+    flag_of,
     given_column,
     named_columns,
+    plain_name,
     zero_or_one,
 )
-from tfrecords.convert.sources.table_rows import CsvRows, ParquetRows, Rows, cell_text, without_points
-from tfrecords.convert.sources.table_values import TableValues, feature_names
+from tfrecords.convert.sources.table_rows import CsvRows, Rows
+from tfrecords.convert.sources.table_values import TableValues
 from tfrecords.format.quarantine import Reason, Refusal
 
+_NO_TABLES = {
+    b"PK\3\4": "an Excel workbook, or a zip",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "compressed by gzip",
+}  # by their first bytes
 _MIN_ROWS = 10  # from here on, a label per row is suspicious
-_FOLDERS_SEARCHED = 1_000  # for files that are not where the table says
 
 
 class _Row(NamedTuple):
@@ -94,7 +110,7 @@ def open_table(
     else:
         base = os.path.abspath(base)
     found = FileListing()
-    spelling = _Spelling(base)
+    spelling = PathSpelling(base)
     ids: dict[str, int] = {}
     numbers = array.array("q")
     repeated: list[str] = []
@@ -117,7 +133,7 @@ def open_table(
                 split, group, time = (column[id] if column else None for column in columns_of_id)
                 _check_same(_Row(numbers[id], path, found.labels[id], split, group, time), row, table)
                 if values is not None:
-                    values.again(id, number, several, extra)
+                    values.again(id, path, number, several, extra)
                 repeated.append(path)
                 continue
             numbers.append(row.number)
@@ -131,6 +147,7 @@ def open_table(
             if (is_url(path) or is_url(base)) and id not in found.refused:
                 remote.append(id)
         kind, row_notes = rows.kind, rows.notes()
+    splits = _named_splits(found, columns, table)
     if columns.label is not None:
         found.labels = without_points(found.labels)
     if selection or categories:
@@ -142,17 +159,21 @@ def open_table(
         ]
     add_stamps(found, remote, base)
     if found.paths and len(found.refused) == len(found.paths) and not is_url(base):
-        _check_folder(found.paths, base, table)
+        check_folder(found.paths, base, table)
     notes = [*row_notes, *spelling.notes()]
     if repeated and label_type != "multi":
         notes.append(f"{len(repeated)} rows repeat a file and its label; each file is used once: {some_of(repeated)}")
     if label_type == "single" and len(numbers) >= _MIN_ROWS and len(set(found.labels)) == len(numbers):
         notes.append(f"each image has a label of its own, e.g. {found.labels[0]!r}; --label_column= names other labels")
-    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}"
+    groups = dict.fromkeys(found.groups)
+    notes += [*alike_names(groups, "groups"), *_missing_words(groups, "group")]
+    class_names, form = columns.class_names, f"{kind} with {len(numbers):,} files; {columns.form}{splits}"
     if values is not None and label_type != "single":
         if categories and label_type != "multi":
             raise UsageError(f"--categories: --label_type={label_type} has no classes in a table. Leave it out.")
-        found.labels, class_names = values.classes(categories)
+        paths = found.paths
+        taken = [id for id in range(len(paths)) if not selection or selection.takes(paths[id], counted=False)]
+        found.labels, class_names = values.classes(categories, taken)
     source = source_of_labels(
         found,
         location=table,
@@ -164,6 +185,8 @@ def open_table(
         notes=notes,
         form=form,
     )
+    if label_type in ("single", "multi"):
+        source = dataclasses.replace(source, notes=(*source.notes, *_label_notes(source.class_names, label_type)))
     if values is None:
         return source
     if label_type != "single":
@@ -185,8 +208,8 @@ def _columns(
     header, sample = rows.sample()
     names = [str(at + 1) for at in range(min(map(len, sample), default=0))] if header is None else header
     names = [name.strip() for name in names]
-    wanted = feature_names(features, names, table)
-    extra = [at for name, _ in wanted for at in given_columns(name, names, "--features", table)]
+    wanted = given_features(features, names, table) if header is not None else []
+    extra = [at for at, _, _ in wanted]
     if header is None:
         if features:
             raise UsageError(f"--features={','.join(features)}: --table={table} has no header. Add one.")
@@ -200,117 +223,67 @@ def _columns(
         columns = value_columns(header, sample, table, path_column, label_column, label_type, aside)
         columns = dataclasses.replace(columns, group=group, time=time)
     others = {columns.path, columns.split, columns.group, columns.time}
-    rows.check_types(columns.path, [at for at in columns.needed if at not in others], label_type == "multi")
+    lists = label_type in ("multi", "float")
+    rows.check_types(columns.path, [at for at in columns.needed if at not in others], lists)
     rows.check_types(columns.path, [at for at in others if at is not None and at != columns.path], False)
     rows.check_types(columns.path, extra, True)
-    typed = [(names[at], dtype) for at, (_, dtype) in zip(extra, wanted, strict=True)]
-    return dataclasses.replace(columns, features=tuple(extra), feature_names=tuple(typed))
+    typed = tuple((name, dtype) for _, name, dtype in wanted)
+    if header is not None and columns.split is not None:
+        columns = dataclasses.replace(columns, split_flag=flag_of(plain_name(names[columns.split])))
+    return dataclasses.replace(columns, features=tuple(extra), feature_names=typed)
 
 
-class _Spelling:
-    """Turns the paths of a table into those of files below `base`: one spelling for each file."""
-
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._stems: dict[str, dict[str, list[str]]] = {}  # of the folders that were listed: files by stem
-        self._backslashes: list[str] = []
-        self._completed: list[str] = []
-        self._several: list[str] = []
-
-    def of(self, written: str) -> str:
-        """Return a path relative to `base` if the file lies there, without empty parts and dots; or a URL."""
-        path = local_path(written)
-        if is_url(path):
-            return path
-        is_remote = is_url(self._base)
-        if "\\" in path and (is_remote or not self._exists(path)):
-            path = path.replace("\\", "/")
-            self._backslashes.append(written)
-        path = self._short(path)
-        if not is_remote and not path.isascii() and not self._exists(path):  # macOS writes NFD, and others NFC
-            forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
-            path = next(filter(self._exists, forms), path)
-        if not is_remote and not is_image(path) and "\0" not in path:
-            folder, stem = os.path.split(path)
-            if not self._exists(path) and (names := self._named(os.path.join(self._base, folder), stem)):
-                path = os.path.join(folder, names[0])
-                self._completed.append(written)
-                if len(names) > 1:
-                    self._several.append(f"{written} ({', '.join(names)})")
-        return path
-
-    def notes(self) -> list[str]:
-        """Return a note for each way in which paths were written otherwise."""
-        notes = []
-        if self._backslashes:
-            notes.append(f"{len(self._backslashes):,} paths have backslashes, e.g. {self._backslashes[0]}; read as /")
-        if self._completed:
-            notes.append(f"{len(self._completed):,} paths have no suffix, e.g. {self._completed[0]}; it was added")
-        if self._several:
-            fit = "path without a suffix fits" if len(self._several) == 1 else "paths without a suffix fit"
-            notes.append(
-                f"{len(self._several):,} {fit} several images, of which the first was taken, e.g. {self._several[0]}; "
-                "add the suffixes to the table"
-            )
+def _label_notes(class_names: Sequence[str], label_type: str) -> list[str]:
+    """Return notes about labels that may be meant otherwise: as a missing one, as several, or as numbers."""
+    notes = _missing_words(class_names, "label")
+    if label_type != "single":
         return notes
+    parts = Counter(part.strip() for name in class_names for part in set(re.split("[|;,]", name)))
+    several = [
+        name
+        for name in class_names
+        if re.search("[|;]", name) or ("," in name and all(parts[part.strip()] > 1 for part in name.split(",")))
+    ]
+    if several:
+        notes.append(f"labels such as {several[0]!r} may be several, and count as one; --label_type=multi divides them")
+    if class_names and all(map(is_number, class_names)) and any(float(name) % 1 for name in class_names):
+        example = next(name for name in class_names if float(name) % 1)
+        notes.append(f"numbers such as {example} count as classes; --label_type=float stores them as numbers")
+    return notes
 
-    def _exists(self, path: str) -> bool:
-        return os.path.lexists(os.path.join(self._base, path))
 
-    def _short(self, path: str) -> str:
-        plain = "/".join(part for part in path.split("/") if part not in ("", "."))
-        if not path.startswith("/"):
-            return plain
-        return f"/{plain}".removeprefix(f"{self._base.rstrip('/')}/")
+def _missing_words(names: Iterable[str], what: str) -> list[str]:
+    words = [name for name in names if name and is_missing(name)]
+    kind = f"a {what}" if len(words) == 1 else f"{what}s"
+    return [f"{some_of(words)}: {kind}, like other words; leave the cells empty if the {what} is missing"] * bool(words)
 
-    def _named(self, folder: str, stem: str) -> list[str]:
-        """Return the names of the images in a folder that are `stem` and a suffix."""
-        if folder not in self._stems:
-            stems: dict[str, list[str]] = {}
-            try:
-                for name in sorted(os.listdir(folder)):
-                    if is_image(name):
-                        stems.setdefault(os.path.splitext(name)[0], []).append(name)
-            except OSError:
-                pass  # the file is rejected with the reason
-            self._stems[folder] = stems
-        return self._stems[folder].get(stem, [])
+
+def _named_splits(found: FileListing, columns: Columns, table: str) -> str:
+    """Give the splits the names that the other commands know, and return what is done, for the user."""
+    there = list(dict.fromkeys(found.splits))
+    if columns.split_flag:
+        values = {split: zero_or_one(split) for split in there}
+        if wrong := [split for split, value in values.items() if value is None]:
+            raise UsageError(f"--table={table}: the column of splits has {wrong[0]!r}, not 0 or 1. Correct it.")
+        named = {split: columns.split_flag[value or 0] for split, value in values.items()}
+    elif all(splits_of(there).values()):
+        named = named_splits(there)
+    else:
+        return ""
+    found.splits = [named[split] for split in found.splits]
+    changed = [f"{split} (as {name})" for split, name in named.items() if split != name]
+    return f"; splits {', '.join(changed)}" if changed else ""
 
 
 def _rows_of(file: Any, table: str, given: Sequence[str], label_type: str) -> Rows:
-    is_parquet = file.read(4) == b"PAR1"
+    head = file.read(4)
     file.seek(0)
+    is_parquet = head == b"PAR1"
+    if kind := next((kind for magic, kind in _NO_TABLES.items() if head.startswith(magic)), ""):
+        raise UsageError(f"--table={table} is {kind}. Save the table as CSV.")
     return (
         ParquetRows(file, table) if is_parquet else CsvRows(file, table, [name for name in given if name], label_type)
     )
-
-
-def _check_folder(paths: Sequence[str], base: str, table: str) -> None:
-    """Raise UsageError if the first file of a table lies in another folder: below or above the one that was given, or
-    beside the table.
-    """
-    first = paths[0]
-    parts = first.split("/")
-    if re.match("[a-zA-Z]:/", first):
-        raise UsageError(
-            f"--table={table} has absolute paths of Windows, e.g. {first}. Make them relative to --image_dir={base}."
-        )
-    try:
-        with os.scandir(base) as entries:
-            below = [entry.path for _, entry in zip(range(_FOLDERS_SEARCHED), entries, strict=False) if entry.is_dir()]
-    except OSError:
-        return
-    for folder in sorted(below):
-        found = _Spelling(folder).of(first)
-        if not first.startswith("/") and os.path.isfile(os.path.join(folder, found)):
-            raise UsageError(f"--table={table}: its files are in {folder}. Give --image_dir={folder}.")
-    above = base
-    for part in parts[:-1]:
-        if os.path.basename(above) != part:
-            continue
-        above = os.path.dirname(above)
-        if os.path.isfile(os.path.join(above, first)):
-            raise UsageError(f"--table={table}: its paths are relative to {above}. Give --image_dir={above}.")
 
 
 def _add(found: FileListing, path: str, base: str, row: _Row, protocols: set[str], table: str) -> None:

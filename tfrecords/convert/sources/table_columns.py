@@ -45,9 +45,15 @@ LABELS = (
 )
 SPLIT = "split"
 SPLITS = frozenset("dataset datasetsplit partition set subset usage".split())  # if their values are names of splits
+_FLAGS = {
+    **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("train", "validation")),
+    "istest": ("train", "test"),
+    **dict.fromkeys(("istrain", "istraining"), ("test", "train")),
+}  # splits by 0 and 1
 _ROW_NUMBERS = frozenset(("", "unnamed0"))  # pandas writes its index without a name
 SEVERAL = re.compile(r"(labels|classes|categories|tags|(label|class|category)[ _-]?\d+)", re.IGNORECASE)
 _ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": 0}
+_SIGNED = {**_ZERO_ONE, "-1": 0, "-1.0": 0, "no": 0, "yes": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Columns:
         path: the paths.
         label: the labels, or None if `classes` has them.
         split: the splits, or None.
+        split_flag: the names of the splits if that column has 0 and 1, else none.
         group: the groups that are not divided, or None.
         time: the times, or None.
         classes: the one-hot columns; none if there is a column of labels.
@@ -82,6 +89,7 @@ class Columns:
     feature_names: tuple[tuple[str, str], ...] = ()
     group: int | None = None
     time: int | None = None
+    split_flag: tuple[str, ...] = ()
 
     @property
     def num_others(self) -> int:
@@ -146,10 +154,7 @@ def named_columns(
     label = given_column(label_column, names, "--label_column", table)
     group = given_column(group_column, names, "--group_column", table)
     time = given_column(time_column, names, "--time_column", table)
-    splits = [at for at, name in enumerate(plain) if name == SPLIT]
-    splits += [at for at, name in enumerate(plain) if name in SPLITS and at != label and are_splits(sample, at)]
-    splits = [at for at in splits if at not in (group, time)]
-    split = splits[0] if splits else None
+    split = split_column(plain, sample, (label, group, time))
     used = {split, group, time, *aside}
     several = [name for at, name in enumerate(names) if SEVERAL.fullmatch(name) and at not in (group, time, *aside)]
     labels = ranked_columns(plain, LABELS, {path, *used})
@@ -221,7 +226,7 @@ def unnamed_columns(
     first = " ".join(sample[0])[:80]
     flags = "Name the columns by their numbers, e.g. --path_column=1 --label_column=2."
     columns = range(len(numbers))
-    paths = _with_paths(sample, {label, group, time})
+    paths = with_paths(sample, {label, group, time})
     if path is None:
         if len(paths) > 1:
             raise UsageError(
@@ -268,7 +273,7 @@ def find_path(
 ) -> int:
     """Return the column of paths, which is none of `used`, and of those `aside` only if there is no other."""
     others = {*used, *aside}
-    paths = ranked_columns(plain, _PATHS, others) or _with_paths(sample, others)
+    paths = ranked_columns(plain, _PATHS, others) or with_paths(sample, others)
     paths = paths or ranked_columns(plain, _PATHS, used)  # which may be stored, too
     if len(paths) != 1:
         count = "several columns" if paths else "no column"
@@ -305,13 +310,14 @@ def _one_hot(
 
 
 def zero_or_one(cell: str, *, signed: bool = False) -> int | None:
-    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 for 0."""
-    text = cell.strip().lower()
-    return 0 if signed and text in ("-1", "-1.0") else _ZERO_ONE.get(text)
+    """Return the value of a cell in a one-hot column, None if it is neither 0 nor 1; `signed` takes -1 and no for 0."""
+    return (_SIGNED if signed else _ZERO_ONE).get(cell.strip().lower())
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a column in lower case, without spaces and the like."""
+    """Return the name of a column in lower case, without spaces and the like; a part of one, such as `y]`, has none."""
+    if name.count("[") != name.count("]"):
+        return name.lower()
     return re.sub(r"[\W_]+", "", name.lower())
 
 
@@ -319,6 +325,8 @@ def given_column(column: str, names: Sequence[str], flag: str, table: str) -> in
     """Return the number of the column that a flag names, None if the flag is empty."""
     if not column:
         return None
+    if names.count(column) > 1:
+        raise UsageError(f"{flag}={column}: --table={table} has several such columns. Give the number of one, from 1.")
     if column in names:
         return names.index(column)
     lower = [name.lower() for name in names]
@@ -332,6 +340,19 @@ def given_column(column: str, names: Sequence[str], flag: str, table: str) -> in
     )
 
 
+def split_column(plain: Sequence[str], sample: Sequence[Sequence[str]], used: Collection[int | None]) -> int | None:
+    """Return the column of splits, which is none of `used`, or None."""
+    named = [at for at, name in enumerate(plain) if name == SPLIT]
+    named += [at for at, name in enumerate(plain) if name in SPLITS and at not in used and are_splits(sample, at)]
+    named += [at for at, name in enumerate(plain) if name in _FLAGS and sample and is_zero_one(sample, at)]
+    return next((at for at in named if at not in used), None)
+
+
+def flag_of(plain: str) -> tuple[str, ...]:
+    """Return the splits by 0 and 1 in a column of this name, none if it does not have such values."""
+    return _FLAGS.get(plain, ())
+
+
 def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used: Collection[int | None]) -> list[int]:
     """Return the columns with names of the first rank that any column has."""
     for names in ranks:
@@ -340,7 +361,7 @@ def ranked_columns(plain: Sequence[str], ranks: Iterable[Collection[str]], used:
     return []
 
 
-def _with_paths(sample: Sequence[Sequence[str]], used: Collection[int | None]) -> list[int]:
+def with_paths(sample: Sequence[Sequence[str]], used: Collection[int | None]) -> list[int]:
     """Return the columns in which most cells look like paths."""
     columns = range(min(map(len, sample), default=0))
     return [

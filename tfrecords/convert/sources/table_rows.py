@@ -1,4 +1,4 @@
-"""The rows of a table: a CSV file with or without a header, a list with a path and a label per line, or parquet.
+"""The rows of a table that is a text: a CSV file with or without a header, or a list with a path and a label per line.
 
 path,label        comma, semicolon, tab or |; the separator is the one that gives known names of columns
 cat/1.jpg,cat
@@ -11,21 +11,20 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.source import is_image
+from tfrecords.convert.sources.table_cells import is_number
 from tfrecords.convert.sources.table_columns import MULTI_LABEL, is_known, looks_like_path
 
 _DELIMITERS = ",;\t|"
-_BATCH = 65_536  # rows of a parquet file per read
-_SAMPLE = 50  # rows from which a table's form is recognized
+SAMPLE = 50  # rows from which a table's form is recognized
 _MAX_LINE = 1 << 20  # characters
+_MAX_CELL = 1 << 27  # characters; Python's own limit is below that of the masks of some datasets
 
 
 class Rows(Protocol):
@@ -74,6 +73,7 @@ class CsvRows:
         self._paths_only = False  # a list that has nothing but a path per line
         self._comments: list[str] = []  # those of them that begin with "#"
         self._splits_all = False  # a list whose lines are divided at every space
+        csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))  # of the process
         with self._csv_errors():
             self._recognize(given)
 
@@ -85,7 +85,7 @@ class CsvRows:
     def sample(self) -> tuple[list[str] | None, list[list[str]]]:
         """Return the header, if there is one, and the first rows."""
         with self._csv_errors():
-            sample = [cells for _, cells in itertools.islice(self._rows(), _SAMPLE)]
+            sample = [cells for _, cells in itertools.islice(self._rows(), SAMPLE)]
         if self._header is None:
             return None, sample
         return self._header, [row for row in sample if len(row) == len(self._header)]
@@ -128,7 +128,7 @@ class CsvRows:
                 self._comments.append(line)
             self._skipped += 1
             line = self._text.readline(_MAX_LINE)
-        lines = [line, *(self._text.readline(_MAX_LINE) for _ in range(_SAMPLE - 1))]
+        lines = [line, *(self._text.readline(_MAX_LINE) for _ in range(SAMPLE - 1))]
         lines = [line for line in lines if line.strip()]
         delimiters = match[1] if match else _DELIMITERS
         tables = {delimiter: self._parsed(delimiter) for delimiter in delimiters}
@@ -136,7 +136,9 @@ class CsvRows:
 
         def rank(delimiter: str) -> tuple[int, int]:
             header = headers[delimiter]
-            return sum(is_known(name) or name.strip() in given for name in header), len(header)
+            # Numbers among `given` are those of columns, and could be labels in the first row.
+            named = {name for name in given if not name.isdecimal()}
+            return sum(is_known(name) or name.strip() in named for name in header), len(header)
 
         self._delimiter: str | None = max(delimiters, key=rank)
         self._header: list[str] | None = headers[self._delimiter]
@@ -146,6 +148,13 @@ class CsvRows:
         if len(words) > 1 and all(map(is_known, words)):
             self._delimiter, self._header, self._splits_all = None, words, len(words) > 2
             self._skipped += 1
+            return
+        if lines[0].lstrip()[:1] in ("{", "["):
+            raise UsageError(
+                f"--table={self._table} is JSON. Give the table as CSV or parquet, e.g. with pandas: "
+                "`pandas.read_json(...).to_parquet(...)`."
+            )
+        if self._label_type in ("multi", "float") and self._recognize_values(lines):
             return
         self._check_pairs(lines)
         by_numbers = any(column.isdecimal() for column in given)
@@ -176,6 +185,31 @@ class CsvRows:
                 "as `cat/1.jpg cat`."
             )
 
+    def _recognize_values(self, lines: Sequence[str]) -> bool:
+        """Return whether lines have a path and then several values, also below a line with their names (CelebA), or
+        labels between commas that differ in number.
+        """
+        words = [line.split() for line in lines]
+        first = 1 if len(words) > 2 and len(words[0]) == 1 and words[0][0].isdecimal() else 0  # the number of rows
+        rows = words[first + 1 :]
+        if _are_values(rows, self._label_type) and len(words[first]) == len(rows[0]) - 1:
+            self._delimiter, self._header, self._splits_all = None, ["path", *words[first]], True
+            self._skipped += first + 1
+            return True
+        if _are_values(words, self._label_type):
+            self._delimiter, self._header, self._splits_all = None, None, True
+            return True
+        for delimiter in _DELIMITERS if self._label_type == "multi" else ():
+            cells = self._parsed(delimiter)
+            is_ragged = len({len(row) for row in cells}) > 1
+            if is_ragged and all(
+                looks_like_path(row[0]) and not any(delimiter in cell or looks_like_path(cell) for cell in row[1:])
+                for row in cells
+            ):
+                self._delimiter, self._header, self._several_words = delimiter, None, True
+                return True
+        return False
+
     def _check_pairs(self, lines: Sequence[str]) -> None:
         """Raise UsageError for a list of pairs, as that of LFW: numbers, then `name 1 4` or `name 1 other 2`."""
         words = [line.split() for line in lines]
@@ -205,7 +239,7 @@ class CsvRows:
         self._start()
         rows = (row for row in csv.reader(self._text, delimiter=delimiter) if any(map(str.strip, row)))
         try:
-            return list(itertools.islice(rows, _SAMPLE))
+            return list(itertools.islice(rows, SAMPLE))
         except csv.Error:  # of this separator
             return []
 
@@ -219,128 +253,43 @@ class CsvRows:
                     path, *labels = line.split()
                     yield number, [path, ";".join(labels)]
                 elif line.strip():
-                    yield number, line.split() if self._splits_all else line.strip().rsplit(None, 1)
+                    words = line.split() if self._splits_all else line.strip().rsplit(None, 1)
+                    yield number, [re.sub(r'^"(.*)"$', r"\1", word) for word in words]
             return
         reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
         rows = (cells for cells in reader if any(map(str.strip, cells)))
         if self._header is not None:
             next(rows, None)
         for cells in rows:
-            yield reader.line_num + self._skipped, cells
+            number = reader.line_num + self._skipped
+            yield number, [cells[0], (self._delimiter or ";").join(cells[1:])] if self._several_words else cells
 
     def _csv_errors(self) -> AbstractContextManager[None]:
         def as_error(error: Exception) -> Exception:
             return UsageError(f"--table={self._table} is not valid CSV: {error}. Write it again.")
 
-        return _errors((csv.Error, UnicodeError), as_error)
-
-
-class ParquetRows:
-    """The rows of a parquet file."""
-
-    kind = "parquet table"
-
-    def __init__(self, file: BinaryIO, table: str) -> None:
-        import pyarrow.parquet as pq  # not at the top: it takes a third of a second
-
-        self._table = table
-        with self._errors():
-            self._file = pq.ParquetFile(file)
-
-    def sample(self) -> tuple[list[str] | None, list[list[str]]]:
-        """Return the names of the columns, and the first rows as texts; a cell with a list is "?"."""
-        names = list(self._file.schema_arrow.names)
-        flat = [name for name in names if not self._is_nested(name)]
-        with self._errors():
-            batch = next(self._file.iter_batches(_SAMPLE, columns=flat), None) if flat else None
-        sample = []
-        if batch is not None:
-            columns = [batch.column(name).to_pylist() if name in flat else ["?"] * batch.num_rows for name in names]
-            sample = [list(map(cell_text, row)) for row in zip(*columns, strict=True)]
-        return names, sample
-
-    def check_types(self, path: int, labels: Sequence[int], lists: bool) -> None:
-        """Raise UsageError if these columns cannot have paths and labels; `lists` says if labels may be lists."""
-        for at in (path, *labels):
-            self._check_type(self._file.schema_arrow.field(at), at == path, lists)
-
-    def read(self, columns: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Yield the number of each row, from 1, and its cells in these columns."""
-        names = [self._file.schema_arrow.names[at] for at in columns]
-        number = 0
-        with self._errors():
-            for batch in self._file.iter_batches(_BATCH, columns=names):
-                for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                    number += 1
-                    yield number, cells
-
-    def notes(self) -> list[str]:
-        """Return no notes."""
-        return []
-
-    def close(self) -> None:
-        """Leave the file to its owner."""
-
-    def _errors(self) -> AbstractContextManager[None]:
-        import pyarrow as pa
-
-        def as_error(error: Exception) -> Exception:
-            if isinstance(error, OSError) and error.errno is not None:  # not of the parser
-                return error
-            return UsageError(f"--table={self._table} is not a valid parquet file: {error}. Write it again.")
-
-        return _errors((pa.ArrowException, OSError), as_error)
-
-    def _is_nested(self, name: str) -> bool:
-        import pyarrow as pa
-
-        return bool(pa.types.is_nested(self._file.schema_arrow.field(name).type))
-
-    def _check_type(self, field: Any, is_path: bool, lists: bool) -> None:
-        import pyarrow as pa
-
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            if lists and not is_path and not pa.types.is_nested(kind.value_type):
-                return
-            raise UsageError(f"--table={self._table}: column {field.name!r} has lists ({field.type}). {MULTI_LABEL}.")
-        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        texts += (pa.types.is_binary, pa.types.is_large_binary) if is_path else ()
-        if pa.types.is_nested(kind) or (is_path and not any(is_kind(kind) for is_kind in texts)):
-            raise UsageError(
-                f"--table={self._table}: column {field.name!r} should have plain values, a path as text. "
-                f"Received: {field.type}"
-            )
-
-
-def cell_text(value: Any, keep_point: bool = False) -> str:
-    """Return the value of a cell as text; with `keep_point`, that of a float has a point."""
-    if isinstance(value, bytes):
-        return os.fsdecode(value)
-    if value is None or value != value:  # NaN, which pandas writes for missing values
-        return ""
-    # In pandas, a column of integers with a missing value becomes floats.
-    if isinstance(value, float) and value.is_integer():
-        return f"{int(value)}.0" if keep_point else str(int(value))
-    return str(value)
-
-
-def without_points(labels: list[str]) -> list[str]:
-    """Return the labels as whole numbers if all of them, apart from missing ones, are written like 1.0.
-
-    So do MXNet's lists, and pandas a column of whole numbers of which one is missing.
-    """
-    if not all(re.fullmatch(r"-?[0-9]+\.0+", label) for label in set(labels) - {""}):
-        return labels
-    return [sys.intern(label.partition(".")[0]) for label in labels]
+        return reading_errors((csv.Error, UnicodeError), as_error)
 
 
 @contextmanager
-def _errors(kinds: tuple[type[Exception], ...], as_error: Callable[[Exception], Exception]) -> Iterator[None]:
+def reading_errors(kinds: tuple[type[Exception], ...], as_error: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Raise `as_error(error)` instead of an error of these kinds."""
     try:
         yield
     except kinds as error:
         raise as_error(error) from None
+
+
+def _are_values(rows: Sequence[Sequence[str]], label_type: str) -> bool:
+    """Return whether each row has a path and the same number of values, two or more: numbers, or for several labels 0
+    and 1, or -1 and 1.
+    """
+    if not rows or len(rows[0]) < 3 or {len(row) for row in rows} != {len(rows[0])}:
+        return False
+    if not all(looks_like_path(row[0]) for row in rows):
+        return False
+    values = [value for row in rows for value in row[1:]]
+    return all(map(is_number, values)) if label_type == "float" else set(values) <= {"-1", "0", "1"}
 
 
 def _has_several(lines: Sequence[str]) -> bool:

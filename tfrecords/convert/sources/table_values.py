@@ -1,36 +1,42 @@
-"""The labels and features in the cells of a table: several labels, numbers, and columns of any type.
+"""The labels in the cells of a table: several per image, or numbers. `table_cells` has the further columns.
 
     cat;dog    cat|dog    cat,dog    cat dog    ["cat", "dog"]    several labels in a cell
-    3    -1.5    "a text"    [1, 2, 3]    1;2;3                   features; a list has numbers or texts
 
 A column has one separator: the first of `|`, `;` and `,` that is in any cell, or a space if there are no more words
-than cells that differ. The type of a feature is that of all its cells, unless it is given, as in `zip:text`.
+than cells that differ.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.sources.label_columns import is_missing
 from tfrecords.convert.sources.labels import NO_LABEL, label_order, some_of
 from tfrecords.convert.sources.row_values import UNLABELED, RowValues
 from tfrecords.convert.sources.source import Source
+from tfrecords.convert.sources.table_cells import (
+    SURROGATES,
+    as_float32,
+    as_lists,
+    cell_text,
+    changed_by_float32,
+    is_list,
+    is_missing,
+    is_number,
+    parsed_list,
+    plain_cell,
+    rounding_notes,
+    typed_feature,
+    without_points,
+)
 from tfrecords.convert.sources.table_columns import Columns, zero_or_one
-from tfrecords.convert.sources.table_rows import cell_text
-from tfrecords.format.schema import DTYPES, RESERVED, SCALAR, VARIABLE, FeatureSpec
 
 _SEPARATORS = "|;,"
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a text: as a number it would lose its zeros
-_MAX_INT64 = (1 << 63) - 1
 
 
 class TableValues:
@@ -42,6 +48,10 @@ class TableValues:
         self._labels: list[list[Any]] = []  # cells of each file
         self._cells: list[Sequence[Any]] = []
         self._numbers: list[int] = []  # of the rows
+        self._parsed: list[Any] = []  # the labels of each file, when all are known
+        self._targets = columns.class_names  # the names of the numbers
+        self._separator = ""
+        self._notes: list[str] = []
 
     def add(self, number: int, labels: Sequence[Any], features: Sequence[Any]) -> None:
         """Add the cells of the next file."""
@@ -49,7 +59,7 @@ class TableValues:
         self._cells.append(features)
         self._numbers.append(number)
 
-    def again(self, id: int, number: int, labels: Sequence[Any], features: Sequence[Any]) -> None:
+    def again(self, id: int, path: str, number: int, labels: Sequence[Any], features: Sequence[Any]) -> None:
         """Add a further row of a file: labels of several rows add up.
 
         Raises:
@@ -59,30 +69,37 @@ class TableValues:
         same = list(map(cell_text, self._labels[id])) == list(map(cell_text, labels))
         if (not is_multi and not same) or repr(self._cells[id]) != repr(features):
             raise UsageError(
-                f"--table={self._table}: rows {self._numbers[id]} and {number} have one file and different values. "
-                "Keep one."
+                f"--table={self._table}: rows {self._numbers[id]} and {number} have one file and different values: "
+                f"{path}. Keep one."
             )
         if is_multi:
             self._labels[id] += labels
 
-    def classes(self, categories: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    def classes(self, categories: Sequence[str], taken: Sequence[int]) -> tuple[list[str], tuple[str, ...]]:
         """Return a class for each file, "" for one that cannot be used, and the names of all classes.
 
-        The class of a file with several labels is the first one, and that of one without any is the first of all.
+        The class of a file with several labels is the first one, and that of one without any is the first of all. The
+        labels that occur are those of the files `taken`.
         """
         columns, names = self._columns, self._columns.class_names
         if columns.label_type == "none":
             return [UNLABELED] * len(self._labels), (UNLABELED,)
         if columns.label_type == "float":
-            self._parsed: list[Any] = [self._targets(id, cells) for id, cells in enumerate(self._labels)]
-            return [names[0] if targets else "" for targets in self._parsed], tuple(names)
+            self._read_numbers()
+            return [self._targets[0] if targets else "" for targets in self._parsed], self._targets
         if columns.classes:
             self._check_signs()
             self._parsed = [self._hot(id, cells) for id, cells in enumerate(self._labels)]
+            there = set(names)
         else:
             split = self._splitter()
             self._parsed = [[name for cell in cells for name in split(cell) if name] for cells in self._labels]
-            names = tuple(label_order({name for parts in self._parsed for name in parts}))
+            found = list({name for parts in self._parsed for name in parts})
+            plain = dict(zip(found, without_points(found), strict=True))
+            self._parsed = [[plain[name] for name in parts] for parts in self._parsed]
+            there = {name for id in taken for name in self._parsed[id]}
+            names = tuple(label_order(there))
+        self._check_names(there)
         if not names:
             raise UsageError(f"--table={self._table} has no label in any row. Give --label_type=none to store none.")
         number = {name: label for label, name in enumerate(categories or names)}
@@ -99,7 +116,7 @@ class TableValues:
         classes, refused, class_names = source.labels, source.refused, source.class_names
         if columns.label_type == "float":
             labels = [tuple(self._parsed[row]) for row in rows]
-            width = len(columns.labels)
+            width = len(self._targets)
             labels = [targets or (math.nan,) * width for targets in labels]  # of a file that is rejected
             classes = np.zeros(len(rows), np.int32)
         elif columns.label_type == "multi":
@@ -107,9 +124,13 @@ class TableValues:
             labels = [tuple(sorted({number[name] for name in self._parsed[row] if name in number})) for row in rows]
             classes = np.array([several[0] if several else -1 for several in labels], np.int32)
             refused = {id: why for id, why in refused.items() if why is not NO_LABEL}
-        typed = sorted((self._typed(at, rows) for at in range(len(columns.features))), key=lambda pair: pair[0].name)
-        features = tuple(spec for spec, _ in typed)
-        lists = [values for _, values in typed]
+        numbers = [self._numbers[row] for row in rows]
+        typed = [
+            typed_feature([self._cells[row][at] for row in rows], name, dtype, self._table, numbers)
+            for at, (name, dtype) in sorted(enumerate(columns.feature_names), key=lambda pair: pair[1])
+        ]
+        features = tuple(spec for spec, _, _ in typed)
+        lists = [values for _, values, _ in typed]
         values = list(zip(*lists, strict=True)) if lists else [()] * len(rows)
         form = source.form
         if columns.label_type != "single":
@@ -121,14 +142,18 @@ class TableValues:
             labels=classes,
             refused=refused,
             form=form,
+            notes=(*source.notes, *self._notes, *(note for _, _, notes in typed for note in notes)),
             values=RowValues(label_type=columns.label_type, labels=labels, features=features, values=values),
         )
 
     def _label_form(self, class_names: Sequence[str], labels: Sequence[Sequence[Any]]) -> str:
+        if self._columns.label_type == "float" and len(self._targets) > len(self._columns.labels):
+            return f", {len(self._targets)} per image"
         if self._columns.label_type != "multi":
             return ""
         counts = [len(several) for several in labels]
-        text = f"; {len(class_names):,} labels ({some_of(class_names[:3])}{', …' if len(class_names) > 3 else ''})"
+        what = "label" if len(class_names) == 1 else "labels"
+        text = f"; {len(class_names):,} {what} ({some_of(class_names[:3])}{', …' if len(class_names) > 3 else ''})"
         if not self._columns.classes:
             text += self._separator_text
         none = f", {counts.count(0):,} without any" if 0 in counts else ""
@@ -136,8 +161,8 @@ class TableValues:
 
     def _splitter(self) -> Any:
         """Return the function that divides a cell into labels."""
-        texts = [cell for cells in self._labels for cell in cells if isinstance(cell, str) and not _is_list(cell)]
-        separator = separator_of(texts)
+        texts = [cell for cells in self._labels for cell in cells if isinstance(cell, str) and not is_list(cell)]
+        self._separator = separator = separator_of(texts)
         self._separator_text = {"": "", " ": ", separated by spaces"}.get(separator, f", separated by {separator}")
         table = self._table
 
@@ -145,8 +170,8 @@ class TableValues:
             if isinstance(cell, list | tuple):
                 return [cell_text(one).strip() for one in cell]
             text = cell_text(cell).strip()
-            if _is_list(text):
-                found = _parsed_list(text)
+            if is_list(text):
+                found = parsed_list(text)
                 if found is None:
                     raise UsageError(f"--table={table}: the labels {text[:80]} are not a JSON list. Mend them.")
                 return [cell_text(one).strip() for one in found]
@@ -154,12 +179,28 @@ class TableValues:
 
         return split
 
+    def _check_names(self, names: Iterable[str]) -> None:
+        """Raise UsageError for a label that is not UTF-8; note those that may be several, or none."""
+        for name in names:
+            if not name.isascii() and SURROGATES.search(name):
+                row = next((self._numbers[id] for id, parts in enumerate(self._parsed) if name in parts), 1)
+                raise UsageError(f"--table={self._table}: a label in row {row} is not UTF-8. Save the table as UTF-8.")
+        other = set(_SEPARATORS) - {self._separator}
+        mixed = sorted(name for name in names if self._separator.strip() and other & set(name))
+        if mixed:
+            count = f"{len(mixed):,} label has" if len(mixed) == 1 else f"{len(mixed):,} labels have"
+            self._notes.append(
+                f"{count} another separator than {self._separator} inside, e.g. {mixed[0]!r}; if it separates labels, "
+                "write the same one in all rows"
+            )
+
     def _check_signs(self) -> None:
         """Raise UsageError if -1 stands beside 0 and 1: in some datasets, it then means that a label is uncertain."""
         texts = {cell_text(cell).strip().removesuffix(".0") for cells in self._labels for cell in cells}
-        if {"-1", "0"} <= texts:
+        if "-1" in texts and texts & {"0", ""}:
+            what = "-1, 0 and 1" if "0" in texts else "-1, 1 and empty cells"
             raise UsageError(
-                f"--table={self._table}: the columns of labels have -1, 0 and 1, so -1 may mean uncertain. Replace it "
+                f"--table={self._table}: the columns of labels have {what}, so -1 may mean uncertain. Replace it "
                 "by 0 or 1."
             )
 
@@ -176,73 +217,44 @@ class TableValues:
                 names.append(name)
         return names
 
-    def _targets(self, id: int, cells: Sequence[Any]) -> list[float]:
+    def _read_numbers(self) -> None:
+        """Turn the cells into numbers; a single column may have lists of them."""
+        if len(self._columns.labels) == 1:
+            cells = as_lists([plain_cell(several[0]) for several in self._labels])
+            if any(isinstance(cell, list) for cell in cells):
+                self._labels = [cell if isinstance(cell, list) else [cell] for cell in cells]
+                width = len(next((cell for cell in self._labels if any(map(is_number, cell))), ()))
+                name = self._targets[0]
+                self._targets = tuple(f"{name}_{number}" for number in range(1, width + 1)) if width > 1 else (name,)
+        rounded: list[tuple[str, float]] = []
+        self._parsed = [self._numbers_of(id, cells, rounded) for id, cells in enumerate(self._labels)]
+        self._notes += rounding_notes(rounded, "the column of numbers" if len(self._targets) == 1 else "a label")
+
+    def _numbers_of(self, id: int, cells: Sequence[Any], rounded: list[tuple[str, float]]) -> list[float]:
         """Return the numbers of a file, none if one is missing."""
+        if len(cells) != len(self._targets):
+            if all(is_missing(cell_text(cell)) for cell in cells):
+                return []
+            raise UsageError(
+                f"--table={self._table}: row {self._numbers[id]} has {len(cells)} numbers as labels, others "
+                f"{len(self._targets)}. All images need the same number of them."
+            )
         found = []
-        for name, cell in zip(self._columns.class_names, cells, strict=True):
-            text = cell_text(cell).strip()
+        for name, cell in zip(self._targets, cells, strict=True):
+            text = cell_text(int(cell) if isinstance(cell, bool) else cell).strip()
             try:
                 value = math.nan if is_missing(text) else float(text)
-                if not math.isfinite(value) and not is_missing(text):
+                if not is_missing(text) and not (math.isfinite(value) and is_number(text)):
                     raise ValueError
-                found.append(_float32(value))
+                found.append(as_float32(value))
             except (ValueError, OverflowError):
                 raise UsageError(
                     f"--table={self._table}: row {self._numbers[id]} has {text[:80]!r} in the column {name!r}, not a "
                     "number that a float32 can hold. Mend it, or name the columns of the numbers: --label_column=NAME."
                 ) from None
+            if changed := changed_by_float32(text, found[-1]):
+                rounded.append((changed, found[-1]))
         return [] if any(map(math.isnan, found)) else found
-
-    def _typed(self, at: int, rows: Sequence[int]) -> tuple[FeatureSpec, list[Any]]:
-        """Return a feature and its values."""
-        name, given = self._columns.feature_names[at]
-        column = [_cell(self._cells[row][at]) for row in rows]
-        if given not in ("bytes", "text"):
-            column = _as_lists(column)
-        is_list = any(isinstance(cell, list) for cell in column)
-        flat = [one for cell in column for one in (cell if isinstance(cell, list) else [cell])]
-        dtype = given or _dtype_of(flat)
-        lengths = {len(cell) if isinstance(cell, list) else 1 for cell in column} if is_list else set()
-        length = SCALAR if not is_list else lengths.pop() if len(lengths) == 1 else VARIABLE
-        if is_list and length == 0:
-            length = VARIABLE
-        values = []
-        for row, cell in zip(rows, column, strict=True):
-            try:
-                several = [_value(one, dtype) for one in (cell if isinstance(cell, list) else [cell])]
-            except (ValueError, OverflowError, TypeError):
-                first = next((one for one in (cell if isinstance(cell, list) else [cell]) if _fails(one, dtype)), cell)
-                what = f"{str(first)[:80]!r}" if first not in (None, "") else "no value"
-                other = "float32, which stores NaN" if first in (None, "") else "text"
-                raise UsageError(
-                    f"--table={self._table}: row {self._numbers[row]} has {what} in the column {name!r}, which is "
-                    f"{dtype}. Mend it, or give --features={name}:{other}."
-                ) from None
-            values.append(several if is_list else several[0])
-        return FeatureSpec(name=name, dtype=dtype, length=length), values
-
-
-def feature_names(given: Sequence[str], names: Sequence[str], table: str) -> list[tuple[str, str]]:
-    """Return the name and the type, "" for that of the cells, of each feature in `--features`.
-
-    Raises:
-        UsageError: a name cannot be that of a feature, or is there twice.
-    """
-    found: list[tuple[str, str]] = []
-    for text in given:
-        name, colon, dtype = text.rpartition(":")
-        if text in names or not colon:
-            name, dtype = text, ""
-        if dtype and dtype not in DTYPES:
-            raise UsageError(f"--features={text}: the type should be one of {', '.join(DTYPES)}.")
-        if name in RESERVED or "/" in name or not name.strip():
-            raise UsageError(
-                f"--features={text}: a feature should not be named {name!r}. Rename the column in --table={table}."
-            )
-        if any(name == other for other, _ in found):
-            raise UsageError(f"--features has {name!r} twice. Keep one.")
-        found.append((name, dtype))
-    return found
 
 
 def separator_of(texts: Sequence[str]) -> str:
@@ -254,109 +266,3 @@ def separator_of(texts: Sequence[str]) -> str:
     words = {word for text in cells for word in text.split()}
     has_spaces = any(" " in text for text in cells)
     return " " if has_spaces and len(words) <= len(cells - {""}) else ""
-
-
-def _cell(value: Any) -> Any:
-    """Return a cell without what stands for a missing value, as plain values of Python."""
-    if isinstance(value, list | tuple):
-        return [_cell(one) for one in value]
-    if isinstance(value, bool):
-        return int(value)
-    return "" if value is None or value != value else value
-
-
-def _as_lists(column: list[Any]) -> list[Any]:
-    """Return the cells of a column with lists in it as lists: JSON, or numbers with one separator."""
-    if any(isinstance(cell, list) for cell in column):
-        return [[] if isinstance(cell, str) and not cell else cell for cell in column]
-    texts = [cell.strip() for cell in column if isinstance(cell, str)]
-    if len(texts) < len(column) or not any(texts):
-        return column
-    if all(_is_list(text) and _parsed_list(text) is not None for text in texts if text):
-        return [_parsed_list(text) or [] for text in texts]
-    separator = next((one for one in ("|", ";", None) if any(len(text.split(one)) > 1 for text in texts)), None)
-    parts = [text.split(separator) for text in texts]
-    if max(map(len, parts)) > 1 and all(_is_number(part.strip()) for several in parts for part in several if part):
-        return [[part.strip() for part in several if part.strip()] for several in parts]
-    return column
-
-
-def _is_list(text: str) -> bool:
-    return text.startswith("[") and text.endswith("]")
-
-
-def _parsed_list(text: str) -> list[Any] | None:
-    """Return the list in a text as JSON or Python write it, None if it is none of plain values."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(text)  # as pandas writes lists
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None
-    plain = isinstance(found, list) and all(isinstance(one, str | int | float) for one in found)
-    return [_cell(one) for one in found] if plain else None
-
-
-def _dtype_of(values: Sequence[Any]) -> str:
-    """Return the type that holds all values."""
-    if any(isinstance(value, bytes) for value in values):
-        return "bytes"
-    there = [value for value in values if value != ""]
-    if not there:
-        return "text"
-    if all(_is_integer(value) for value in there):
-        return "int64"
-    return "float32" if all(_is_number(value) for value in there) else "text"
-
-
-def _is_integer(value: Any) -> bool:
-    is_whole = isinstance(value, int) or (isinstance(value, str) and bool(_INTEGER.fullmatch(value.strip())))
-    return is_whole and abs(int(value)) <= _MAX_INT64
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int | float):
-        return True
-    text = value.strip() if isinstance(value, str) else ""
-    if re.fullmatch(r"[+-]?0[0-9]+", text) or "_" in text:
-        return False
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _value(value: Any, dtype: str) -> Any:
-    """Return a value as one of `dtype`; raise ValueError, TypeError or OverflowError if it is none."""
-    if dtype == "int64":
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not _is_integer(value):
-            raise ValueError
-        return int(value)
-    if dtype == "float32":
-        return _float32(math.nan if value == "" else float(value))
-    if dtype == "bytes":
-        return value if isinstance(value, bytes) else cell_text(value).encode(errors="surrogateescape")
-    text = value.decode() if isinstance(value, bytes) else cell_text(value)
-    text.encode()  # no surrogates, which stand for bytes that are not UTF-8
-    return text
-
-
-def _float32(value: float) -> float:
-    """Return the nearest float32; raise OverflowError if a finite number becomes infinite."""
-    with np.errstate(over="ignore"):
-        stored = float(np.float32(value))
-    if math.isinf(stored) and not math.isinf(value):
-        raise OverflowError
-    return stored
-
-
-def _fails(value: Any, dtype: str) -> bool:
-    try:
-        _value(value, dtype)
-    except (ValueError, OverflowError, TypeError):
-        return True
-    return False

@@ -19,17 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.image.decoder import ImageOptions, encode, load_image
+from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, encode, load_image
+from tfrecords.convert.image.jpeg import resize_pixels
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
 from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
 from tfrecords.format.quarantine import Refusal
-from tfrecords.format.record_layout import encode_record, encode_with_tail
+from tfrecords.format.record_layout import OWN_SHAPES, encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
 
 _BATCH_BYTES = 1 << 18
+_HASHED_PX = 64  # side of the square that images in their own shapes are compared by
 _ADVICE = {
     errno.ENOTDIR: "Move away the file that has the name of a folder",
     errno.EEXIST: "Move away the file that has this name",
@@ -103,9 +105,12 @@ class ShardTask(Task):
         """Convert the files; a ConversionError can also mean that a file cannot be read for a reason of the machine."""
         receipt = Receipt(len(self.rows))
         position = 0
-        batch: list[tuple[int, np.ndarray]] = []
-        batch_size = max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
-        shard = open_shard(self.shard, index=self.indexed or self.encoding != "raw", durable=self.durable)
+        batch: list[tuple[int, DecodedImage]] = []
+        own_shapes = self.image.resize in OWN_SHAPES
+        batch_size = 1 if own_shapes else max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
+        shard = open_shard(
+            self.shard, index=self.indexed or self.encoding != "raw", sizes=own_shapes, durable=self.durable
+        )
         with writing(self.shard), shard as writer:
             for number in range(len(self.rows)):
                 monitor.begin(int(self.rows[number]))
@@ -186,21 +191,21 @@ def place_of(places: np.ndarray | None, row: int) -> tuple[int, int, int] | None
 
 
 def _write_batch(
-    task: ShardTask, batch: list[tuple[int, np.ndarray]], receipt: Receipt, writer: ShardWriter | ArrayRecordWriter
+    task: ShardTask, batch: list[tuple[int, DecodedImage]], receipt: Receipt, writer: ShardWriter | ArrayRecordWriter
 ) -> None:
     """Write the images of files, given by number, as the next records, one step for all of them at a time, so that
     their data stays in the caches.
     """
     if not batch:
         return
-    numbers, pixels = [number for number, _ in batch], np.array([image for _, image in batch])
+    numbers, pixels = [number for number, _ in batch], np.array([image.pixels for _, image in batch])
     images = [image.tobytes() for image in pixels]
     digests = b"".join([hashlib.sha256(image).digest() for image in images])
     receipt.pixels_sha256[numbers] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
     if task.hashed:
-        receipt.phash[numbers] = perceptual_hashes(pixels)
+        receipt.phash[numbers] = perceptual_hashes(_hashed_pixels(task, pixels))
     if task.encoding != "raw":
-        images = [encode(image, task.encoding, task.jpeg_quality) for image in pixels]
+        images = [image.jpeg or encode(image.pixels, task.encoding, task.jpeg_quality) for _, image in batch]
     labels, ids = task.labels[numbers].tolist(), task.ids[numbers].tolist()
     if task.tails is None:
         for image, label, id in zip(images, labels, ids, strict=True):
@@ -211,8 +216,16 @@ def _write_batch(
     batch.clear()
 
 
-def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
-    """Return the pixels of a file, and put everything else that is known about it into the receipt."""
+def _hashed_pixels(task: ShardTask, pixels: np.ndarray) -> np.ndarray:
+    """Return the pixels whose perceptual hashes find copies: those of a square, also for the one image in its shape."""
+    height, width = pixels.shape[1:3]
+    if task.image.resize not in OWN_SHAPES or min(height, width) < _HASHED_PX:
+        return pixels
+    return resize_pixels(pixels[0], (_HASHED_PX, _HASHED_PX), (0, 0, width, height))[None]
+
+
+def _load_file(task: ShardTask, number: int, receipt: Receipt) -> DecodedImage:
+    """Return the image of a file, and put everything else that is known about it into the receipt."""
     data = read_file(task.files, task.paths[number], place_of(task.places, number))
     receipt.sha256[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     with machine_errors(task.paths[number]):
@@ -223,4 +236,4 @@ def _load_file(task: ShardTask, number: int, receipt: Receipt) -> np.ndarray:
         receipt.vanished.add(number)
     if image.narrow:
         receipt.narrow.add(number)
-    return image.pixels
+    return image

@@ -468,6 +468,8 @@ def test_no_copies_are_none_or_not_looked_for(tmp_path, write_dataset, make_file
         {"encoding": "jpeg", "jpeg_quality": 80, "image_size": 32, "decode": "exact", "truncated": "keep"},
         {"categories": ("a b", "it's"), "splits": "train=0.5,val=0.25,test=0.25"},
         {"splits": "source"},
+        {"resize": "none"},
+        {"resize": "short", "image_size": 256},
     ],
 )
 def test_the_command_makes_the_same_options_again(dataset, options):

@@ -24,7 +24,7 @@ def config(**values: Any) -> ConvertConfig:
         ("name", "my-set", "--name=my-set: should be a letter followed by"),
         ("image_size", 0, "--image_size=0: should be 1..4096 px."),
         ("image_size", 4097, "--image_size=4097: should be 1..4096 px."),
-        ("resize", "squash", "--resize=squash: should be one of stretch, crop, pad."),
+        ("resize", "squash", "--resize=squash: should be one of stretch, crop, pad, short, longest, none."),
         ("encoding", "webp", "--encoding=webp: should be one of auto, raw, jpeg, png."),
         ("jpeg_quality", 0, "--jpeg_quality=0: should be 1..100."),
         ("jpeg_quality", 101, "--jpeg_quality=101: should be 1..100."),

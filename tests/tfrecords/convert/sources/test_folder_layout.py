@@ -48,6 +48,9 @@ def rows(source: Source) -> dict[str, tuple[str, str]]:
         ("training_set test_set", "train test"),
         ("train2017 val2017", "train validation"),
         ("train dev val", "train dev val"),
+        ("seg_train seg_test", "train test"),
+        ("train_64x64 val_64x64", "train validation"),
+        ("my-zoo-Train-v2 my-zoo-Test-v2", "train test"),
     ],
 )
 @pytest.mark.parametrize("around", ["", "data/set/"])
@@ -65,6 +68,28 @@ def test_split_folders(tmp_path: Path, folders: str, splits: str, around: str) -
     for folder, split in named.items():
         assert folder in source.form
         assert folder == split or f"{folder} (as {split})" in source.form
+
+
+def test_split_folders_inside_themselves(tmp_path: Path) -> None:
+    names = [f"{split}/{split}/{label}/1.jpg" for split in ("seg_train", "seg_test") for label in ("cat", "dog")]
+    source = open_source(write(tmp_path / "a", *names))
+    assert (source.class_names, source.keeps_splits, source.notes) == (("cat", "dog"), True, ())
+    assert rows(source) == {name: (name.split("/")[2], name.split("/")[0][4:]) for name in names}
+    (note, deeper) = open_source(write(tmp_path / "a", "seg_pred/seg_pred/1.jpg")).notes
+    assert "seg_test and seg_train may be splits, but seg_pred is none" in note
+    assert deeper.startswith("images lie in folders inside the class folders, which are not classes: seg_pred/seg_pred")
+    source = open_source(write(tmp_path / "b", "train/train/cat/1.jpg", "train/train/dog/1.jpg"))
+    assert (source.class_names, set(source.splits or ())) == (("cat", "dog"), {"train"})
+
+
+def test_folders_inside_the_classes_are_noted(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a", "animals/cat/1.jpg", "animals/dog/1.jpg", "plants/oak/1.jpg"))
+    assert source.class_names == ("animals", "plants")
+    assert source.notes == (
+        "images lie in folders inside the class folders, which are not classes: animals/cat, animals/dog, plants/oak",
+    )
+    assert not open_source(write(tmp_path / "a", "plants/2.jpg")).notes
+    assert not open_source(write(tmp_path / "b", "cat/deep/1.jpg", "dog/deep/1.jpg")).notes
 
 
 def test_split_folders_inside_the_classes(tmp_path: Path) -> None:

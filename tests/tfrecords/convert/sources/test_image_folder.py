@@ -331,7 +331,7 @@ def test_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no image file \(0 other files\)"):
         open_source(str(empty))
     touch(empty / "a" / "notes.txt", empty / "README")
-    with pytest.raises(UsageError, match=r"has no image file \(1 other files\)"):
+    with pytest.raises(UsageError, match=r"has no image file \(2 other files\), e\.g\. README"):
         open_source(str(empty))
     with pytest.raises(UsageError, match=r"has no image file \(1 other files\)"):
         open_source(str(empty), categories=("a",))

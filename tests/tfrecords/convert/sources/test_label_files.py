@@ -64,7 +64,7 @@ def test_forms(images: Path, tmp_path: Path, form: str) -> None:
     assert labels(source) == {"cat/1.jpg": "cat", "dog/3.jpg": "dog"}
     assert said in source.form
     assert source.form.endswith("; 2 classes (cat, dog)")
-    assert source.splits == (["TRAIN", "TEST"] if form == "vertex" else None)
+    assert source.splits == (["train", "test"] if form == "vertex" else None)
 
 
 def test_lists_of_numbers(images: Path, tmp_path: Path) -> None:

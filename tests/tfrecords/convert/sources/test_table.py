@@ -255,7 +255,7 @@ def test_parquet_numbers_that_pandas_made_floats(photos: Path) -> None:
 
 
 def test_parquet_of_several_batches(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfrecords.convert.sources.table_rows._BATCH", 2)
+    monkeypatch.setattr("tfrecords.convert.sources.parquet_rows._BATCH", 2)
     table = write_parquet(photos / "t.parquet", path=[f"{number}.jpg" for number in range(5)], label=list("ababa"))
     source = open_table(table)
     assert source.paths == [f"{number}.jpg" for number in range(5)]

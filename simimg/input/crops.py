@@ -1,0 +1,168 @@
+"""Crops of images that are cut while they are decoded: where they lie, and their pixels.
+
+1. A random crop has 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3, drawn log-uniformly (Szegedy et
+   al., "Going deeper with convolutions", CVPR 2015, section 6). It is drawn as torchvision's RandomResizedCrop draws
+   it: up to ten attempts, and then the largest central part with an allowed ratio.
+2. A central crop is that of the image after a resize: the short side to 8/7 of the crop's (256 px for 224), the long
+   side in proportion, rounded down; then the central square.
+3. The pixels are those of the whole image, decoded, cut and resized once with an antialiased bilinear filter, as by
+   Pillow, up to one level of rounding. For images that are much larger than the crop, the decoder reduces the image
+   first; then at least twice the crop's size is left for the filter. In 40 photos with short sides of 1,000 px, cut to
+   224 px, values then differed by 0.13 levels on average and by 14 at most.
+4. A random crop depends only on (seed, epoch, id) and the image's size. The generator is that of the augmentation,
+   `simimg.augment.parameters`, with a view of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+
+import cykooz_resizer as cr
+import numpy as np
+
+from simimg.errors import UsageError
+from simimg.input.jpeg_regions import decode_region, reduction, scaled_down
+
+__all__ = ["CROPS", "DEFAULT_CROP_SIZE", "CropBox", "Crops", "crop_pixels"]
+
+CROPS = ("random", "center")
+DEFAULT_CROP_SIZE = 224  # px; what networks for ImageNet are trained at
+MAX_CROP_SIZE = 4096
+
+MIN_AREA = 0.08  # share of the image
+MAX_ASPECT = 4 / 3
+ZOOM = 8 / 7  # short side of the resized image, as a multiple of the side of its central crop
+_ATTEMPTS = 10
+_DRAWS = 4  # per attempt: area, ratio, left, top
+
+# What the decoder leaves at least, as a multiple of the crop's size. Less is hardly faster, since the decoder has to
+# read every byte in any case: 1.25 takes 17 % less time for photos of 1,000 px, and none less for photos of 500 px.
+_MARGIN = 2.0
+
+VIEW = 1 << 20  # more than the views of a training step
+_DRAWS_PER_VIEW = 64
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+
+_BILINEAR = cr.ResizeAlg.convolution(cr.FilterType.bilinear)
+_own = threading.local()  # each thread's resizer, which has buffers of its own
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CropBox:
+    """A part of an image, px of the whole image; `is_cut` says whether pixels outside it have no influence."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    is_cut: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crops:
+    """How images of any shape become squares of `image_size` px: `random` or `center` crops."""
+
+    image_size: int = DEFAULT_CROP_SIZE
+    how: str = "random"  # in training; in evaluation, crops are central
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= MAX_CROP_SIZE:
+            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_CROP_SIZE} px.")
+        if self.how not in CROPS:
+            raise UsageError(f"--crop={self.how}: should be one of {', '.join(CROPS)}.")
+
+    def boxes(self, sizes: np.ndarray, ids: np.ndarray, run: tuple[int, int] | None) -> list[CropBox]:
+        """Returns the crop of each image.
+
+        Args:
+            sizes: int `[n, 2]`, width and height, px.
+            ids: int64 `[n]`.
+            run: seed and epoch of random crops; None for central crops.
+        """
+        shapes = sizes.tolist()
+        if run is None:
+            return [_central(width, height, self.image_size) for width, height in shapes]
+        numbers = uniform(*run, ids, _ATTEMPTS * _DRAWS).tolist()
+        return [_random(width, height, drawn) for (width, height), drawn in zip(shapes, numbers, strict=True)]
+
+
+def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box: CropBox) -> None:
+    """Decodes a crop of a JPEG into `pixels`, uint8 `[image_size, image_size, 3]`.
+
+    `size` is the image's width and height, px. Raises ValueError if it cannot be decoded, or has another size.
+    """
+    side = len(pixels)
+    by = reduction(min(box.right - box.left, box.bottom - box.top), side * _MARGIN)
+    left, top, right, bottom = (edge / by for edge in (box.left, box.top, box.right, box.bottom))
+    # Half the width of the filter, in px of the reduced image.
+    x_more, y_more = (0, 0) if box.is_cut else (_support(right - left, side), _support(bottom - top, side))
+    width, height = scaled_down(size, by)
+    x, y = max(0, math.floor(left) - x_more), max(0, math.floor(top) - y_more)
+    region = (x, y, min(width, math.ceil(right) + x_more), min(height, math.ceil(bottom) + y_more))
+    decoded = decode_region(data, size, region, by)
+    _resize(decoded, (left - x, top - y, right - x, bottom - y), pixels)
+
+
+def uniform(seed: int, epoch: int, ids: np.ndarray, num_draws: int) -> np.ndarray:
+    """Returns independent numbers per example: float64 `[n, num_draws]`, uniform in 0 <= x < 1, multiples of 2**-53.
+
+    `simimg.augment.parameters.uniform` gives the upper 24 bits of the same numbers for the view `VIEW`.
+    """
+    run = _mix(np.array([(seed + _GOLDEN) & _MASK], np.uint64))
+    run = _mix(run + np.uint64((epoch * _GOLDEN) & _MASK))
+    example = _mix(run + ids.astype(np.uint64) * np.uint64(_GOLDEN))
+    start = VIEW * _DRAWS_PER_VIEW
+    steps = np.array([(start + number) * _GOLDEN & _MASK for number in range(1, num_draws + 1)], np.uint64)
+    bits = _mix(example[:, None] + steps)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2)
+    return x ^ (x >> np.uint64(31))
+
+
+def _random(width: int, height: int, numbers: list[float]) -> CropBox:
+    log_ratio = math.log(MAX_ASPECT)
+    for start in range(0, _ATTEMPTS * _DRAWS, _DRAWS):
+        area, ratio, across, down = numbers[start : start + _DRAWS]
+        area = (MIN_AREA + (1 - MIN_AREA) * area) * width * height
+        ratio = math.exp((2 * ratio - 1) * log_ratio)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            return CropBox(left, top, left + w, top + h, True)
+    w = min(width, max(1, round(height * MAX_ASPECT)))
+    h = min(height, max(1, round(width * MAX_ASPECT)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return CropBox(left, top, left + w, top + h, True)
+
+
+def _central(width: int, height: int, side: int) -> CropBox:
+    short = round(side * ZOOM)
+    shorter = min(width, height)
+    resized = short * width // shorter, short * height // shorter
+    left, top = (round((length - side) / 2) for length in resized)
+    x_scale, y_scale = width / resized[0], height / resized[1]
+    return CropBox(left * x_scale, top * y_scale, (left + side) * x_scale, (top + side) * y_scale, False)
+
+
+def _support(length: float, side: int) -> int:
+    """Returns how many px outside a part of `length` px can influence it when it is resized to `side` px."""
+    return math.ceil(max(1.0, length / side)) + 1
+
+
+def _resize(decoded: np.ndarray, box: tuple[float, float, float, float], pixels: np.ndarray) -> None:
+    height, width, _ = decoded.shape
+    source = cr.ImageData(width, height, cr.PixelType.U8x3, decoded.tobytes())
+    target = cr.ImageData(pixels.shape[1], pixels.shape[0], cr.PixelType.U8x3)
+    if not hasattr(_own, "resizer"):
+        _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BILINEAR, use_alpha=False)
+    left, top, right, bottom = box
+    _own.options.crop_box = cr.CropBox(left, top, min(right, width) - left, min(bottom, height) - top)
+    _own.resizer.resize(source, target, _own.options)
+    pixels[:] = np.frombuffer(target.get_buffer(), np.uint8).reshape(pixels.shape)
