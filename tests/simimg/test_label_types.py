@@ -207,7 +207,7 @@ def test_load_gives_features(datasets: dict[str, Path]) -> None:
     assert batch.features["box"].tolist() == [json.loads(wanted[id]["box"]) for id in batch.id.numpy()]
     assert not hasattr(next(iter(simimg.load(datasets["multi"], "test"))), "features")
     seen = {}
-    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5):
+    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5, ids=True):
         seen |= dict(zip(batch.id.numpy().tolist(), batch.features["caption"], strict=True))
     assert seen == {id: row["caption"] for id, row in enumerate(wanted)}
 
