@@ -5,13 +5,13 @@ The names below are its whole Python interface; `simimg.api` describes it. Each 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from simimg.keras_registration import register_layers
 
 if TYPE_CHECKING:
     from simimg.api import (
-        Loader,
         Prediction,
         Searcher,
         audit,
@@ -34,7 +34,6 @@ __version__ = "0.1.0"
 _REGISTERED = register_layers()  # so that Keras loads networks with our layers
 
 __all__ = [
-    "Loader",
     "Prediction",
     "Searcher",
     "SimimgError",
@@ -54,7 +53,13 @@ __all__ = [
 ]
 
 
+# Parts of the package that a program may use without an import of their own.
+_MODULES = ("augment", "callbacks", "flags")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"simimg.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'simimg' has no attribute {name!r}")
     from simimg import api, errors

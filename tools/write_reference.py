@@ -23,6 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 HEADER = "Written by `tools/write_reference.py` from the code; change it there.\n"
 
 
+# What else a program may use, besides `simimg.__all__`.
+MORE = (
+    "input.image_dataset.ImageDataset",
+    "input.distributed_images.DistributedImages",
+    "input.image_dataset.FeatureBatch",
+    "callbacks.BackupAndRestore",
+    "augment.RandomAugmentation",
+    "flags.define_input",
+    "flags.load",
+)
+
+
 def commands_page() -> str:
     """Returns the page of all commands: what each does, and a table of its flags."""
     lines = ["# Commands", "", HEADER, "Every command also has these flags:", ""]
@@ -60,14 +72,16 @@ def flag_row(field: dataclasses.Field[Any]) -> str:
 def api_page() -> str:
     """Returns the page of the Python interface: signatures and docstrings."""
     lines = ["# Python functions", "", HEADER, "`import simimg` imports nothing else until a name is used.", ""]
-    for name in simimg.__all__:
-        value = getattr(simimg, name)
+    for name in (*simimg.__all__, *MORE):
+        module, _, last = f"simimg.{name}".rpartition(".")
+        value = getattr(importlib.import_module(module), last)
         if isinstance(value, FunctionType):
             lines += section(f"simimg.{name}", value)
         elif inspect.isclass(value) and not issubclass(value, Exception):
             lines += [f"## simimg.{name}", "", *body(value.__doc__), ""]
             for method_name, method in vars(value).items():
-                if isinstance(method, FunctionType) and not method_name.startswith("_") and method.__doc__:
+                is_described = isinstance(method, FunctionType) and not method_name.startswith("_") and method.__doc__
+                if is_described and name not in MORE:  # those have only methods that TensorFlow and Keras call
                     lines += section(f"simimg.{name}.{method_name}", method, level=3)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 

@@ -12,12 +12,11 @@ the same messages. Its dependencies are imported when it is called, so `import s
 
 from simimg.api.audit_api import audit
 from simimg.api.copies_api import duplicates, leaks
-from simimg.api.dataset_api import Loader, convert, edit, load, verify
+from simimg.api.dataset_api import convert, edit, load, verify
 from simimg.api.search_api import Searcher, index, search
 from simimg.api.training_api import Prediction, evaluate, open_trained, predict, train
 
 __all__ = [
-    "Loader",
     "Prediction",
     "Searcher",
     "audit",

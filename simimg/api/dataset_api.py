@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
-    from simimg.input import Batch, Reader
-    from simimg.input.mixture import Mixture
+    import tensorflow as tf
+
+    from simimg.input.image_dataset import ImageDataset
+    from simimg.input.sampler import Position
     from tfrecords.convert.engine import ConvertProgress
     from tfrecords.convert.output.summary import ConvertSummary
     from tfrecords.edit.dataset_edit import EditSummary
@@ -126,156 +128,76 @@ def load(
     seed: int = 0,
     reader: str = "auto",
     weights: Sequence[float] = (),
+    one_hot: bool = False,
+    ids: bool = False,
+    features: Sequence[str] = (),
+    start: Position | tuple[int, int] = (0, 0),
+    strategy: tf.distribute.Strategy | None = None,
     image_size: int = 0,
     crop: str = "auto",
-) -> Loader:
-    """Open a split of a dataset, to iterate over it in batches.
+) -> ImageDataset:
+    """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
+
+    A batch is (image, label): uint8 `[batch, image_size, image_size, 3]` and int32 `[batch]`. Labels are uint8
+    `[batch, num_classes]`, 1 for each class, if images may have several, and float32 `[batch, num_targets]` if they are
+    numbers. If there are none, a batch is the image alone. Each iteration is the next epoch; see `ImageDataset`.
 
     Args:
         dataset_dir: the dataset's folder, or several, whose splits are read as one. Their classes are joined by name,
             and the ids of dataset d, counted from 0, are d * 2**35 more than in that dataset.
         split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
-        batch_size: examples per batch.
+        batch_size: examples per batch, over all devices.
         shuffle: use a new random order in each epoch. All batches are then full: the examples left over at the end
             of an epoch are part of other epochs.
-        epochs: passes over the split.
+        epochs: passes over the split in one iteration.
         seed: seed of the order.
         reader: resident, mapped or stream; auto chooses.
         weights: of several datasets, how often each one is used relative to the others: [3, 1]. An epoch then has as
             many examples as all of them together; it may have those of a small dataset several times. All batches are
             full. Without weights, an epoch has every example once.
+        one_hot: deliver labels as float32 `[batch, num_classes]`, 1 for the image's class or classes.
+        ids: deliver (image, label, id) instead, a named tuple with ids int64 `[batch]`. If the dataset was converted
+            with `features`, a batch also has them in `batch.features`; see `FeatureBatch`.
+        features: names of features that become inputs: the image is replaced by a dictionary of `image` and each of
+            them, int64, float32 or string `[batch]` or `[batch, length]`.
+        start: epoch and step of the first batch, both from 0, such as the `position` of another run.
+        strategy: deliver the batches of each replica of this strategy, for `fit` and for an own loop with
+            `strategy.run`. Without `shuffle`, batches may be smaller, so that no replica has an empty part of the last.
         image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
         crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
             id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
             is cropped if this is random or center.
 
     Raises:
-        UsageError: there is no such folder or split, or `batch_size` or `epochs` is below 1, or the datasets or the
-            weights do not fit together.
+        UsageError: there is no such folder, split or feature; `batch_size` or `epochs` is below 1; an epoch has no such
+            step; or the datasets or the weights do not fit together.
         DataError: the folder is damaged.
 
     Example:
         >>> test = simimg.load("data/photos/1.0.0", "test", batch_size=8)
         >>> len(test), test.class_names
         (2, ('balloons', 'fishes', 'flowers', 'houses', 'mountains'))
-        >>> [batch.image.shape.as_list() for batch in test]
+        >>> [image.shape.as_list() for image, label in test]
         [[8, 64, 64, 3], [2, 64, 64, 3]]
-
-    A dataset that was converted with `features` has them in `batch.features`; see `FeatureBatch`.
     """
     from simimg.input import mixture_of, open_reader
+    from simimg.input.distributed_images import open_images
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
     opened, _ = open_reader(folders(dataset_dir), split, reader, crop=crop, image_size=image_size)
     mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
-    return Loader(
+    return open_images(
         opened,
-        batch_size,
-        seed if shuffle or weights else None,
-        epochs,
-        mixture,
+        batch_size=batch_size,
+        num_epochs=epochs,
+        seed=seed if shuffle or weights else None,
+        mixture=mixture,
         cuts_seed=seed if cuts == "random" else None,
+        start=start,
+        strategy=strategy,
+        one_hot=one_hot,
+        ids=ids,
+        features=tuple([features] if isinstance(features, str) else features),
     )
-
-
-class FeatureBatch(NamedTuple):
-    """A batch with the further features of its examples; the other parts are those of `simimg.input.Batch`.
-
-    `features` has, by name, an array int64 or float32 `[batch]` or `[batch, length]`, or a list of str, of bytes, or of
-    arrays and lists that differ in length.
-    """
-
-    image: Any
-    label: Any
-    id: Any
-    features: dict[str, Any]
-
-
-class Loader:
-    """Batches of a split; each iteration starts from the beginning. Created by `load`.
-
-    Attributes:
-        class_names: by label, or the names of the targets if labels are numbers.
-        image_size: side of the images in px.
-        num_examples: in the split.
-    """
-
-    def __init__(
-        self,
-        reader: Reader,
-        batch_size: int,
-        seed: int | None,
-        epochs: int,
-        mixture: Mixture | None = None,
-        *,
-        cuts_seed: int | None = None,
-    ) -> None:
-        """Take a reader; `seed` is None for the order of the shards, and `cuts_seed` unless crops are random."""
-        from simimg.input import Order
-
-        self.class_names = reader.split.class_names
-        self.image_size = reader.split.image_size
-        self.num_examples = reader.split.num_examples
-        self._reader, self._batch_size, self._epochs, self._cuts_seed = reader, batch_size, epochs, cuts_seed
-        self._order = None
-        if seed is not None:
-            self._order = Order(
-                num_examples=self.num_examples,
-                global_batch_size=batch_size,
-                num_epochs=epochs,
-                seed=seed,
-                mixture=mixture,
-            )
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        if self._order is not None:
-            return self._epochs * self._order.steps_per_epoch
-        return self._epochs * -(-self.num_examples // self._batch_size)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`.
-
-        Labels are uint8 `[batch, num_classes]`, 1 for each class, if images may have several; float32
-        `[batch, num_targets]` if they are numbers; and -1 if there are none.
-        """
-        from simimg.input.feature_values import FeatureValues
-
-        if not self._reader.split.schema.features:
-            yield from self._batches()
-            return
-        values = FeatureValues(self._reader.split)
-        for batch in self._batches():
-            yield FeatureBatch(*batch, features=values.of(batch.id.numpy()))
-
-    def _batches(self) -> Iterator[Batch]:
-        from simimg.input import (
-            batches_of,
-            eval_batches,
-            random_batches,
-            reading,
-            train_batches,
-            without_passes,
-        )
-
-        split = self._reader.split
-        if self._order is not None:
-            elements = reading(split, batches_of(train_batches(self._reader, self._order)))
-            batches = (self._reader.batch(element) for element in elements)
-            if split.parts:
-                batches = (batch._replace(id=without_passes(batch.id)) for batch in batches)
-            yield from batches
-            return
-        for epoch in range(self._epochs):
-            left = self.num_examples
-            size = min(self._batch_size, left)
-            if self._cuts_seed is None:
-                batches = eval_batches(self._reader, size)
-            else:
-                batches = random_batches(self._reader, size, self._cuts_seed, epoch)
-            for batch in reading(split, batches_of(batches)):
-                # The last batch is padded; the padding is cut off.
-                yield type(batch)(*(part[:left] for part in batch)) if left < self._batch_size else batch
-                left -= self._batch_size

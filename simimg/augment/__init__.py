@@ -2,6 +2,16 @@
 
 from simimg.augment.augmentation import augment, augment_and_mix, measure_formulations
 from simimg.augment.formulation import FORMULATIONS, fastest
+from simimg.augment.layers import (
+    RandomAugmentation,
+    RandomBrightness,
+    RandomContrast,
+    RandomFlip,
+    RandomRotation,
+    RandomShear,
+    RandomTranslation,
+    RandomZoom,
+)
 from simimg.augment.mixing import partners
 from simimg.augment.parameters import BORDERS, AugmentConfig
 
@@ -9,6 +19,14 @@ __all__ = [
     "BORDERS",
     "FORMULATIONS",
     "AugmentConfig",
+    "RandomAugmentation",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
     "augment",
     "augment_and_mix",
     "fastest",

@@ -38,8 +38,16 @@ def warp_by_gather(
     parameters: Parameters, images: tf.Tensor, border: str = "reflect", affine: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Computes the same as `warp` by operations that XLA compiles."""
+    return resample(images, transforms(parameters, images.shape[1], images.shape[2], affine), border)
+
+
+def resample(images: tf.Tensor, transforms: tf.Tensor, border: str = "reflect", fill_value: float = 0.0) -> tf.Tensor:
+    """Returns images whose pixels come from where `transforms`, float32 `[batch, 8]`, say, float32.
+
+    The transforms are affine, in the form that `transforms` describes; `images` may have any number of channels.
+    """
     height, width, channels = images.shape[1:]
-    from_x, from_y = _origins(parameters, height, width, affine)
+    from_x, from_y = _origins(transforms, height, width)
     left, top = tf.floor(from_x), tf.floor(from_y)
     right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
     rows = tf.reshape(images, [-1, height * width, channels])
@@ -50,7 +58,7 @@ def warp_by_gather(
         places = tf.reshape(at_y * width + at_x, [-1, height * width])
         found = tf.cast(tf.gather(rows, places, batch_dims=1), tf.float32)
         found = tf.reshape(found, [-1, height, width, channels])
-        return tf.where((inside_x & inside_y)[..., None], found, 0.0) if border == "constant" else found
+        return tf.where((inside_x & inside_y)[..., None], found, fill_value) if border == "constant" else found
 
     upper = (1 - right_share) * pixels(left, top) + right_share * pixels(left + 1, top)
     lower = (1 - right_share) * pixels(left, top + 1) + right_share * pixels(left + 1, top + 1)
@@ -65,7 +73,7 @@ def paste(parameters: Parameters, images: tf.Tensor, affine: tf.Tensor | None = 
     """
     height, width = images.shape[1], images.shape[2]
     x, y = _grid(height, width)
-    from_x, from_y = _origins(parameters, height, width, affine)
+    from_x, from_y = _origins(transforms(parameters, height, width, affine), height, width)
     outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
     corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
     right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
@@ -81,11 +89,9 @@ def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
 
 
-def _origins(
-    parameters: Parameters, height: int, width: int, affine: tf.Tensor | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _origins(transforms: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the x and the y that each output pixel comes from, float32 `[batch, height, width]` each."""
-    parts = tf.unstack(transforms(parameters, height, width, affine)[:, :6], axis=1)
+    parts = tf.unstack(transforms[:, :6], axis=1)
     a0, a1, a2, b0, b1, b2 = (part[:, None, None] for part in parts)
     x, y = _grid(height, width)
     return a0 * x + a1 * y + a2, b0 * x + b1 * y + b2

@@ -15,7 +15,6 @@ from simimg.input.pipeline import (
     mixing_of,
     mixture_of,
     open_reader,
-    random_batches,
     target_spread,
     train_batches,
 )
@@ -49,7 +48,6 @@ __all__ = [
     "open_reader",
     "open_split",
     "own_ids",
-    "random_batches",
     "reading",
     "run_splits",
     "target_spread",

@@ -215,12 +215,6 @@ def eval_batches(reader: Reader, batch_size: int) -> tf.data.Dataset:
     return reader.eval_batches(batch_size).with_options(_options()).prefetch(2)
 
 
-def random_batches(reader: Reader, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
-    """Returns the batches of `eval_batches` with the random crops of an epoch; for a reader of crops."""
-    assert isinstance(reader, CropReader)
-    return reader.random_batches(batch_size, seed, epoch).with_options(_options()).prefetch(2)
-
-
 def batches_of(dataset: tf.data.Dataset) -> Iterator[Batch]:
     """Yields the elements of a dataset of Batches, faster than tf.data's own iterator.
 
@@ -272,31 +266,45 @@ def label_counts(reader: Reader, mixture: Mixture | None = None) -> np.ndarray:
     return counts
 
 
+def class_counts(reader: Reader) -> np.ndarray:
+    """Returns the number of examples per class, int64 `[num_classes]`; an image may count for several.
+
+    Raises:
+        UsageError: labels are numbers, or there are none.
+        DataError: as for `label_counts`.
+    """
+    kind = reader.split.schema.label_type
+    if kind == "single":
+        return label_counts(reader)
+    if kind != "multi":
+        raise UsageError(f"{reader.split.dataset_dir}: label_type={kind}: there are no classes to count. Leave it out.")
+    return _labels(reader.split).sum(axis=0, dtype=np.int64)
+
+
 def target_spread(reader: Reader) -> tuple[list[float], list[float]]:
     """Returns the mean and the standard deviation of each target of a split whose labels are numbers.
 
     Only the labels are read. A target that is the same in all examples has the deviation 1.
     """
-    targets = _targets_of(reader.split)
-    wide = targets.astype(np.float64)
+    wide = _labels(reader.split).astype(np.float64)
     deviations = wide.std(axis=0)
     return wide.mean(axis=0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
 
 
-def _targets_of(split: Split) -> np.ndarray:
-    """Returns the labels of all examples of a split, as in a Batch."""
+def _labels(split: Split) -> np.ndarray:
+    """Returns the labels of all examples, as in a Batch, and reads nothing else."""
     if split.parts:
-        parts = [relabeled(_targets_of(part.split), part, len(split.class_names)) for part in split.parts]
+        parts = [relabeled(_labels(part.split), part, len(split.class_names)) for part in split.parts]
         return np.concatenate(parts)
-    if split.offsets is not None:
-        at = split.offsets.label_offset
-        shards = [shard for shard in split.shards if shard.num_examples]
-        records = map_records([(shard.path, shard.num_examples) for shard in shards], split.offsets.record_bytes)
-        ends = np.concatenate(
-            [records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()]
-        )
-        return split.schema.labels_of(ends, len(split.class_names))
-    return EncodedRecords(split).labels(np.arange(split.num_examples))
+    if split.offsets is None:
+        return EncodedRecords(split).labels(np.arange(split.num_examples))
+    at = split.offsets.label_offset
+    shards = [shard for shard in split.shards if shard.num_examples]
+    records = map_records([(shard.path, shard.num_examples) for shard in shards], split.offsets.record_bytes)
+    ends = np.concatenate(
+        [records.rows[rows, at : at + split.schema.label_bytes].copy() for _, rows in records.spans()]
+    )
+    return split.schema.labels_of(ends, len(split.class_names))
 
 
 def _counts(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:

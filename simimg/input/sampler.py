@@ -45,7 +45,8 @@ class Order:
     global_batch_size: int  # examples per step, over all replicas of all processes
     num_epochs: int  # of the whole training
     seed: int  # any int; it selects the permutations
-    start: Position = Position()  # the first step to deliver
+    # The first step to deliver. Its numbers, and `num_epochs`, may be int64 scalars inside a tf.data function.
+    start: Position = Position()
     num_replicas: int = 1  # of all processes
     first_replica: int = 0  # of this process
     num_local_replicas: int = 0  # of this process; 0 is all
@@ -87,13 +88,13 @@ class Order:
         steps, local = self.steps_per_epoch, self.local_replicas
 
         def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            first = tf.where(epoch == self.start.epoch, tf.constant(self.start.step, tf.int64), 0)
+            first = tf.where(epoch == self.start.epoch, tf.cast(self.start.step, tf.int64), 0)
             # Many batches at once, because a call costs as much as a thousand places.
             batches_per_call = max(1, _PLACES_PER_CALL // self.per_replica_batch_size)
             return (
                 tf.data.Dataset.range(first * local, steps * local)
                 .batch(batches_per_call)
-                .map(lambda elements: self._places(elements, epoch))
+                .map(lambda elements: self.places_in_epoch(elements, epoch))
             )
 
         return tf.data.Dataset.range(self.start.epoch, self.num_epochs).flat_map(of_epoch).prefetch(1).unbatch()
@@ -111,10 +112,12 @@ class Order:
     def places(self, element: tf.Tensor) -> tf.Tensor:
         """Returns the element of `indices` with a number from `elements`, an int64 scalar."""
         elements_per_epoch = self.steps_per_epoch * self.local_replicas
-        (places,) = tf.unstack(self._places(element[None] % elements_per_epoch, element // elements_per_epoch), 1)
+        (places,) = tf.unstack(
+            self.places_in_epoch(element[None] % elements_per_epoch, element // elements_per_epoch), 1
+        )
         return places
 
-    def _places(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    def places_in_epoch(self, elements: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """Returns places, int64 `[n, per_replica_batch_size]`, for numbers of elements within an epoch, int64 `[n]`."""
         batch, local = self.per_replica_batch_size, self.local_replicas
         step, replica = elements // local, elements % local + self.first_replica

@@ -91,7 +91,7 @@ def dataset_dir(folder: Path) -> Path:
 
 
 def test_a_loader_gives_each_example_once(dataset_dir: Path) -> None:
-    loader = simimg.load(dataset_dir, "train", batch_size=7, epochs=2)
+    loader = simimg.load(dataset_dir, "train", batch_size=7, epochs=2, ids=True)
     for _ in range(2):  # it begins anew
         batches = list(loader)
         ids = np.concatenate([batch.id.numpy() for batch in batches])
@@ -103,7 +103,7 @@ def test_a_loader_gives_each_example_once(dataset_dir: Path) -> None:
 
 def test_a_loader_shuffles_by_its_seed(dataset_dir: Path) -> None:
     def ids(seed: int) -> list[int]:
-        loader = simimg.load(dataset_dir, "train", batch_size=7, epochs=2, shuffle=True, seed=seed)
+        loader = simimg.load(dataset_dir, "train", batch_size=7, epochs=2, shuffle=True, seed=seed, ids=True)
         batches = list(loader)
         assert len(batches) == len(loader) == 8
         assert all(batch.image.shape == (7, 16, 16, 3) for batch in batches)

@@ -198,18 +198,73 @@ def test_show_lists_labels_and_features(datasets: dict[str, Path], name: str, tm
 
 def test_load_gives_features(datasets: dict[str, Path]) -> None:
     wanted = rows()
-    for batch in simimg.load(datasets["multi_text"], "train", batch_size=5, shuffle=True):
+    for batch in simimg.load(datasets["multi_text"], "train", batch_size=5, shuffle=True, ids=True):
         for place, id in enumerate(batch.id.numpy().tolist()):
             assert batch.features["age"][place] == wanted[id]["age"]
             assert batch.features["caption"][place] == wanted[id]["caption"]
             assert ";".join(map(str, batch.features["points"][place])) == wanted[id]["points"]
-    batch = next(iter(simimg.load(datasets["float"], "test", batch_size=3)))
+    batch = next(iter(simimg.load(datasets["float"], "test", batch_size=3, ids=True)))
     assert batch.features["box"].tolist() == [json.loads(wanted[id]["box"]) for id in batch.id.numpy()]
     assert not hasattr(next(iter(simimg.load(datasets["multi"], "test"))), "features")
     seen = {}
-    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5):
+    for batch in simimg.load(datasets["multi_text"], "test+train", batch_size=5, ids=True):
         seen |= dict(zip(batch.id.numpy().tolist(), batch.features["caption"], strict=True))
     assert seen == {id: row["caption"] for id, row in enumerate(wanted)}
+
+
+@pytest.mark.parametrize("name", ["multi", "multi_text", "float_png", "none", "single"])
+def test_keras_fits_labels_of_any_form(datasets: dict[str, Path], name: str) -> None:
+    """Features as further inputs, on one device; targets as they are stored."""
+    features = {"single": ["age", "caption"], "multi_text": ["age"], "none": ["age"]}.get(name, [])
+    train = simimg.load(datasets[name], batch_size=5, shuffle=True, features=features)
+    ids = simimg.load(datasets[name], batch_size=5, shuffle=True, ids=True)
+    wanted, seen = rows(), []
+    for element, batch in zip(train, ids, strict=True):
+        inputs, label = (element, None) if name == "none" else element
+        assert label is None or np.array_equal(label, batch.label)
+        assert np.array_equal(inputs["image"] if features else inputs, batch.image)
+        for feature in features:
+            values = inputs[feature].numpy().tolist()
+            values = [value.decode() if feature == "caption" else value for value in values]
+            assert values == [wanted[id][feature] for id in batch.id.numpy().tolist()]
+        seen += batch.id.numpy().tolist()
+    image = keras.layers.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    inputs = {"image": image, "age": keras.layers.Input((), name="age")}
+    if features:
+        x = keras.layers.Concatenate()([x, keras.layers.Reshape((1,))(inputs["age"])])
+    kind = name.partition("_")[0]
+    loss, activation = {
+        "multi": ("binary_crossentropy", "sigmoid"),
+        "single": ("sparse_categorical_crossentropy", "softmax"),
+        "float": ("mse", None),
+        "none": ("mse", None),
+    }[kind]
+    output = keras.layers.Dense(max(train.num_classes, 1), activation=activation)(x)
+    model = keras.Model(inputs if features else image, output)
+    model.compile("sgd", loss)
+    if kind == "none":
+        assert model.predict(train, verbose=0).shape == (len(seen), 1)
+        with pytest.raises(UsageError, match="label_type=none: there are no classes to count"):
+            _ = train.class_counts
+    else:
+        if "caption" in features:  # the model has no input for it
+            train = train.map(lambda inputs, label: ({"image": inputs["image"], "age": inputs["age"]}, label))
+        assert np.isfinite(model.fit(train, verbose=0).history["loss"][0])
+    if kind == "multi":
+        labels = np.concatenate([batch.label for batch in simimg.load(datasets[name], ids=True)])
+        assert train.class_counts.tolist() == labels.sum(axis=0).tolist()
+        assert simimg.load(datasets[name], one_hot=True).element_spec[1].dtype == tf.float32
+        with pytest.raises(UsageError, match="label_type=multi: only images with one class each"):
+            _ = train.class_weights
+    if name == "multi_text":
+        with pytest.raises(UsageError, match="features='points': its lists differ in length"):
+            simimg.load(datasets[name], features=["points"])
+        with pytest.raises(UsageError, match="Leave out features="):
+            simimg.load(datasets[name], features=["age"], ids=True)
+    if kind in ("float", "none"):
+        with pytest.raises(UsageError, match=f"one_hot=True: .*label_type={kind}"):
+            simimg.load(datasets[name], one_hot=True)
 
 
 def test_workers_do_not_change_the_bytes_and_append_keeps_the_form(datasets: dict[str, Path], tmp_path: Path) -> None:
@@ -330,7 +385,7 @@ def test_two_replicas_are_one(datasets: dict[str, Path], tmp_path: Path, name: s
 def test_spread(datasets: dict[str, Path]) -> None:
     for name in ("float", "float_png"):
         reader, _ = open_reader(datasets[name], "train", "mapped")
-        labels = np.concatenate([batch.label for batch in simimg.load(datasets[name], "train", batch_size=4)])
+        labels = np.concatenate([label for _, label in simimg.load(datasets[name], "train", batch_size=4)])
         means, deviations = target_spread(reader)
         np.testing.assert_allclose(means, labels.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(deviations, labels.std(axis=0), rtol=1e-6)

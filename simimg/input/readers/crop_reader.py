@@ -65,11 +65,7 @@ class CropReader(GatherReader):
         elements, per_epoch = order.elements, order.steps_per_epoch * order.local_replicas
         numbers = tf.data.Dataset.range(elements.start, elements.stop)
         places = numbers.map(lambda number: _with_run(order.places(number), order.seed, number // per_epoch))
-        return self._gathered(places, order.per_replica_batch_size).with_options(self.as_written())
-
-    def random_batches(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
-        """Returns what `eval_batches` returns, with the random crops of an epoch."""
-        return self._in_order(batch_size, lambda places: _with_run(places, seed, tf.constant(epoch, tf.int64)))
+        return self.gathered(places, order.per_replica_batch_size).with_options(self.as_written())
 
     def _gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if places.ndim == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -36,7 +37,7 @@ class GatherReader(Reader):
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-        return self._gathered(order.indices(), order.per_replica_batch_size).with_options(self.as_written())
+        return self.gathered(order.indices(), order.per_replica_batch_size).with_options(self.as_written())
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches of `batch_size`: every example once, the last batch filled up with id -1."""
@@ -51,20 +52,36 @@ class GatherReader(Reader):
         def clipped(batch: Batch, places: tf.Tensor) -> Batch:
             return batch._replace(id=tf.where(places <= last, batch.id, PADDING_ID))
 
-        gathered = self._gathered(places.map(lambda places: element_of(tf.minimum(places, last))), batch_size)
+        gathered = self.gathered(places.map(lambda places: element_of(tf.minimum(places, last))), batch_size)
         return tf.data.Dataset.zip(gathered, places).map(clipped).with_options(self.as_written())
 
-    def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    def gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """Returns a dataset of the Batches at `places`, a dataset of what `gather` takes.
+
+        If the elements of `places` are pairs of places and a tensor, so are those of the result.
+        """
+
+        def gather(places: tf.Tensor, *tag: tf.Tensor) -> Any:
+            return (self.gather(places), *tag) if tag else self.gather(places)
+
         if self.places_per_call is None:
             size = self.split.image_size
             calls = _CALLS if batch_size * size * size * 3 <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
-            return places.map(self.gather, num_parallel_calls=calls, deterministic=True)
+            return places.map(gather, num_parallel_calls=calls, deterministic=True)
         part = _part(batch_size, self.places_per_call)
         if part == batch_size:
-            return places.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
-        parts = places.map(lambda places: tf.reshape(places, [-1, part, *places.shape[1:]])).unbatch()
-        gathered = parts.map(self.gather, num_parallel_calls=self._num_threads, deterministic=True)
-        return gathered.batch(batch_size // part, drop_remainder=True).map(_joined)
+            return places.map(gather, num_parallel_calls=self._num_threads, deterministic=True)
+        num_parts = batch_size // part
+
+        def split(places: tf.Tensor, *tag: tf.Tensor) -> Any:
+            parts = tf.reshape(places, [-1, part, *places.shape[1:]])
+            return (parts, *(tf.stack([one] * num_parts) for one in tag)) if tag else parts
+
+        def joined(batch: Any, *tag: tf.Tensor) -> Any:
+            return (_joined(batch), *(one[0] for one in tag)) if tag else _joined(batch)
+
+        parts = places.map(split).unbatch().map(gather, num_parallel_calls=self._num_threads, deterministic=True)
+        return parts.batch(num_parts, drop_remainder=True).map(joined)
 
     @staticmethod
     def as_written() -> tf.data.Options:

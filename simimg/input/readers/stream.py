@@ -60,7 +60,7 @@ class StreamReader(Reader):
             )
             shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
             records = records.shuffle(SHUFFLE_BUFFER, shuffle_seed, reshuffle_each_iteration=False).take(used)
-            return records.skip(tf.where(epoch == order.start.epoch, tf.constant(skipped, tf.int64), 0))
+            return records.skip(tf.where(epoch == order.start.epoch, tf.cast(skipped, tf.int64), 0))
 
         records = tf.data.Dataset.range(order.start.epoch, order.num_epochs).flat_map(epoch_records)
         if order.local_replicas < order.num_replicas:  # drop the records of other processes before decoding

@@ -30,9 +30,9 @@ def folds(tiny: dict[str, Path]) -> Path:
 
 
 def test_folds_are_read_together(folds: Path) -> None:
-    together = simimg.load(folds, "fold3+fold1", batch_size=20)
+    together = simimg.load(folds, "fold3+fold1", batch_size=20, ids=True)
     (batch,) = list(together)
-    parts = [next(iter(simimg.load(folds, name, batch_size=20))) for name in ("fold3", "fold1")]
+    parts = [next(iter(simimg.load(folds, name, batch_size=20, ids=True))) for name in ("fold3", "fold1")]
     assert batch.id.numpy().tolist() == [id for part in parts for id in part.id.numpy().tolist()]
     assert np.array_equal(batch.image, np.concatenate([part.image for part in parts]))
     for kind in ("resident", "mapped"):

@@ -60,8 +60,8 @@ def shades(batch: Any) -> list[int]:
 @pytest.mark.parametrize("kind", ["resident", "mapped"])
 def test_examples_are_those_of_each_dataset(pair: dict[str, Path], kind: str) -> None:
     both = [pair["A"], pair["B"]]
-    (batch,) = list(simimg.load(both, batch_size=40, reader=kind))
-    parts = [next(iter(simimg.load(folder, batch_size=40))) for folder in both]
+    (batch,) = list(simimg.load(both, batch_size=40, reader=kind, ids=True))
+    parts = [next(iter(simimg.load(folder, batch_size=40, ids=True))) for folder in both]
     np.testing.assert_array_equal(batch.image, np.concatenate([part.image for part in parts]))
     own = [*parts[0].id.numpy(), *(parts[1].id.numpy() + 2**35)]
     assert batch.id.numpy().tolist() == own
@@ -71,7 +71,7 @@ def test_examples_are_those_of_each_dataset(pair: dict[str, Path], kind: str) ->
     reader, _ = open_reader(both, "train", kind)
     assert label_counts(reader).tolist() == np.bincount(batch.label).tolist()
 
-    mixed = simimg.load(both, weights=[3, 1], shuffle=True, batch_size=5, reader=kind, epochs=3)
+    mixed = simimg.load(both, weights=[3, 1], shuffle=True, batch_size=5, reader=kind, epochs=3, ids=True)
     assert (len(mixed), mixed.num_examples) == (12, 20)
     found = list(mixed)
     ids = np.concatenate([batch.id.numpy() for batch in found])
@@ -257,14 +257,14 @@ def test_several_labels_and_numbers(pair: dict[str, Path], tmp_path: Path) -> No
         )
         made[name] = convert(config).dataset_dir
     for kind in ("resident", "mapped"):
-        (batch,) = list(simimg.load([made["m1"], made["m2"]], batch_size=9, reader=kind))
+        (batch,) = list(simimg.load([made["m1"], made["m2"]], batch_size=9, reader=kind, ids=True))
         names = simimg.load([made["m1"], made["m2"]]).class_names
         found = {
             age: {name for name, there in zip(names, row, strict=True) if there}
             for age, row in zip(batch.features["age"].tolist(), batch.label.numpy(), strict=True)
         }
         assert found == {3: {"a", "b"}, 4: {"b"}, 5: {"b", "c"}, 6: {"d"}, 7: {"c"}}
-        (batch,) = list(simimg.load([made["f1"], made["f2"]], batch_size=9, reader=kind))
+        (batch,) = list(simimg.load([made["f1"], made["f2"]], batch_size=9, reader=kind, ids=True))
         assert simimg.load([made["f1"], made["f2"]]).class_names == ("x", "y")
         assert {tuple(row) for row in batch.label.numpy().tolist()} == {(1, 2), (3, 4), (5, 6), (7, 8)}
         assert target_spread(open_reader([made["f1"], made["f2"]], "train", kind)[0])[0] == [4, 5]

@@ -94,7 +94,9 @@ def by_id(batches: Iterable[Any]) -> dict[int, np.ndarray]:
 def test_load_gives_the_same_crops_in_any_order(shapes: Path) -> None:
     images, _, ids = joined(read(shapes, order()))
     for shuffle, size in ((True, 8), (False, 5), (False, 24)):
-        loaded = simimg.load(shapes, batch_size=size, shuffle=shuffle, seed=7, epochs=2, image_size=SIDE, crop="random")
+        loaded = simimg.load(
+            shapes, batch_size=size, shuffle=shuffle, seed=7, epochs=2, image_size=SIDE, crop="random", ids=True
+        )
         assert loaded.image_size == SIDE
         batches = list(loaded)
         for epoch in (0, 1):
@@ -111,7 +113,7 @@ def test_central_crops_are_those_of_the_stored_images(shapes: Path) -> None:
         for payload in ShardReader(path)
         for example in [decode_example(payload)]
     }
-    loaded = simimg.load(shapes, batch_size=7, image_size=SIDE)
+    loaded = simimg.load(shapes, batch_size=7, image_size=SIDE, ids=True)
     assert loaded.num_examples == NUM_IMAGES
     for batch in loaded:
         for id, pixels in zip(batch.id.numpy().tolist(), batch.image.numpy(), strict=True):
@@ -121,8 +123,8 @@ def test_central_crops_are_those_of_the_stored_images(shapes: Path) -> None:
             left, top = (round((length - SIDE) / 2) for length in resized)
             expected = image.resize(resized, Image.Resampling.BILINEAR).crop((left, top, left + SIDE, top + SIDE))
             assert np.abs(pixels - np.asarray(expected, np.int16)).max() <= 1
-    assert next(iter(simimg.load(shapes, batch_size=2))).image.shape == (2, 224, 224, 3)
-    shuffled = by_id(simimg.load(shapes, batch_size=24, shuffle=True, crop="center", image_size=SIDE))
+    assert next(iter(simimg.load(shapes, batch_size=2, ids=True))).image.shape == (2, 224, 224, 3)
+    shuffled = by_id(simimg.load(shapes, batch_size=24, shuffle=True, crop="center", image_size=SIDE, ids=True))
     plain = by_id(loaded)
     assert plain.keys() == shuffled.keys()
     assert all(np.array_equal(plain[id], shuffled[id]) for id in plain)
@@ -133,8 +135,13 @@ def test_crops_of_squares(datasets: dict[str, Path]) -> None:
     reader, why = open_reader(datasets["jpeg"], "train", crop="random", image_size=24)
     assert isinstance(reader, CropReader)
     assert why.startswith("images are cut to 24 px while they are decoded")
-    assert next(iter(simimg.load(datasets["jpeg"], crop="center", image_size=16))).image.shape == (32, 16, 16, 3)
-    assert next(iter(simimg.load(datasets["jpeg"]))).image.shape == (32, 32, 32, 3)
+    assert next(iter(simimg.load(datasets["jpeg"], crop="center", image_size=16, ids=True))).image.shape == (
+        32,
+        16,
+        16,
+        3,
+    )
+    assert next(iter(simimg.load(datasets["jpeg"], ids=True))).image.shape == (32, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
