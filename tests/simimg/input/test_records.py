@@ -29,6 +29,7 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, write_manifest
 from tfrecords.format.mapped_shards import map_records
+from tfrecords.format.naming import index_name, index_path
 from tfrecords.format.record_layout import encode_record
 from tfrecords.format.shard import open_shard
 
@@ -164,6 +165,7 @@ def test_an_image_of_another_size_than_the_layout_says(
     Image.effect_noise(size, 50).convert("RGB").save(data, encoding.upper())
     with open_shard(folder / info.file, index=True) as writer:
         writer.write(encode_record(data.getvalue(), 0, 0))
+    index_path(folder / info.file).replace(folder / index_name(info.file))
     dataclasses.replace(layout, splits={"train": (writer.info(),)}).save(folder)
     records = EncodedRecords(open_split(folder, "train"), on_corrupt=on_corrupt)
     if on_corrupt == "skip":
