@@ -95,10 +95,14 @@ def choose_keeper(
     group = _Group(images, edits, is_reference, is_decided)
     left, why = sorted(edits), "the first of equally good files"
     decided: tuple[list[int], list[int], _Reason] | None = None
-    for rule in (group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))):
+    is_tie = True  # among equal files a rule is no reason beside another one
+    chosen = [group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))]
+    for number, rule in enumerate([*chosen, group.oldest_by_far, group.shortest]):
         best, reason = rule(left)
         if len(best) < len(left):
-            decided = best, [row for row in left if row not in best], reason
+            if number < len(chosen) or is_tie:
+                is_tie = number >= len(chosen)
+                decided = best, [row for row in left if row not in best], reason
             left = best
         if len(left) == 1:
             break
@@ -140,13 +144,12 @@ class _Group:
             "best": [
                 self._least_edited, self._most_detailed, self._with_metadata, self._not_made_from_another,
                 self._most_tones, self._lossless, self._deepest, self._largest, self._highest_quality, self._most_bytes,
-                lambda rows: self._by_time(rows, newest=False, tolerance_ns=_SAME_TIME_NS), self._shortest,
             ],
             "exif": [self._with_metadata],
             "largest": [self._largest],
             "newest": [lambda rows: self._by_time(rows, newest=True)],
             "oldest": [lambda rows: self._by_time(rows, newest=False)],
-            "shortest": [self._shortest],
+            "shortest": [self.shortest],
         }  # fmt: skip
         return rules[name]
 
@@ -285,7 +288,12 @@ class _Group:
 
         return best, why
 
-    def _shortest(self, rows: list[int]) -> tuple[list[int], _Reason]:
+    def oldest_by_far(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        """Leave the oldest files, unless their times are about the same."""
+        return self._by_time(rows, newest=False, tolerance_ns=_SAME_TIME_NS)
+
+    def shortest(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        """Leave the files with the shortest path."""
         return _best(rows, lambda row: -len(self._image(row).path)), lambda kept, other: "the shortest path"
 
     def _is_more_detailed(self, row: int, than: int) -> bool:

@@ -60,7 +60,8 @@ def simimg(capsys: pytest.CaptureFixture[str]) -> Simimg:
         capsys.readouterr()
         assert main([*arguments, "--json"]) == code
         said = capsys.readouterr()
-        return json.loads(said.out) if said.out else said.err
+        found = json.loads(said.out)
+        return found.get("error", found)
 
     return run
 

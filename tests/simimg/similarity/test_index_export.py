@@ -161,7 +161,7 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         (["--index_dir=i"], "--out=PATH is required with --index_dir"),
         (["--index_dir=i", "--out=o", "--out_dir=d"], "--out_dir=d applies to --model_dir only"),
         (["--model_dir=m", "--out=o"], "--out applies to --index_dir only"),
-        (["--model_dir=m", "--format=faiss"], "--format applies to --index_dir only"),
+        (["--model_dir=m", "--format=faiss"], "--format=faiss: a model can be exported as"),
         (["--index_dir=i", "--out=o", "--format=csv"], "for --format, got 'csv'"),
         ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is not an index"),
     ):

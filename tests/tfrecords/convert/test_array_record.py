@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tfrecords.base_errors import ConversionError, DataError, Interrupted, UsageError
@@ -71,9 +72,16 @@ def test_same_plan_records_and_order_as_tfrecord(
     assert layout.config == {**before.config, **ARRAY_RECORD}
     assert layout.versions.keys() - before.versions.keys() == {"array-record"}
     infos = [json.loads((each / "dataset_info.json").read_bytes()) for each in (folder, plain)]
+    assert infos[0].pop("description") == infos[1].pop("description").replace(
+        f"encoding {encoding},", f"encoding {encoding}, format array_record,"
+    )
     assert infos[0] == {**infos[1], "fileFormat": "array_record"}
-    for name in ("features.json", "label.labels.txt", "manifest.parquet", "quarantine.jsonl"):
+    for name in ("features.json", "label.labels.txt", "quarantine.jsonl"):
         assert (folder / name).read_bytes() == (plain / name).read_bytes()
+    tables = [pq.read_table(each / "manifest.parquet") for each in (folder, plain)]
+    files = [set(table["shard_file"].to_pylist()) - {None, ""} for table in tables]
+    assert {file.replace("array_record", "tfrecord") for file in files[0]} == files[1]
+    assert tables[0].drop_columns("shard_file").equals(tables[1].drop_columns("shard_file"))
     seen: list[int] = []
     found = verify(folder, progress=seen.append)
     assert found.problems == ()

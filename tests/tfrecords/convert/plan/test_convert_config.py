@@ -167,6 +167,8 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "group_pattern": "p[0-9]+",
         "time_column": "taken",
         "conflicts": "drop",
+        "links": "once",
+        "write_index": True,
     }
     assert names - set(determining) == {*elsewhere, *on_ray, "jpeg_quality", "from_dataset", *newer, "folds"}
     for option, value in newer.items():
