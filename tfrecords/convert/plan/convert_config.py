@@ -155,7 +155,12 @@ class ConvertConfig:
         choices=CONFLICTS,
         group="splits and files",
     )
-    links: str = option("Links to one file: all, or it once.", "keep", choices=LINKS, group="splits and files")
+    links: str = option(
+        "A file with several names, by links: keep all of them, or convert it once.",
+        "keep",
+        choices=LINKS,
+        group="splits and files",
+    )
     seed: int = option("Seed of the splits and of the order.", 0)
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
