@@ -67,4 +67,8 @@ def load(split: str = "train", *, prefix: str = "", flag_values: flags.FlagValue
         raise UsageError("there are no flags of an input. Call simimg.flags.define_input() before absl.app.run.")
     given = {name: flag_values[f"{prefix}{name}"].value for name in _DEFAULTS}
     given |= options
+    if given["dataset_dir"] is None:
+        raise UsageError(
+            f"--{prefix}dataset_dir has no value. Call load after the flags are parsed, as in absl.app.run."
+        )
     return load_split(given.pop("dataset_dir"), split, **given)

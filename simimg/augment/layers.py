@@ -27,6 +27,7 @@ from simimg.augment.augmentation import augment
 from simimg.augment.formulation import resolved
 from simimg.augment.geometry import resample
 from simimg.augment.parameters import BORDERS, AugmentConfig
+from simimg.errors import UsageError
 
 _PACKAGE = "simimg"
 _REPLICA_STEP = 0x9E3779B1  # 2**32 / golden ratio, odd: no two replicas have the same seed
@@ -217,6 +218,8 @@ class RandomAugmentation(keras.layers.Layer):
         super().__init__(**{name: value for name, value in options.items() if name not in fields})
         self.config = AugmentConfig(**{name: value for name, value in options.items() if name in fields})
         self.seed = seed
+        if self.config.mixes:
+            raise UsageError("mixup and cutmix change labels, too, which this layer does not see. Leave them out.")
         self.generator = keras.random.SeedGenerator(seed)
         self.supports_jit = resolved(self.config.augment_with) == "xla"
         self._convert_input_args = False  # images of uint8 stay so until they are augmented

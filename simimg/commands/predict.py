@@ -41,7 +41,9 @@ def run(options: Options) -> Result:
     refused: list[str] = []
     with with_stdin(options.images) as named, progress_bar(None, "predicting") as bar:
         skip = noting_skipped(refused, named)
-        found = api.predict(options.model_dir, list(named), refused=skip, progress=showing(bar))
+        file_of = {name: path for path, name in named.items()}
+        files = [file_of[image] for image in options.images]  # as often as they are named
+        found = api.predict(options.model_dir, files, refused=skip, progress=showing(bar))
     if not found:
         raise UsageError("none of the given images can be decoded.")
     results = []

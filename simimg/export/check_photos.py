@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from simimg.errors import SimimgError, UsageError
 from simimg.evaluation import classify, multi_label_figures, regression_figures
 from simimg.inference.conversion import check_images
-from simimg.input import PADDING_ID, eval_batches, open_reader, reading, run_splits
+from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, reading, run_splits
 from simimg.models.model_folder import RunInfo
+from tfrecords.convert.image.decoder import CENTER
 
 _NUM_CHECKED = 10
 _NUM_CALIBRATION = 200  # LiteRT's guide to post-training quantization: "around 100-500 samples"
@@ -41,12 +43,13 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
     Raises:
         UsageError: `dataset_dir` is no dataset of this model, or is needed to calibrate and not there.
     """
-    folder = dataset_dir or Path(info.config.get("dataset_dir") or "")
+    given = info.config.get("dataset_dir") or ""
+    folders = (dataset_dir,) if dataset_dir else tuple(map(Path, [given] if isinstance(given, str) else given))
     empty = np.zeros((0, info.image_size, info.image_size, 3), np.uint8)
     try:
-        splits = run_splits(folder, info.config.get("fold", 0))
-        checked, source = _tested(info, folder, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
-        calibration = _read(folder, splits["train"], _NUM_CALIBRATION)[0] if calibrate else empty
+        splits = run_splits(folders, info.config.get("fold", 0))
+        checked, source = _tested(info, folders, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
+        calibration = _read(info, folders, splits["train"], _NUM_CALIBRATION)[0] if calibrate else empty
     except SimimgError as error:
         if dataset_dir is not None:
             raise
@@ -85,28 +88,32 @@ def score_of(info: RunInfo, outputs: np.ndarray, exact: np.ndarray, labels: np.n
 
 
 def _tested(
-    info: RunInfo, folder: Path, splits: dict[str, str], most: int
+    info: RunInfo, folders: tuple[Path, ...], splits: dict[str, str], most: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], str]:
     """Returns images and labels of the first split of test, validation and train that there is, and its name."""
     for use in ("test", "validation", "train"):
         try:
-            found = _read(folder, splits[use], most)
+            found = _read(info, folders, splits[use], most)
         except (UsageError, KeyError):
             if use == "train":
                 raise
             continue
         break
+    where = ", ".join(map(str, folders))
     if found[0].shape[1] != info.image_size:
         raise UsageError(
-            f"--dataset_dir={folder} has images of {found[0].shape[1]} px; the model takes {info.image_size} px. "
+            f"--dataset_dir={where} has images of {found[0].shape[1]} px; the model takes {info.image_size} px. "
             "Name the dataset that it was trained on."
         )
-    return found, f"images of split {splits[use]} of {folder}"
+    return found, f"images of split {splits[use]} of {where}"
 
 
-def _read(folder: Path, split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(info: RunInfo, folders: tuple[Path, ...], split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `most` images of a split, or all if there are fewer, evenly spread over it, and their labels."""
-    reader, _ = open_reader(folder, split)
+    crops: dict[str, Any] = {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
+    if isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall":
+        crops["class_names"] = info.class_names
+    reader, _ = open_reader(folders_with(folders, split) or folders, split, **crops)
     total = reader.split.num_examples
     wanted = set(np.linspace(0, total - 1, min(most, total)).astype(int).tolist())
     images: list[np.ndarray] = []

@@ -39,7 +39,7 @@ from simimg.models.saved_model import (
 )
 from simimg.models.served_network import in_float32, served_network
 from simimg.standard_error import captured_stderr
-from tfrecords.convert.image.decoder import parse_background
+from tfrecords.convert.image.decoder import CENTER, parse_background
 from tfrecords.format.atomic_files import atomic_folder
 
 _FILES = {
@@ -117,7 +117,10 @@ def export_model(
     if format == "saved_model":
         background = parse_background(info.background)
         export_saved_model(
-            model_dir, out_dir, background=background, check=lambda folder: check(of_saved_model(folder))
+            model_dir,
+            out_dir,
+            background=background,
+            check=lambda folder: check(of_saved_model(folder, with_files=info.resize != CENTER)),
         )
         scores: dict[str, Any] = {}
     else:

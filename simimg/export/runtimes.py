@@ -11,8 +11,11 @@ Forward = Callable[[np.ndarray], np.ndarray]
 """From images, uint8 `[n, size, size, 3]`, to outputs, float32 `[n, num_outputs]`."""
 
 
-def of_saved_model(folder: Path) -> Forward:
-    """Returns a SavedModel's first signature; the signature for files has to give the same for the images as PNGs."""
+def of_saved_model(folder: Path, *, with_files: bool = True) -> Forward:
+    """Returns a SavedModel's first signature; the signature for files has to give the same for the images as PNGs.
+
+    Without `with_files`, that signature is not computed: it cuts files at their center, so no file has these pixels.
+    """
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(folder))
@@ -21,9 +24,11 @@ def of_saved_model(folder: Path) -> Forward:
         signatures = loaded.signatures  # of variables that live as long as what was loaded
         found = signatures["serving_default"](image=tf.constant(images))
         name = next(key for key in ("probabilities", "embedding", "values") if key in found)
+        outputs: np.ndarray = found[name].numpy()
+        if not with_files:
+            return outputs
         contents = tf.stack([tf.io.encode_png(image) for image in images])
         of_files = signatures["jpeg"](image_bytes=contents)[name].numpy()
-        outputs: np.ndarray = found[name].numpy()
         # Whichever differs more from the model is the one that is compared with it.
         return np.where(np.abs(of_files - outputs) > 1e-5, of_files, outputs)
 

@@ -28,6 +28,7 @@ from simimg.similarity.search_index import SearchIndex
 
 _BY_EMBEDDINGS = frozenset({"label", "outlier", "confused_classes", "drift"})
 _BY_COPIES = frozenset({"label_conflict", "leak"})
+_MOST_CELLS = 20_000_000  # images times classes; judging more takes many minutes and gigabytes
 _IMAGE = "image"  # all kinds that need no embeddings
 
 
@@ -117,9 +118,13 @@ def audit_images(
     if index is not None and _BY_EMBEDDINGS & set(kinds):
         progress("judging", 0, total)
         embeddings, copies = np.asarray(index.embeddings, np.float32), copy_numbers(index)
-        judged = judge(images, embeddings, copies) if audited.has_labels else None
+        num_classes = len({image.label for image in images})
+        are_many = num_classes * len(images) > _MOST_CELLS
+        judged = judge(images, embeddings, copies) if audited.has_labels and not are_many else None
         if not audited.has_labels:
             notes.append("labels are not judged, since the images of this dataset do not have one class each")
+        elif are_many:
+            notes.append(f"labels are not judged: {num_classes:,} classes of {len(images):,} images are too many")
         elif judged is None:
             notes.append("labels are not judged: that needs two classes, and 20 images with labels")
         else:

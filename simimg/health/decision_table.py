@@ -36,7 +36,7 @@ class FindingDecision:
 
 
 Decided = Mapping[tuple[str, str], FindingDecision]
-"""Decisions by path and kind of the finding."""
+"""Decisions by path and kind of the finding; without a path, by its kind, class and split."""
 
 
 def read_finding_decisions(path: Path) -> dict[tuple[str, str], FindingDecision]:
@@ -68,16 +68,23 @@ def read_finding_decisions(path: Path) -> dict[tuple[str, str], FindingDecision]
         label = (row.get("suggestion") or "").strip()
         if word == RELABEL and (not label or label in ("look", "drop")):
             raise UsageError(f"{where}, row {number}: write the new class into the column `suggestion`.")
-        found[row["path"] or "", row["kind"]] = FindingDecision(
-            word, label if word == RELABEL else "", (row.get("reason") or "").strip()
-        )
+        key = _key(row["path"] or "", row["kind"], row.get("label") or "", row.get("split") or "")
+        found[key] = FindingDecision(word, label if word == RELABEL else "", (row.get("reason") or "").strip())
     return found
+
+
+def _key(path: str, kind: str, label: str, split: str) -> tuple[str, str]:
+    return (path, kind) if path else ("", f"{kind}: {label}: {split}")
 
 
 def undecided(findings: Iterable[Finding], decided: Decided) -> list[Finding]:
     """Return the findings that nothing was decided about; all findings about a dropped image are left out."""
     dropped = {path for (path, _), one in decided.items() if one.word == DROP and path}
-    return [one for one in findings if (one.path, one.kind) not in decided and one.path not in dropped]
+    return [
+        one
+        for one in findings
+        if _key(one.path, one.kind, one.label, one.split) not in decided and one.path not in dropped
+    ]
 
 
 def write_deletions(decided: Decided, path: Path) -> int:
@@ -93,7 +100,7 @@ def write_labels(decided: Decided, path: Path) -> int:
     rows = {
         name: (name, one.label, one.reason)
         for (name, _), one in decided.items()
-        if one.word == RELABEL and name not in dropped
+        if one.word == RELABEL and name and name not in dropped
     }
     _write(path, ("path", "label", "reason"), rows.values())
     return len(rows)

@@ -112,8 +112,10 @@ def find_outliers(
             features = principal_features(embeddings)
         features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
         cosines, rows = nearest(features, features[:, None], 4 * _NEAR)
-        cosines = np.where(copies[rows] == copies[:, None], -1.0, cosines)
-        distances = 1 - np.sort(cosines, axis=1)[:, -_NEAR:].mean(axis=1)
+        cosines = np.where(copies[rows] == copies[:, None], np.nan, cosines)
+        distances = 1 + np.sort(-cosines, axis=1)[:, :_NEAR].mean(axis=1)  # NaN comes last
+        known = ~np.isnan(distances)  # an image with many copies has too few others among the nearest
+        distances[~known] = np.median(distances[known]) if known.any() else 0.0
         for row, score in _beyond(distances, _LEAST_DISTANCE_RANGE).items():
             near = 1 - distances[row]
             found.setdefault(

@@ -12,9 +12,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrecords.convert.image.decoder import CENTER
+
 _EXIF = b"Exif\0\0"
 _SEARCHED_BYTES = 1 << 17  # the first segments of a JPEG, of at most 64 kB each
 _ORIENTATION = 0x0112  # tag
+_CENTER_SHARE = 7 / 8  # of the short side, as in the decoder
 _MOST_TAGS = 128  # cameras write about 12 into the first directory
 
 
@@ -87,8 +90,9 @@ def _resized(pixels: tf.Tensor, image_size: int, resize: str, background: tuple[
     inner = tf.constant([image_size, image_size], tf.float32)
     start = tf.zeros([2])  # of the image within the result, px
     scale = inner / sides
-    if resize == "crop":
-        scale = tf.repeat(image_size / tf.reduce_min(sides), 2)
+    if resize in ("crop", CENTER):
+        share = _CENTER_SHARE if resize == CENTER else 1.0
+        scale = tf.repeat(image_size / (share * tf.reduce_min(sides)), 2)
         start = (image_size - scale * sides) / 2
     elif resize == "pad":
         inner = tf.maximum(1.0, tf.round(sides / tf.reduce_max(sides) * image_size))

@@ -128,3 +128,8 @@ def test_all_augmentations_are_one_layer() -> None:
     assert mixed(IMAGES).dtype == tf.bfloat16
     with pytest.raises(UsageError, match="--blur=99"):
         simimg.augment.RandomAugmentation(blur=99)
+
+
+def test_a_layer_does_not_mix_images_whose_labels_it_does_not_see() -> None:
+    with pytest.raises(UsageError, match="mixup and cutmix change labels"):
+        simimg.augment.RandomAugmentation(mixup=0.2)

@@ -225,7 +225,7 @@ def test_flags_that_do_not_fit(runs: Path, tmp_path: Path, capsys: pytest.Captur
     assert found["largest_difference"] < 1e-5
 
 
-@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad", "center"])
 def test_files_are_decoded_as_the_converter_does(resize: str) -> None:
     shapes = ((1, 80, 50), (3, 31, 90), (6, 24, 24), (7, 20, 61), (8, 64, 40))
     contents = [photo(*shape) for shape in shapes]

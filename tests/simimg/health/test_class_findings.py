@@ -1,8 +1,12 @@
 """Classes and splits, by embeddings that are drawn around a center per class."""
 
+from pathlib import Path
+
 import numpy as np
 
 from simimg.health.class_findings import find_confused_classes, find_drift, find_small_classes
+from simimg.health.decision_table import read_finding_decisions, undecided, write_labels
+from simimg.health.finding import Finding
 from simimg.health.label_findings import find_outliers, find_wrong_labels, judge
 from simimg.similarity.image_table import IndexedImage
 
@@ -74,3 +78,20 @@ def test_too_little_to_judge() -> None:
     assert judge(images, embeddings, np.arange(12)) is None
     assert find_small_classes(images) == []
     assert find_drift(images, embeddings) == []
+
+
+def test_many_copies_of_one_image_are_no_outliers() -> None:
+    images, embeddings = drawn({"cat": 200, "dog": 175, "car": 25})
+    copies = np.arange(400)
+    copies[375:], embeddings[375:] = 375, embeddings[0]
+    found = {one.path for one in find_outliers(images, embeddings, copies, None)}
+    assert not any(path.startswith("car/") for path in found)
+
+
+def test_a_decision_about_one_class_leaves_the_others(tmp_path: Path) -> None:
+    findings = [Finding(kind="few_images", label=label, score=0.9, reason="few") for label in ("cat", "dog")]
+    decisions = tmp_path / "decided.csv"
+    decisions.write_text("path,kind,label,split,suggestion,decision\n,few_images,cat,,b,relabel\n")
+    decided = read_finding_decisions(decisions)
+    assert [one.label for one in undecided(findings, decided)] == ["dog"]
+    assert write_labels(decided, tmp_path / "labels.csv") == 0

@@ -136,7 +136,7 @@ class _Run:
         self._runner, self._agreement = runner, agreement
         self._on_done, self._on_progress = on_done, on_progress
         self._running: dict[Any, tuple[int, Task]] = {}
-        self._begun: dict[int, float] = {}  # when attempts were given
+        self._begun: dict[int, float] = {}  # when attempts were given, or last heard of
         self._chosen: dict[int, str] = {}  # the nodes that they were given to, where these were chosen
         self._silent: set[str] = set()  # nodes that did not answer
         self._turns = itertools.count()
@@ -198,6 +198,8 @@ class _Run:
             if self._crashes[task.shard] == _CRASHES:
                 raise self._death(attempt, task) from None
             self._give(task, again=True)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise ConversionError(f"Ray cannot start workers: {printable(str(error)).rstrip('.')}.") from None
         except ray.exceptions.RayError:  # its node died, or it was given up there
             self._give(task, again=True)
         else:
@@ -215,6 +217,7 @@ class _Run:
         for handle, (attempt, task) in list(self._running.items()):
             if attempt in self._signs:
                 is_silent = self._signs[attempt][0] > _SILENT_S
+                self._begun[attempt] = now - self._signs[attempt][0]  # the board may not answer the next time
             else:
                 is_silent = now - self._begun[attempt] > _SILENT_S and self._runner.has_free_core()
             if is_silent:
