@@ -68,6 +68,8 @@ class RawSplit:
         if missing := [name for name in names if name not in layout.splits]:
             has = ", ".join(layout.splits) or "none"
             raise UsageError(f"{dataset_dir} has no split {missing[0]!r}. It has: {has}.")
+        if len(set(names)) < len(names):
+            raise UsageError(f"split {split!r} has one split twice.")
         if layout.encoding != "raw" or layout.file_format != TFRECORD:
             form = f"{layout.file_format} files" if layout.encoding == "raw" else f"{layout.encoding} images"
             raise UsageError(

@@ -246,6 +246,11 @@ def _check_alike(first: Split, other: Split) -> None:
             f"{free.dataset_dir} has images in their own shapes, and {square.dataset_dir} of {square.image_size} px. "
             "Only images of one size can be mixed: convert the first ones again with --resize=stretch, crop or pad."
         )
+    if not first.stored_size:
+        raise UsageError(
+            f"{first.dataset_dir} and {other.dataset_dir} have images in their own shapes. Only images of one size can "
+            "be mixed: convert them again with --resize=stretch, crop or pad."
+        )
     if first.image_size != other.image_size:
         raise UsageError(
             f"{first.dataset_dir} has images of {first.image_size} px, and {other.dataset_dir} of {other.image_size} "

@@ -12,8 +12,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrecords.convert.image.decoder import CENTER
-
 _EXIF = b"Exif\0\0"
 _SEARCHED_BYTES = 1 << 17  # the first segments of a JPEG, of at most 64 kB each
 _ORIENTATION = 0x0112  # tag
@@ -27,7 +25,7 @@ def decoded_images(contents: tf.Tensor, *, image_size: int, resize: str, backgro
     Args:
         contents: string `[n]`, the bytes of JPEG or PNG files, or of GIFs without animation.
         image_size: px.
-        resize: `stretch`, `crop` or `pad`, as in `simimg convert`.
+        resize: `stretch`, `crop` or `pad`, as in `simimg convert`, or `center`, of models of images in their shapes.
         background: RGB, beside a padded image.
     """
 
@@ -90,8 +88,8 @@ def _resized(pixels: tf.Tensor, image_size: int, resize: str, background: tuple[
     inner = tf.constant([image_size, image_size], tf.float32)
     start = tf.zeros([2])  # of the image within the result, px
     scale = inner / sides
-    if resize in ("crop", CENTER):
-        share = _CENTER_SHARE if resize == CENTER else 1.0
+    if resize in ("crop", "center"):
+        share = _CENTER_SHARE if resize == "center" else 1.0
         scale = tf.repeat(image_size / (share * tf.reduce_min(sides)), 2)
         start = (image_size - scale * sides) / 2
     elif resize == "pad":

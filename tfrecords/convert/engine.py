@@ -101,6 +101,8 @@ def convert(
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
+            if previous is not None:
+                source = previous.with_its_splits(source)
             decided = options.for_source(source, previous.layout.config if previous is not None else None)
             listed = source = _with_notes(source, options, kept=decided.splits == SOURCE_SPLITS)
             options = decided
@@ -138,7 +140,8 @@ def _with_notes(source: Source, options: ResolvedConfig, kept: bool) -> Source:
     if options.from_dataset:
         from tfrecords.convert.sources.stored_dataset import notes_on_losses
 
-        losses = notes_on_losses(options.from_dataset, options.image_size, options.encoding, options.jpeg_quality)
+        size = (options.image_size, options.encoding, options.jpeg_quality)
+        losses = [] if options.resize == "none" else notes_on_losses(options.from_dataset, *size)
         return dataclasses.replace(source, notes=(*source.notes, *losses))
     is_usual = source.keeps_splits and not options.divided_by
     if source.splits is None or options.splits != AUTO_SPLITS or kept or is_usual:

@@ -150,10 +150,12 @@ def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
             "datasets of one form can be merged. Convert its files again with the same --resize."
         )
     if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
+        size = f" --image_size={layout.image_size}" if layout.image_size else ""
+        shape = f" --resize={layout.config['resize']}" if layout.own_shapes else ""
         raise UsageError(
-            f"--merge={folder} has {other.encoding} images of {other.image_size} px, and the dataset {layout.encoding} "
-            f"images of {layout.image_size} px. Convert it first: simimg convert --from={folder} "
-            f"--image_size={layout.image_size} --encoding={layout.encoding}"
+            f"--merge={folder} has {other.encoding} images of {other.size_text}, and the dataset {layout.encoding} "
+            f"images of {layout.size_text}. Convert it first: simimg convert --from={folder}{size}{shape} "
+            f"--encoding={layout.encoding}"
         )
     schema = layout.schema
     is_longer = other.schema.label_size > schema.label_size

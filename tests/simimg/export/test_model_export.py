@@ -181,7 +181,7 @@ def test_a_normalization_survives_onnx(tmp_path: Path) -> None:
 def test_what_computes_something_else_is_not_written(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(file: Path) -> Any:
+    def other(file: Path, **_: Any) -> Any:
         return lambda images: np.full((len(images), 3), 0.3, np.float32)
 
     monkeypatch.setitem(model_export.RUNTIMES, "keras", other)

@@ -59,6 +59,8 @@ def split_shares(layout: Layout, manifest: Manifest, counts: np.ndarray) -> Spli
         return None
     folds = config.get("folds")
     asked = fold_fractions(folds) if folds else parse_splits(str(config.get("splits")))
+    if not set(manifest.split_names) <= set(asked):  # `simimg edit --merge` added other splits
+        return None
     numbers = [list(asked).index(name) for name in manifest.split_names]
     by_class = np.zeros((len(counts), len(asked)), np.int64)
     by_class[:, numbers] = counts

@@ -316,12 +316,12 @@ class ConvertConfig:
         encoding = self.encoding
         if encoding == "auto":
             encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"
+        image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
         name = self.name or (
-            name_of_copy(self.from_dataset, self.image_size, encoding)
+            name_of_copy(self.from_dataset, image_size, encoding)
             if self.from_dataset
             else name_after(self.image_dir or self.table)
         )
-        image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
         decided = dataclasses.replace(self, name=name, encoding=encoding, image_size=image_size)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},

@@ -20,6 +20,7 @@ from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS
 from tfrecords.convert.sources import Source, printable
+from tfrecords.convert.sources.folder_layout import split_of
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
@@ -53,6 +54,15 @@ class PreviousVersion:
                 f"{self.folder} was made with other options: {'; '.join(differing)}. "
                 "Choose another --name, or remove that folder."
             )
+
+    def with_its_splits(self, source: Source) -> Source:
+        """Return the source with the names that its splits have here: earlier versions kept `val` of a table."""
+        if source.splits is None:
+            return source
+        there = self.layout.splits
+        old = {split: name for name in there if (split := split_of(name))}
+        named = {name: name if name in there else old.get(split_of(name), name) for name in set(source.splits)}
+        return dataclasses.replace(source, splits=[named[name] for name in source.splits])
 
     def check_source(self, source: Source) -> None:
         """Raise UsageError if the source's files are not those that the dataset was made from."""

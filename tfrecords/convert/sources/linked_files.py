@@ -48,8 +48,17 @@ def join_links(source: Source, links: str, *, count_folders: bool = True) -> Sou
     fate = "each file was taken once" if links == ONCE else f"all are kept, and --links={ONCE} takes each file once"
     note = f"{num_counted:,} {are} by links{labels}; {fate}"
     if links == ONCE:
-        source = source.select(np.setdiff1d(np.arange(len(source.paths)), np.concatenate(others)))
+        source = _used(source.select(np.setdiff1d(np.arange(len(source.paths)), np.concatenate(others))))
     return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _used(source: Source) -> Source:
+    """Return the source without the classes that have no file any more, as a folder without images is no class."""
+    used = np.unique(source.labels[source.labels >= 0])
+    numbers = np.full(len(source.class_names) + 1, -1, np.int32)  # the last is that of no class, -1
+    numbers[used] = np.arange(len(used))
+    names = tuple(source.class_names[label] for label in used)
+    return dataclasses.replace(source, class_names=names, labels=numbers[source.labels])
 
 
 def _is_link(source: Source, id: int, *, of_folder: bool = False) -> bool:

@@ -274,7 +274,10 @@ def _value(value: Any, dtype: str) -> Any:
             raise ValueError
         return int(value)
     if dtype == "float32":
-        return as_float32(math.nan if isinstance(value, str) and is_missing(value) else float(value))
+        number = math.nan if isinstance(value, str) and is_missing(value) else float(value)
+        if math.isinf(number) and "inf" not in cell_text(value).lower():
+            raise OverflowError
+        return as_float32(number)
     if dtype == "bytes":
         return value if isinstance(value, bytes) else cell_text(value).encode(errors="surrogateescape")
     text = value.decode() if isinstance(value, bytes) else cell_text(value)

@@ -260,9 +260,10 @@ class CsvRows:
         rows = (cells for cells in reader if any(map(str.strip, cells)))
         if self._header is not None:
             next(rows, None)
+        separator = self._delimiter.strip() or ";"  # a tab does not separate the labels of a cell
         for cells in rows:
             number = reader.line_num + self._skipped
-            yield number, [cells[0], (self._delimiter or ";").join(cells[1:])] if self._several_words else cells
+            yield number, [cells[0], separator.join(cells[1:])] if self._several_words else cells
 
     def _csv_errors(self) -> AbstractContextManager[None]:
         def as_error(error: Exception) -> Exception:

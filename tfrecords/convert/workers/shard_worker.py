@@ -200,7 +200,9 @@ def _write_batch(
         return
     numbers, pixels = [number for number, _ in batch], np.array([image.pixels for _, image in batch])
     images = [image.tobytes() for image in pixels]
-    digests = b"".join([hashlib.sha256(image).digest() for image in images])
+    # One color gives the same bytes in each shape of as many pixels.
+    shape = b"%d %d" % pixels.shape[1:3] if task.image.resize in OWN_SHAPES else b""
+    digests = b"".join([hashlib.sha256(image + shape if shape else image).digest() for image in images])
     receipt.pixels_sha256[numbers] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
     if task.hashed:
         receipt.phash[numbers] = perceptual_hashes(_hashed_pixels(task, pixels))

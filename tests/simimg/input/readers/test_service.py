@@ -161,7 +161,7 @@ def test_it_ends_when_it_is_told_to(processes: Processes) -> None:
     processes.service(num_workers=1)
     for process in reversed(processes.all):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 def test_what_cannot_be_used(datasets: dict[str, Path], tmp_path: Path) -> None:
