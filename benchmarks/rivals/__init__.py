@@ -33,7 +33,7 @@ CONVERTERS = {
     "ffcv": Tool(script=_HERE / "ffcv_converter.py", **_FFCV),
 }
 
-CROPS = {"dali": Tool(script=_HERE / "dali_crops.py", **_DALI)}
+CROPS = {"dali": Tool(script=_HERE / "dali_loader.py", variant="crops", **_DALI)}
 
 _DALI_READER = Tool(script=_HERE / "dali_loader.py", **_DALI)
 _FFCV_READER = Tool(script=_HERE / "ffcv_loader.py", **_FFCV)

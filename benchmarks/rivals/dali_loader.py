@@ -1,4 +1,7 @@
-"""NVIDIA DALI on the processor: its TFRecord reader, shuffled in a buffer; raw pixels reshaped, or JPEG decoded."""
+"""NVIDIA DALI on the processor: its TFRecord reader, shuffled in a buffer; raw pixels reshaped, or JPEG decoded.
+
+The variant `crops` cuts random crops while it decodes, and resizes them with antialiasing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "prepare"]
 
-_SHUFFLE_BUFFER = 8192
+_SHUFFLE_BUFFERS = {"": 8192, "crops": 2048}
 
 _PIPELINES: list[Any] = []
 
@@ -21,6 +24,8 @@ def load(job: ReadJob) -> dict[str, Any]:
     """Builds the pipeline, which repeats without end."""
     import nvidia.dali as dali
     from nvidia.dali import fn, pipeline_def, tfrecord, types
+
+    buffer = _SHUFFLE_BUFFERS[job.variant]
 
     @pipeline_def(batch_size=job.batch_size, num_threads=job.num_workers, device_id=None, prefetch_queue_depth=2)
     def pictures() -> Any:
@@ -32,9 +37,18 @@ def load(job: ReadJob) -> dict[str, Any]:
                 "label": tfrecord.FixedLenFeature([1], tfrecord.int64, 0),
             },
             random_shuffle=True,
-            initial_fill=_SHUFFLE_BUFFER,
+            initial_fill=buffer,
         )
-        if job.encoding == "raw":
+        if job.variant == "crops":
+            cut = fn.decoders.image_random_crop(
+                features["image"],
+                device="cpu",
+                output_type=types.DALIImageType.RGB,
+                random_area=[0.08, 1.0],
+                random_aspect_ratio=[3 / 4, 4 / 3],
+            )
+            images = fn.resize(cut, size=[job.image_size, job.image_size])
+        elif job.encoding == "raw":
             images = fn.reshape(features["image"], shape=[job.image_size, job.image_size, 3])
         else:
             images = fn.decoders.image(features["image"], device="cpu", output_type=types.DALIImageType.RGB)
@@ -44,10 +58,11 @@ def load(job: ReadJob) -> dict[str, Any]:
     pipeline.build()
     _PIPELINES.append(pipeline)
     how = "reshape" if job.encoding == "raw" else "decoders.image"
+    if job.variant == "crops":
+        how = "decoders.image_random_crop, resize (antialias)"
     return {
         "versions": {"dali": dali.__version__},
-        "settings": f"readers.tfrecord(random_shuffle, initial_fill={_SHUFFLE_BUFFER:,}), {how}, "
-        f"{job.num_workers} threads",
+        "settings": f"readers.tfrecord(random_shuffle, initial_fill={buffer:,}), {how}, {job.num_workers} threads",
     }
 
 
@@ -70,9 +85,10 @@ def _indices(job: ReadJob) -> list[str]:
     """Returns the index files of the shards, and writes those of raw shards, which simimg does not need."""
     paths = []
     for shard, count in zip(job.shards, job.records, strict=True):
-        path = shard + ".idx"
+        folder, name = os.path.split(shard)
+        path = os.path.join(folder, "idx", f"{name}.idx")
         if not os.path.exists(path):
-            path = os.path.join(job.work_dir, os.path.basename(shard) + ".idx")
+            path = os.path.join(job.work_dir, f"{name}.idx")
             length = os.path.getsize(shard) // count
             with open(path, "w") as file:
                 file.writelines(f"{number * length} {length}\n" for number in range(count))
