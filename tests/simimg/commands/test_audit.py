@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from simimg.cli import main
 from simimg.health.finding import COLUMNS, KINDS
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.index_update import index_folder
@@ -50,20 +48,6 @@ def folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 Simimg = Callable[..., Any]
-
-
-@pytest.fixture
-def simimg(capsys: pytest.CaptureFixture[str]) -> Simimg:
-    """Runs a command and returns its result in JSON, or with another exit code, the message."""
-
-    def run(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        assert main([*arguments, "--json"]) == code
-        said = capsys.readouterr()
-        found = json.loads(said.out)
-        return found.get("error", found)
-
-    return run
 
 
 def test_from_findings_over_decisions_to_a_corrected_dataset(folder: Path, simimg: Simimg) -> None:

@@ -46,20 +46,6 @@ def update() -> None:
     index_folder(Path("i"), Path("photos"), EMBEDDER)
 
 
-@pytest.fixture
-def simimg(capsys: pytest.CaptureFixture[str]) -> Simimg:
-    """Runs a command and returns its result in JSON, or with another exit code, the message."""
-
-    def run(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        assert main([*arguments, "--json"]) == code
-        said = capsys.readouterr()
-        found = json.loads(said.out)
-        return found.get("error", found)
-
-    return run
-
-
 def duplicates(simimg: Simimg) -> list[list[str]]:
     update()
     found = simimg("duplicates", "--index_dir=i", "--threshold=0.6", "--plan=plan.json")

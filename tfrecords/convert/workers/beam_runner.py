@@ -16,7 +16,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,16 +23,13 @@ from typing import Any, NoReturn
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
-from tfrecords.convert.sources.read_errors import machine_errors
-from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, run_task
 from tfrecords.convert.workers.pool import Runner, death
+from tfrecords.convert.workers.receipt_watch import ReceiptWatch
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, pack
 from tfrecords.machine_limits import num_cores
 
 _POLL_S = 0.5
-# How long a file written by another machine may stay invisible here: network file systems cache missing names.
-_SETTLE_S = 15.0
 _LOG = ".log"  # ends the name of the file with what a local worker printed; the name begins with its process id
 
 
@@ -61,7 +57,7 @@ class BeamRunner(Runner):
         if not todo:
             return
         elements = [pack(task) for task in todo]
-        watch = _Watch(todo, on_done, on_progress)
+        watch = ReceiptWatch(todo, on_done, on_progress)
         with _quiet(), tempfile.TemporaryDirectory(prefix="simimg_beam_", ignore_cleanup_errors=True) as folder:
             pipeline, is_local = _begin(self._beam_options, folder)
             import apache_beam as beam
@@ -122,7 +118,7 @@ def _local_runner(folder: str) -> Any:
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
-def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> None:
+def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: ReceiptWatch) -> None:
     """Run the pipeline in worker processes of this machine."""
     go = folder / GO
     go.touch()
@@ -141,7 +137,7 @@ def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: _Watch) -> N
         raise _explained(job.error) from job.error
 
 
-def _run_there(pipeline: Any, watch: _Watch) -> None:
+def _run_there(pipeline: Any, watch: ReceiptWatch) -> None:
     """Run the pipeline with the runner of its options, and cancel the job if this process is stopped."""
     try:
         result = pipeline.run()  # in the main thread, because runners set signal handlers
@@ -181,43 +177,6 @@ class _Job(threading.Thread):
             self.error = error
 
 
-class _Watch:
-    """Finds finished tasks by the receipts in the folder that all workers share."""
-
-    def __init__(
-        self, todo: list[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
-    ) -> None:
-        self._waiting = list(todo)
-        self._on_done = on_done
-        self._on_progress = on_progress
-        self._done = self._refused = 0
-
-    def look(self) -> None:
-        """Report the tasks that have finished since the last call."""
-        # One listing instead of a lookup per name: it is cheap, and it makes NFS drop its cache of missing names.
-        there: set[str] = set()
-        for folder in {task.receipt.parent for task in self._waiting}:
-            with machine_errors(str(folder)):
-                there.update(os.listdir(folder))
-        for task in [task for task in self._waiting if task.receipt.name in there]:
-            info = read_info(task.receipt, task.inputs, task.shard)
-            if info is None:  # of an earlier call with other files
-                continue
-            self._waiting.remove(task)
-            self._done += len(task.rows)
-            self._refused += len(task.rows) - info.num_examples
-            self._on_done(task)
-        self._on_progress(self._done, self._refused)
-
-    def settle(self) -> None:
-        """Wait until everything that other machines have written is visible here, or the time for that is over."""
-        deadline = time.monotonic() + _SETTLE_S
-        self.look()
-        while self._waiting and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-            self.look()
-
-
 _ADVICE = "Finished shards are kept; give the same command again."
 
 
@@ -235,18 +194,16 @@ def _explained(error: BaseException) -> ConversionError:
 def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionError:
     """Return the error about a local worker that died, with the file that it was converting."""
     code = int(found[0]) if (found := re.findall(r"-?\d+$", str(error))) else 0
-    where = ""
-    for path in sorted(folder.glob(f"*{_LOG}")):
-        lines = path.read_text(errors="replace").strip().splitlines()
-        if lines and not _is_alive(int(path.stem)):
-            where = f": {lines[-1]}"
-            break
-    for path in folder.glob(f"*{ROW}"):
-        row = int.from_bytes(path.read_bytes(), "little", signed=True)
-        if row >= 0 and not _is_alive(int(path.stem)):
-            where = f" while it converted {_name(row, todo)}"
-            break
+    said = [path.read_text(errors="replace").strip() for path in _of_the_dead(folder, _LOG)]
+    rows = [int.from_bytes(path.read_bytes(), "little", signed=True) for path in _of_the_dead(folder, ROW)]
+    where = next((f": {text.splitlines()[-1]}" for text in said if text), "")
+    where = next((f" while it converted {_name(row, todo)}" for row in rows if row >= 0), where)
     return death("a Beam worker process", code, where, "--direct_num_workers")
+
+
+def _of_the_dead(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of workers that are no longer there; their names begin with the process id."""
+    return [path for path in sorted(folder.glob(f"*{suffix}")) if not _is_alive(int(path.stem))]
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ node that has other versions, or sees other folders, is refused before any work.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -23,11 +24,11 @@ from typing import Any
 
 from tfrecords.base_errors import ConversionError, SimimgError, UsageError
 from tfrecords.convert.sources import printable
-from tfrecords.convert.sources.read_errors import machine_errors, read_file
-from tfrecords.convert.state.receipts import read_info
+from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.workers import ray_worker
 from tfrecords.convert.workers.pool import Runner, death
 from tfrecords.convert.workers.ray_worker import Agreement, Sign
+from tfrecords.convert.workers.receipt_watch import ReceiptWatch
 from tfrecords.convert.workers.shard_worker import Task, not_there, pack
 from tfrecords.format.atomic_files import TEMPORARY
 from tfrecords.format.quarantine import Refusal
@@ -37,7 +38,6 @@ _POLL_S = 0.2
 _CONNECT_S = 10.0
 _CHECK_S = 60.0  # for the nodes to say whether they can work
 _SILENT_S = 60.0  # after which a task without a sign of life is given again
-_SETTLE_S = 15.0  # a file written by another machine may stay invisible so long: network file systems cache names
 _STOP_S = 20.0  # for tasks to remove their unfinished shards
 _CRASHES = 3  # times that a task may end its worker before it is given up
 _STORE_BYTES = 100 << 20  # no pixels go through Ray's store
@@ -123,6 +123,18 @@ class RayRunner(Runner):
         self._board = None
 
 
+@dataclasses.dataclass
+class _Attempt:
+    """A task that was given to Ray: to the node `node_id`, "" if that is not known. It was given, or last heard of, at
+    `heard` by time.monotonic().
+    """
+
+    number: int
+    task: Task
+    node_id: str
+    heard: float
+
+
 class _Run:
     """The tasks of one call, and the attempts at them by Ray's handles."""
 
@@ -134,14 +146,12 @@ class _Run:
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._runner, self._agreement = runner, agreement
-        self._on_done, self._on_progress = on_done, on_progress
-        self._running: dict[Any, tuple[int, Task]] = {}
-        self._begun: dict[int, float] = {}  # when attempts were given, or last heard of
-        self._chosen: dict[int, str] = {}  # the nodes that they were given to, where these were chosen
+        self._on_progress = on_progress
+        self._finished = ReceiptWatch([], on_done)
+        self._running: dict[Any, _Attempt] = {}
         self._silent: set[str] = set()  # nodes that did not answer
         self._turns = itertools.count()
         self._crashes = Counter[Path]()
-        self._done = self._refused = 0
         self._signs: dict[int, tuple[float, Sign]] = {}
 
     def run(self, tasks: Iterator[Task]) -> None:
@@ -173,10 +183,8 @@ class _Run:
         hangs, for as long as it hangs, with all tasks that could run anywhere.
         """
         node_id = self._chosen_node() if again else ""
-        handle, attempt = self._runner.submit(pack(task), self._agreement, node_id)
-        self._running[handle] = attempt, task
-        self._begun[attempt] = time.monotonic()
-        self._chosen[attempt] = node_id
+        handle, number = self._runner.submit(pack(task), self._agreement, node_id)
+        self._running[handle] = _Attempt(number, task, node_id, time.monotonic())
 
     def _chosen_node(self) -> str:
         """Return the next of the nodes, without those that fell silent if there are others; "" if there is none."""
@@ -187,8 +195,9 @@ class _Run:
     def _take(self, handle: Any) -> None:
         """Take the result of an attempt that ended; give its task again if its node or its worker died."""
         ray = _ray()
-        attempt, task = self._running.pop(handle)
-        self._runner.forget(attempt)
+        attempt = self._running.pop(handle)
+        task = attempt.task
+        self._runner.forget(attempt.number)
         try:
             ray.get(handle)
         except ray.exceptions.RayTaskError as error:
@@ -196,17 +205,17 @@ class _Run:
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             self._crashes[task.shard] += 1
             if self._crashes[task.shard] == _CRASHES:
-                raise self._death(attempt, task) from None
+                raise self._death(attempt) from None
             self._give(task, again=True)
         except ray.exceptions.RuntimeEnvSetupError as error:
             raise ConversionError(f"Ray cannot start workers: {printable(str(error)).rstrip('.')}.") from None
         except ray.exceptions.RayError:  # its node died, or it was given up there
             self._give(task, again=True)
         else:
-            info = _settled(task)
-            self._done += len(task.rows)
-            self._refused += len(task.rows) - info
-            self._on_done(task)
+            self._finished.waiting.append(task)
+            self._finished.settle()
+            if self._finished.waiting:
+                raise not_there(task.shard)
 
     def _give_again(self) -> None:
         """Give the tasks again of which nothing was heard for long, since their machine hangs or cannot be reached.
@@ -214,24 +223,24 @@ class _Run:
         One that was never heard of may only wait for a core.
         """
         now = time.monotonic()
-        for handle, (attempt, task) in list(self._running.items()):
-            if attempt in self._signs:
-                is_silent = self._signs[attempt][0] > _SILENT_S
-                self._begun[attempt] = now - self._signs[attempt][0]  # the board may not answer the next time
-            else:
-                is_silent = now - self._begun[attempt] > _SILENT_S and self._runner.has_free_core()
-            if is_silent:
-                at = self._signs[attempt][1].node_id if attempt in self._signs else self._chosen[attempt]
-                self._silent.add(at)
+        for handle, attempt in list(self._running.items()):
+            is_known = attempt.number in self._signs
+            if is_known:
+                age, sign = self._signs[attempt.number]
+                attempt.heard, attempt.node_id = now - age, sign.node_id  # the board may not answer the next time
+            if now - attempt.heard > _SILENT_S and (is_known or self._runner.has_free_core()):
+                self._silent.add(attempt.node_id)
                 _ray().cancel(handle, force=True)  # if it can be reached at all
                 del self._running[handle]
-                self._give(task, again=True)
-                self._runner.forget(attempt)
+                self._give(attempt.task, again=True)
+                self._runner.forget(attempt.number)
 
     def _report(self) -> None:
-        signs = [self._signs[attempt][1] for attempt, _ in self._running.values() if attempt in self._signs]
-        done, refused = sum(sign.done for sign in signs), sum(sign.refused for sign in signs)
-        self._on_progress(self._done + done, self._refused + refused)
+        signs = [self._signs[one.number][1] for one in self._running.values() if one.number in self._signs]
+        self._on_progress(
+            self._finished.num_done + sum(sign.done for sign in signs),
+            self._finished.num_refused + sum(sign.refused for sign in signs),
+        )
 
     def _stop(self) -> None:
         """End all attempts; they remove what they have not finished."""
@@ -243,9 +252,9 @@ class _Run:
             for handle in left:
                 ray.cancel(handle, force=True)
 
-    def _death(self, attempt: int, task: Task) -> ConversionError:
-        _, sign = self._signs.get(attempt, (0.0, Sign("")))
-        where = f" {_CRASHES} times with {task.shard.name}"
+    def _death(self, attempt: _Attempt) -> ConversionError:
+        _, sign = self._signs.get(attempt.number, (0.0, Sign("")))
+        where = f" {_CRASHES} times with {attempt.task.shard.name}"
         if sign.row >= 0:
             where += f", the last time while it converted {self._runner.name_of(sign.row)} on {sign.node}"
         return death("a Ray worker process", None, where)
@@ -337,20 +346,6 @@ def _on_node(node_id: str) -> dict[str, Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
-
-
-def _settled(task: Task) -> int:
-    """Return the number of a finished task's examples, once its receipt is visible here."""
-    deadline = time.monotonic() + _SETTLE_S
-    while True:
-        with machine_errors(str(task.receipt.parent)):
-            os.listdir(task.receipt.parent)  # makes NFS drop its cache of missing names
-        info = read_info(task.receipt, task.inputs, task.shard)
-        if info is not None:
-            return info.num_examples
-        if time.monotonic() > deadline:
-            raise not_there(task.shard)
-        time.sleep(_POLL_S)
 
 
 def _explained(error: Any) -> SimimgError:

@@ -19,14 +19,16 @@ import pytest
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.engine import ConvertProgress, convert
-from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import beam_runner as beam_module
+from tfrecords.convert.workers import receipt_watch
 from tfrecords.convert.workers.beam_runner import BeamRunner
 from tfrecords.convert.workers.shard_worker import ShardTask, pack
 from tfrecords.format.layout import ShardInfo
+
+from .shard_tasks import NUM_FILES, NUM_SHARDS, a_task, tasks_of_folder
 
 Digests = Callable[[Path], dict[str, str]]
 AConfig = Callable[..., ConvertConfig]
@@ -267,14 +269,14 @@ def test_one_tasks_error_stops_the_other_workers(stand_in: Callable[[str], list[
 def test_what_other_machines_wrote_is_waited_for_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beam_module, "_SETTLE_S", 1.0)
+    monkeypatch.setattr(receipt_watch, "_SETTLE_S", 1.0)
     rows = np.arange(3)
     task = a_task(tmp_path, None, paths=("a", "b", "c"), rows=rows, ids=rows, labels=rows)
     task.receipt.parent.mkdir()
     task.shard.parent.mkdir()
     done: list[Any] = []
     counts: list[tuple[int, int]] = []
-    watch = beam_module._Watch([task], done.append, lambda *count: counts.append(count))
+    watch = receipt_watch.ReceiptWatch([task], done.append, lambda *count: counts.append(count))
     start = time.monotonic()
     watch.settle()
     assert 1.0 <= time.monotonic() - start < WAIT_S
@@ -286,7 +288,7 @@ def test_what_other_machines_wrote_is_waited_for_but_not_for_ever(
     watch.look()
     assert done == []
     write_receipt(task.receipt, task.inputs, info)
-    monkeypatch.setattr(beam_module, "_SETTLE_S", 10 * WAIT_S)
+    monkeypatch.setattr(receipt_watch, "_SETTLE_S", 10 * WAIT_S)
     start = time.monotonic()
     watch.settle()
     assert time.monotonic() - start < WAIT_S  # it does not wait for more
@@ -332,22 +334,6 @@ def test_kill_leaves_no_process_and_the_same_command_goes_on(
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
 
 
-def a_task(folder: Path, files: Any, **values: Any) -> ShardTask:
-    given = {
-        "shard": folder / "shards" / "shard-0",
-        "receipt": folder / "receipts" / "shard-0.json",
-        "inputs": "these files",
-        "files": files,
-        "places": None,
-        "image": ImageOptions(image_size=8),
-        "encoding": "raw",
-        "jpeg_quality": 95,
-        "hashed": False,
-        "durable": True,
-    }
-    return ShardTask(**{**given, **values})
-
-
 READS = """
 import os, signal, time
 from pathlib import Path
@@ -369,21 +355,12 @@ def stand_in(
     """Makes six shards of five pictures each, whose files do something first when they are read."""
 
     def make(first: str) -> list[ShardTask]:
-        photos = make_folder(tmp_path / "photos", {"a": 30})
-        for folder in ("modules", "shards", "receipts"):
-            (tmp_path / folder).mkdir()
+        photos = make_folder(tmp_path / "photos", {"a": NUM_SHARDS * NUM_FILES})
+        (tmp_path / "modules").mkdir()
         (tmp_path / "modules" / "stand_in_reads.py").write_text(READS.format(first=first or "pass"))
         monkeypatch.syspath_prepend(tmp_path / "modules")
         monkeypatch.delitem(sys.modules, "stand_in_reads", raising=False)
-        files = importlib.import_module("stand_in_reads").Reads(photos)
-        tasks = []
-        for number in range(6):
-            rows = np.arange(5 * number, 5 * number + 5)
-            paths = tuple(f"a/image_{row}{'.png' if row % 2 else '.jpg'}" for row in rows.tolist())
-            task = a_task(tmp_path, files, paths=paths, rows=rows, ids=rows, labels=rows)
-            shard, receipt = task.shard.with_name(f"shard-{number}"), task.receipt.with_name(f"shard-{number}.json")
-            tasks.append(dataclasses.replace(task, shard=shard, receipt=receipt))
-        return tasks
+        return tasks_of_folder(tmp_path, importlib.import_module("stand_in_reads").Reads(photos))
 
     return make
 

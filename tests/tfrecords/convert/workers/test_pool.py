@@ -27,7 +27,6 @@ import numpy as np
 import pytest
 
 from tfrecords.base_errors import ConversionError
-from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers import pool as pool_module
@@ -35,8 +34,9 @@ from tfrecords.convert.workers.pool import Pool
 from tfrecords.convert.workers.shard_worker import ShardTask, Task
 from tfrecords.machine_limits import num_cores
 
+from .shard_tasks import NUM_FILES, NUM_SHARDS, a_task
+
 WAIT_S = 60  # far more than any of this takes: a hang, not a slow machine, fails a test
-NUM_SHARDS, NUM_FILES = 6, 5
 
 # Workers import it, so it is a module of its own.
 ODD_FILES = textwrap.dedent(
@@ -95,21 +95,15 @@ class Shards:
         for folder in (self.shards, self.receipts):
             folder.mkdir(exist_ok=True)
         return [
-            ShardTask(
-                shard=self.shards / f"shard-{number}",
-                receipt=self.receipts / f"shard-{number}.json",
+            a_task(
+                self.folder,
+                files,
+                name=f"shard-{number}",
                 inputs="these",
-                files=files,
                 rows=np.arange(number * NUM_FILES, (number + 1) * NUM_FILES),
                 paths=tuple(self.paths[number * NUM_FILES : (number + 1) * NUM_FILES]),
                 ids=np.arange(NUM_FILES),
                 labels=np.zeros(NUM_FILES, np.int64),
-                places=None,
-                image=ImageOptions(image_size=8),
-                encoding="raw",
-                jpeg_quality=95,
-                hashed=False,
-                durable=True,
             )
             for number in range(NUM_SHARDS)
         ]

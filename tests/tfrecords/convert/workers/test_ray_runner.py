@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.engine import ConvertProgress, convert
-from tfrecords.convert.image.decoder import ImageOptions
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.workers import ray_runner as ray_module
 from tfrecords.convert.workers import ray_worker
@@ -29,12 +27,13 @@ from tfrecords.convert.workers.ray_runner import RayRunner
 from tfrecords.convert.workers.ray_worker import Agreement
 from tfrecords.convert.workers.shard_worker import Monitor, ShardTask
 
+from .shard_tasks import NUM_FILES, NUM_SHARDS, tasks_of_folder
+
 Digests = Callable[[Path], dict[str, str]]
 AConfig = Callable[..., ConvertConfig]
 Tasks = Callable[..., list[ShardTask]]
 
 WAIT_S = 120  # far more than any of this takes: a hang, not a slow machine, fails a test
-NUM_SHARDS = 6
 
 pytestmark = pytest.mark.usefixtures("small_shards")  # 40 photos in 9 shards
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
@@ -180,32 +179,8 @@ def tasks_of(tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pyte
     """Makes six shards of five images each, whose files do something first when they are read."""
 
     def make(first: str) -> list[ShardTask]:
-        photos = make_folder(tmp_path / "photos", {"a": 5 * NUM_SHARDS})
-        for folder in ("shards", "receipts"):
-            (tmp_path / folder).mkdir()
-        files = importlib.import_module("ray_reads").Reads(photos, first)
-        tasks = []
-        for number in range(NUM_SHARDS):
-            rows = np.arange(5 * number, 5 * number + 5)
-            tasks.append(
-                ShardTask(
-                    shard=tmp_path / "shards" / f"shard-{number}",
-                    receipt=tmp_path / "receipts" / f"shard-{number}.json",
-                    inputs="these files",
-                    files=files,
-                    rows=rows,
-                    paths=tuple(f"a/image_{row}{'.png' if row % 2 else '.jpg'}" for row in rows.tolist()),
-                    ids=rows,
-                    labels=rows,
-                    places=None,
-                    image=ImageOptions(image_size=8),
-                    encoding="raw",
-                    jpeg_quality=95,
-                    hashed=False,
-                    durable=True,
-                )
-            )
-        return tasks
+        photos = make_folder(tmp_path / "photos", {"a": NUM_SHARDS * NUM_FILES})
+        return tasks_of_folder(tmp_path, importlib.import_module("ray_reads").Reads(photos, first))
 
     return make
 
