@@ -82,8 +82,8 @@ def convert(
         previous = find_previous_version(options)
         with _runner(options, lambda row: printable(source.paths[row])) as runner:
             if previous is None or options.append:
-                if options.engine == "ray":
-                    describe(f"Ray: {f'connecting to {options.ray_address}' if options.ray_address else 'starting'}")
+                if runner.announcement:
+                    describe(runner.announcement)
                 runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
             listed = source = open_source(
                 options.image_dir,

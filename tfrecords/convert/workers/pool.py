@@ -60,9 +60,11 @@ class Runner(AbstractContextManager["Runner"]):
 
     Attributes:
         gives_gpus: whether each task has a GPU, or a share of one.
+        announcement: what to tell the user before `start`, if that takes seconds.
     """
 
     gives_gpus = False
+    announcement = ""
 
     def start(self, num_workers: int) -> None:
         """Start up to this many workers in the background, if they are not started elsewhere."""

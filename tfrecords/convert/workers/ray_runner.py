@@ -54,6 +54,7 @@ class RayRunner(Runner):
     def __init__(self, address: str, num_workers: int, name_of: Callable[[int], str], *, num_gpus: float = 0.0) -> None:
         self._address, self._num_workers, self.name_of = address, num_workers, name_of
         self._num_gpus, self.gives_gpus = num_gpus, num_gpus > 0
+        self.announcement = f"Ray: {f'connecting to {address}' if address else 'starting'}"
         self._is_ours = False
         self._board: Any = None
         self._task: Any = None  # as Ray calls it
