@@ -36,9 +36,6 @@ OF_PIXELS = ("blurred", "dark", "bright", "plain", "low_information", "bordered"
 OF_IMAGES = (*OF_PIXELS, "odd_size", "odd_shape")
 """Kinds that need no embeddings."""
 
-OF_COLLECTION = ("confused_classes", "few_images", "drift")
-"""Kinds that are about classes or splits; their findings have no path."""
-
 COLUMNS = ("path", "kind", "score", "label", "split", "suggestion", "reason", "decision")
 
 
