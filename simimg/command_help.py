@@ -23,7 +23,14 @@ COMMON_FLAGS = {
 
 _MAX_COLUMNS = 120
 _MAX_INDENT = 28
-_KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
+_KINDS: Mapping[str, str] = {
+    "int": "N",
+    "float": "X",
+    "Path": "PATH",
+    "Path | None": "PATH",
+    "str": "TEXT",
+    "ImageSize": "N|WxH",
+}
 
 
 def overview(groups: Mapping[str, Mapping[str, str]]) -> str:

@@ -28,6 +28,7 @@ from tfrecords.convert.image.sample_range import parse_range
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
+from tfrecords.format.image_size import image_size_of
 from tfrecords.format.quarantine import Refusal
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LoadedFile:
 def options_of(model: RunInfo) -> ImageOptions:
     """Return how image files are loaded for a model: as those that it was trained on."""
     return ImageOptions(
-        image_size=model.image_size,
+        image_size=image_size_of(model.image_size),
         resize=model.resize,
         decode=model.decode,
         truncated=model.truncated,

@@ -184,7 +184,7 @@ class Loader:
 
     Attributes:
         class_names: by label, or the names of the targets if labels are numbers.
-        image_size: side of the images in px.
+        image_size: side of the images in px, or (width, height) if they are not square.
         num_examples: in the split.
     """
 
@@ -215,7 +215,7 @@ class Loader:
         return self._epochs * -(-self.num_examples // self._batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield batches: uint8 `[batch, image_size, image_size, 3]`, int32 labels and int64 ids `[batch]`.
+        """Yield batches: uint8 `[batch, height, width, 3]`, int32 labels and int64 ids `[batch]`.
 
         Labels are uint8 `[batch, num_classes]`, 1 for each class, if images may have several; float32
         `[batch, num_targets]` if they are numbers; and -1 if there are none.

@@ -28,6 +28,7 @@ with quiet_tensorflow():
     from simimg.similarity.index_export import EXPORT_FORMATS, export_index
     from simimg.similarity.projection import BY
     from simimg.similarity.search_index import SearchIndex
+from tfrecords.format.image_size import image_size_of, sides_text
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "saved_model image_size class_names dim out files num_bytes num_images model format by"
@@ -77,7 +78,7 @@ def _export_model(options: Options, model_dir: Path) -> Result:
     what = f"{values['dim']} numbers per image" if for_copies else f"{len(info.class_names)} {outputs}"
     text = (
         f"SavedModel: {out_dir}, {what}\n"
-        f"input: images of {info.image_size} x {info.image_size} px, resized by `{info.resize}`"
+        f"input: images of {sides_text(image_size_of(info.image_size))} px, resized by `{info.resize}`"
     )
     return Result(values=values, text=text)
 

@@ -90,7 +90,7 @@ class EncodedRecords:
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
-        self._size = split.image_size
+        self._shape = split.image_shape
         self._schema, self._num_classes = split.schema, len(split.class_names)
         self._decode = (
             {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding]
@@ -114,7 +114,7 @@ class EncodedRecords:
             self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
 
     def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, ids int64 `[n]`.
+        """Returns the records at `places`: images uint8 `[n, height, width, 3]`, labels as in a Batch, ids int64 `[n]`.
 
         Raises:
             CorruptRecordError: a record cannot be read; names its shard, its number there and its offset.
@@ -135,7 +135,7 @@ class EncodedRecords:
             images_at,
             images_at + image_bytes,
         )
-        images = aligned((len(places), self._size, self._size, 3))
+        images = aligned((len(places), *self._shape))
         faults = []
         view, crc32c, decode = self._view, google_crc32c.value, self._decode
         rows = zip(*(column.tolist() for column in columns), images, strict=True)
@@ -202,13 +202,14 @@ def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:
     # The accurate transform, which is as fast. A smaller image leaves the rest of `pixels` uninitialized.
     decoded = simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)
     if decoded.shape != pixels.shape:
-        raise ValueError(f"it has {decoded.shape[1]} x {decoded.shape[0]} px instead of {len(pixels)} x {len(pixels)}")
+        found, wanted = (f"{image.shape[1]} x {image.shape[0]}" for image in (decoded, pixels))
+        raise ValueError(f"it has {found} px instead of {wanted}")
 
 
 def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
     with parser_errors(ValueError), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.size != (len(pixels), len(pixels)):  # NumPy would repeat a smaller one
-            raise ValueError(f"it has {image.width} x {image.height} px instead of {len(pixels)} x {len(pixels)}")
+        if image.size != pixels.shape[1::-1]:  # NumPy would repeat a smaller one
+            raise ValueError(f"it has {image.width} x {image.height} px instead of {pixels.shape[1]} x {len(pixels)}")
         pixels[:] = np.asarray(image.convert("RGB"))
 
 

@@ -24,15 +24,37 @@ _LENGTH = 16.0
 _MIN_POOLED = 1e-6  # the cube root has an infinite slope at zero
 
 
-def image_input(image_size: int, *, smallest: int) -> Any:
-    """A model's input: float32 [batch, image_size, image_size, 3]. Keras casts other types, such as uint8.
+ImageSize = int | tuple[int, int]
+"""The side of square images in px, or their width and height."""
+
+
+def image_shape(image_size: ImageSize) -> tuple[int, int, int]:
+    """The shape of an image as an array: height, width, channels."""
+    width, height = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return height, width, 3
+
+
+def enlarged_to(image_size: ImageSize, resolution: int) -> ImageSize:
+    """Images of `image_size` enlarged until their longer side has `resolution` px; not reduced if it is longer."""
+    if isinstance(image_size, int):
+        return max(image_size, resolution)
+    width, height = image_size
+    longer = max(width, height, resolution)
+    if longer == max(width, height):
+        return image_size
+    return round(width * longer / max(width, height)), round(height * longer / max(width, height))
+
+
+def image_input(image_size: ImageSize, *, smallest: int) -> Any:
+    """A model's input: float32 [batch, height, width, 3], of squares or of another width than height. Keras casts other
+    types, such as uint8.
 
     Raises:
         UsageError: `image_size` is below `smallest`, for which the model's strides and pools leave one pixel.
     """
-    if image_size < smallest:
+    if min(image_shape(image_size)[:2]) < smallest:
         raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
-    return keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
+    return keras.Input(image_shape(image_size), dtype="float32", name="pixels")
 
 
 def scaled(pixels: Any, *, middle: float, reach: float) -> Any:

@@ -70,14 +70,15 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
-    `decode`, `truncated`, `background`, `range` and `max_pixels` are the options of `simimg convert` that the dataset
-    was made with; a run of an older version has the defaults.
+    `image_size` is the side of squares in px, or width and height. `decode`, `truncated`, `background`, `range` and
+    `max_pixels` are the options of `simimg convert` that the dataset was made with; a run of an older version has the
+    defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
     whose weights were imported has no classes, and `config` names the file of the weights.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     resize: str
     class_names: tuple[str, ...]
     dataset_sha256: str
@@ -108,7 +109,9 @@ def load_run(model_dir: Path) -> RunInfo:
         )
     values = read_json(path, "the run's configuration")
     try:
-        return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
+        size = values["image_size"]
+        size = (size[0], size[1]) if isinstance(size, list) else size
+        return RunInfo(**{**values, "image_size": size, "class_names": tuple(values["class_names"])})
     except (TypeError, KeyError) as error:
         raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.models.gpu_memory import grow_gpu_memory
+from simimg.models.heads import image_shape
 from simimg.models.model_folder import RunInfo, load_trained
 from tfrecords.format.atomic_files import atomic_folder
 
@@ -93,7 +94,7 @@ def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:
 def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
     """Writes the model of a finished run as a SavedModel, atomically, and returns the description of the run.
 
-    The signature `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`,
+    The signature `serving_default` takes `image`, uint8 `[n, height, width, 3]`. It returns `probabilities`,
     float32 `[n, num_classes]`, `label`, string `[n]`, and `class_names`, string `[num_classes]`. If the model was
     trained to find copies, it returns `embedding`, float32 `[n, dim]` of L2 norm 1; if it was trained for numbers,
     `values`, float32 `[n, num_targets]`, and `target_names`.
@@ -114,7 +115,7 @@ def export_saved_model(model_dir: Path, out_dir: Path) -> RunInfo:
     module = tf.Module()
     module.model = model  # so that its weights are saved
     forward = compiled(model, views=info.config["test_views"])
-    image = tf.TensorSpec([None, info.image_size, info.image_size, 3], tf.uint8, name="image")
+    image = tf.TensorSpec([None, *image_shape(info.image_size)], tf.uint8, name="image")
 
     @tf.function(input_signature=[image])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:

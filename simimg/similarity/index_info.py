@@ -27,8 +27,8 @@ class IndexInfo:
         generation: number of the current generation.
         model: a shipped model's name, a model folder, or an ONNX file with what was given behind its name.
         model_fingerprint: changes with the weights; of an ONNX file, it begins with the SHA-256 of the file.
-        image_size: side in px of the squares that were embedded.
-        resize: how images became squares.
+        image_size: side in px of the squares that were embedded, or width and height.
+        resize: how images got this size.
         num_images: number of rows.
         image_dir: the folder that paths are relative to; None if the images are not files of this machine.
         dataset_dir: the dataset of the images; None for a folder of files.
@@ -44,7 +44,7 @@ class IndexInfo:
     generation: int
     model: str
     model_fingerprint: str
-    image_size: int
+    image_size: int | tuple[int, int]
     resize: str
     num_images: int
     image_dir: str | None

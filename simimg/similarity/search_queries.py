@@ -133,8 +133,13 @@ def query_views(
         image = visible_composite(image, contrast)  # the windows are of one color
     elif extra is not None and contrast is not None and loaded.vanishes:
         image, whole, options, extra = contrast, extra, other, None
-    # The resized square is rotated instead of the image; the result is the same.
+    # A resized square is rotated instead of the image; the result is the same.
     views = [np.rot90(side, turns) for side in (whole, whole[:, ::-1]) for turns in range(4)]
+    if whole.shape[0] != whole.shape[1]:
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for number, side in ((1, image), (5, mirrored)):
+            views[number] = square(side.transpose(Image.Transpose.ROTATE_90), options)
+            views[number + 2] = square(side.transpose(Image.Transpose.ROTATE_270), options)
     width, height = image.size
     for top in _CORNERS:
         for left in _CORNERS:

@@ -150,6 +150,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--accumulate={config.accumulate}: the {order.per_replica_batch_size} examples of a replica in a step "
             "cannot be divided into this many equal parts."
         )
+    if config.quarter_turns and not isinstance(split.image_size, int):
+        raise UsageError(
+            f"--quarter_turns={config.quarter_turns}: images of {split.image_size} px have another shape when they are "
+            "rotated by 90 degrees. Give --quarter_turns=off, or convert the images to squares."
+        )
     if config.xla and strategy.num_replicas_in_sync > 1:
         raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
     if config.objective == "classes" and len(split.class_names) < 2:

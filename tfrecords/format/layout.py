@@ -26,9 +26,10 @@ from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
+from tfrecords.format.image_size import MAX_IMAGE_SIZE, ImageSize, image_size_of
 from tfrecords.format.naming import FILE_FORMATS, LAYOUT_FILE, TFRECORD, check_file_name, is_array_record
 from tfrecords.format.parse_errors import parser_errors
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
@@ -62,7 +63,7 @@ class Layout:
     name: str
     version: str
     encoding: str
-    image_size: int
+    image_size: ImageSize
     class_names: tuple[str, ...]
     offsets: Offsets
     splits: dict[str, tuple[ShardInfo, ...]]
@@ -132,6 +133,8 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
+            if isinstance(values["image_size"], list):
+                values["image_size"] = image_size_of(values["image_size"])
             if "schema" in values:
                 values["schema"] = Schema.parse(dict(values["schema"]))
             layout = cls(**values)
@@ -150,7 +153,8 @@ class Layout:
                 raise ValueError(f"there should be an object. Received: {table!r:.100}")
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
-        _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
+        if isinstance(self.image_size, int):
+            _check_number("image_size", self.image_size, 1, MAX_IMAGE_SIZE)
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)
         if self.file_format not in FILE_FORMATS:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
@@ -237,7 +238,7 @@ def _payload_bytes(shard: ShardInfo) -> int:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    pixels = {"shape": {"dimensions": [str(layout.image_size), str(layout.image_size), "3"]}, "dtype": "uint8"}
+    pixels = {"shape": {"dimensions": [str(side) for side in image_shape(layout.image_size)]}, "dtype": "uint8"}
     if layout.encoding == "raw":
         image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from simimg.input.sampler import Order
@@ -50,8 +52,8 @@ class GatherReader(Reader):
 
     def _gathered(self, places: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         if self.places_per_call is None:
-            size = self.split.image_size
-            calls = _CALLS if batch_size * size * size * 3 <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
+            num_bytes = batch_size * math.prod(self.split.image_shape)
+            calls = _CALLS if num_bytes <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
             return places.map(self.gather, num_parallel_calls=calls, deterministic=True)
         part = _part(batch_size, self.places_per_call)
         if part == batch_size:

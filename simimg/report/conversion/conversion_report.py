@@ -37,6 +37,7 @@ from tfrecords.convert.output.split_shares import split_shares
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS
 from tfrecords.format.dataset_images import DatasetImages, count_labels
+from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import REPORT_FILE, VERSION
@@ -67,7 +68,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         layout.name,
         subtitle="The result of the conversion",
         about=[
-            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{sides_text(layout.image_size)}</b> px, {escape(layout.encoding)}",
             f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
             f"version <b>{escape(layout.version)}</b>",
         ],

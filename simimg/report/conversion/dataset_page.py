@@ -23,6 +23,7 @@ from simimg.report.html_page import data_uri, escape, figure, page, section, sty
 from simimg.report.number_format import count_of, shortened
 from simimg.report.report_sections import facts, table
 from tfrecords.format.dataset_images import DatasetImages, count_labels, label_pairs
+from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import read_quarantine
@@ -185,7 +186,7 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
         layout.name,
         subtitle=f"Version {layout.version}{f': {part.asked}' if part.asked else ''}",
         about=[
-            f"<b>{layout.image_size} × {layout.image_size}</b> px, {escape(layout.encoding)}",
+            f"<b>{sides_text(layout.image_size)}</b> px, {escape(layout.encoding)}",
             f"{count_of(len(part.manifest), 'file', 'files')} in the dataset" if part.asked else "",
         ],
         headline=_headline(num_examples, len(refused), len(conflicts), len(others)),

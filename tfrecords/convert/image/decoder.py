@@ -19,6 +19,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.format.image_size import ImageSize, width_height
 from tfrecords.installed_versions import installed_version
 
 PIXELS = 2
@@ -50,7 +51,7 @@ class ImageOptions:
     """How images are loaded.
 
     Attributes:
-        image_size: px, the side of the resulting square.
+        image_size: px, the side of the resulting square, or its width and height.
         resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background.
         decode: `fast` lets the JPEG decoder reduce the image, `exact` resizes all of its pixels.
         truncated: `refuse` to reject a truncated file, or `keep` the part that is there, with the rest gray or black.
@@ -61,7 +62,7 @@ class ImageOptions:
         max_pixels: larger images are rejected, unless they are JPEGs that the decoder can reduce to this size.
     """
 
-    image_size: int
+    image_size: ImageSize
     resize: str = "stretch"
     decode: str = "fast"
     truncated: str = "refuse"
@@ -71,7 +72,7 @@ class ImageOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
+        if min(width_height(self.image_size)) < 1:
             raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
         choices = (("resize", RESIZES), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
         for name, values in choices:
@@ -83,7 +84,7 @@ class ImageOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
+    """An image as it is stored, uint8 `[height, width, 3]` and C-contiguous, and its upright size before that,
     px.
 
     `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
@@ -119,7 +120,7 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         MemoryError: decoding needs more memory than there is.
     """
     if options.decode == "fast" and (header := plain_jpeg(data)) and header.width * header.height <= options.max_pixels:
-        reduced = decode_reduced(data, header, _needed(options), by_longer_side=options.resize == "pad")
+        reduced = decode_reduced(data, header, _reduced_by(header.width, header.height, header.orientation, options))
         if reduced:
             return _finished(*reduced, (header.width, header.height), header.orientation, options)
     read = read_image(
@@ -217,14 +218,16 @@ def _upright(image: Image.Image, orientation: int, background: tuple[int, int, i
     return rgb if method is None else rgb.transpose(method)
 
 
-def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`.
+def resize(
+    image: Image.Image, image_size: ImageSize, how: str, *, background: tuple[int, int, int] = WHITE
+) -> np.ndarray:
+    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`, or to a width and a height.
 
     The filter is Pillow's bicubic, which widens with the reduction and therefore does not alias.
 
     Args:
         image: mode RGB.
-        image_size: px.
+        image_size: px, see `ImageOptions`.
         how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
@@ -286,15 +289,25 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _needed(options: ImageOptions) -> int:
-    return math.ceil(options.image_size * MARGIN)
+def _reduced_by(width: int, height: int, orientation: int, options: ImageOptions) -> int:
+    """Return by what a JPEG of this size, as stored, is reduced: what remains is a margin larger than the result."""
+    across, down = _as_stored(width_height(options.image_size), orientation)
+    # The side that is reduced least; of a padded image, the one that fills the result.
+    by_width = width * down < height * across if options.resize != "pad" else width * down >= height * across
+    side, wanted = (width, across) if by_width else (height, down)
+    return reduction(side, math.ceil(wanted * MARGIN))
 
 
 def _reduction(width: int, height: int, options: ImageOptions) -> int:
-    """Return by what a JPEG's decoder may reduce it."""
+    """Return by what a JPEG's decoder may reduce it, whose orientation is not known yet."""
     if options.decode != "fast":
         return 1
-    return reduction(max(width, height) if options.resize == "pad" else min(width, height), _needed(options))
+    return min(_reduced_by(width, height, orientation, options) for orientation in (1, 6))
+
+
+def _as_stored(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return the width and the height that an upright image of this size has before it is rotated."""
+    return size[::-1] if orientation >= 5 else size
 
 
 def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
@@ -305,29 +318,33 @@ def _laid_out(read: ReadImage, background: Background, options: ImageOptions) ->
 def _finished(
     image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square.
+    """Return the part `box`, (left, top, right, bottom), of `image` upright and in the wanted size.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
     RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
     image, as stored, and `orientation` that of its EXIF.
     """
-    image_size = options.image_size
+    full = width_height(options.image_size)
     width, height = size
-    inner = (image_size, image_size)
+    inner = across, down = _as_stored(full, orientation)
+    is_narrow = width * down < height * across  # narrower than the result
     if options.resize == "crop":
-        # The center square of the full image, in the coordinates of the reduced one.
-        side = min(width, height)
+        # The center of the full image with the shape of the result, in the coordinates of the reduced one.
+        kept = (width, width * down / across) if is_narrow else (height * across / down, height)
         scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-        left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
-        box = (left, top, left + side * scale_x, top + side * scale_y)
+        left, top = (width - kept[0]) * 0.5 * scale_x, (height - kept[1]) * 0.5 * scale_y
+        box = (left, top, left + kept[0] * scale_x, top + kept[1] * scale_y)
     elif options.resize == "pad":
         # Not ImageOps.pad, which gives the short side of a 1 x 5000 image 0 px: Pillow 12 raises an error.
-        longest = max(size)
-        inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
+        inner = (
+            (max(1, round(width / height * down)), down)
+            if is_narrow
+            else (across, max(1, round(height / width * across)))
+        )
     if isinstance(image, np.ndarray):
         pixels = resize_pixels(image, inner, box)
         # Nearly all images: no detour through Pillow.
-        if orientation == 1 and pixels.shape == (image_size, image_size, 3):
+        if orientation == 1 and pixels.shape == (full[1], full[0], 3):
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:
@@ -338,8 +355,9 @@ def _finished(
         resized = resized.transpose(method)
     if orientation >= 5:
         width, height = height, width
-    if resized.size != (image_size, image_size):
-        paper = Image.new("RGB", (image_size, image_size), options.background)
-        paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
+    if resized.size != full:
+        paper = Image.new("RGB", full, options.background)
+        margins = (round((there - side) * 0.5) for there, side in zip(full, resized.size, strict=True))
+        paper.paste(resized, tuple(margins))  # type: ignore[arg-type]
         resized = paper
     return DecodedImage(np.asarray(resized), width, height)

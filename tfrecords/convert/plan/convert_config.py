@@ -33,8 +33,9 @@ from tfrecords.convert.sources import (
 )
 from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.image_size import ImageSize, image_size_of, num_pixels
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
@@ -65,8 +66,10 @@ class ConvertConfig:
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option("Side of the stored square images in px.", 64)
-    resize: str = option("How an image becomes a square.", "stretch", choices=RESIZES, group="images")
+    image_size: ImageSize = option(
+        "Size of the stored images in px: the side of squares, or width x height, such as 256x192.", 64
+    )
+    resize: str = option("How an image gets this size.", "stretch", choices=RESIZES, group="images")
     decode: str = option(
         "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
         "fast",
@@ -201,6 +204,7 @@ class ConvertConfig:
         for name in ("image_dir", "table", "from_dataset", "only"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size))
         parse_splits(self.splits)
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
@@ -210,8 +214,6 @@ class ConvertConfig:
         self._check_split_options()
         if self.name:
             check_name(self.name)
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
         if not 1 <= self.jpeg_quality <= 100:
             raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
         if self.max_pixels < 1:
@@ -284,7 +286,7 @@ class ConvertConfig:
             array_record_library()  # not after an hour of work
         encoding = self.encoding
         if encoding == "auto":
-            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX else "jpeg"
+            encoding = "raw" if num_pixels(self.image_size) <= _RAW_UP_TO_PX**2 else "jpeg"
         name = self.name or (
             name_of_copy(self.from_dataset, self.image_size, encoding)
             if self.from_dataset
@@ -328,7 +330,7 @@ class ConvertConfig:
         return {
             "name": self.name,
             "categories": [printable(category) for category in self.categories],
-            "image_size": self.image_size,
+            "image_size": self.image_size if isinstance(self.image_size, int) else str(self.image_size),
             "resize": self.resize,
             "decode": self.decode,
             "truncated": self.truncated,
@@ -388,6 +390,16 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
+
+
+def parse_image_size(value: ImageSize | str) -> ImageSize:
+    """Return a value of `--image_size`; raise UsageError if it is none."""
+    try:
+        return image_size_of(value)
+    except ValueError as error:
+        if "Received" in str(error) and str(error).startswith("should"):
+            raise UsageError(f"--image_size={value}: {str(error).partition('. ')[0]}.") from None
+        raise UsageError(f"Expected a whole number or WIDTHxHEIGHT for --image_size, got {str(value)!r}.") from None
 
 
 def _recorded_background(text: str) -> str:

@@ -23,6 +23,7 @@ from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
+from tfrecords.format.image_size import num_pixels
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
@@ -98,7 +99,7 @@ class ShardTask(Task):
         receipt = Receipt(len(self.rows))
         position = 0
         batch: list[tuple[int, np.ndarray]] = []
-        batch_size = max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
+        batch_size = max(1, _BATCH_BYTES // (num_pixels(self.image.image_size) * 3))
         shard = open_shard(self.shard, index=self.indexed or self.encoding != "raw", durable=self.durable)
         with writing(self.shard), shard as writer:
             for number in range(len(self.rows)):

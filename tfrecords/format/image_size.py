@@ -1,0 +1,76 @@
+"""The size of a dataset's images: the side of a square, or a width and a height, in px.
+
+It is an `int` for squares, as in every dataset without `--image_size=256x192`, and a `Rectangle` otherwise. In JSON a
+rectangle is the list [width, height].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+MAX_IMAGE_SIZE = 4096  # px, of each side
+
+
+class Rectangle(NamedTuple):
+    """A width and a height in px that differ."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """As `--image_size` takes it."""
+        return f"{self.width}x{self.height}"
+
+
+ImageSize = int | Rectangle
+
+
+def image_size_of(value: int | str | Sequence[int]) -> ImageSize:
+    """Return the size that a number, a text such as "64" or "256x192", or a pair (width, height) says.
+
+    Raises ValueError if it is none, or a side is not 1..`MAX_IMAGE_SIZE`.
+    """
+    sides: list[int] = []
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*", value)
+        sides = [int(side) for side in match.groups() if side] if match else []
+    elif isinstance(value, int) and not isinstance(value, bool):
+        sides = [value]
+    elif isinstance(value, Sequence) and len(value) == 2 and all(type(side) is int for side in value):
+        sides = [*value]
+    if not sides:
+        raise ValueError(f"a size should be a number of px or WIDTHxHEIGHT. Received: {value!r:.100}")
+    if not all(1 <= side <= MAX_IMAGE_SIZE for side in sides):
+        raise ValueError(f"should be 1..{MAX_IMAGE_SIZE} px. Received: {value!r:.100}")
+    width, height = sides[0], sides[-1]
+    return width if width == height else Rectangle(width, height)
+
+
+def width_height(size: ImageSize) -> tuple[int, int]:
+    """Return the width and the height, px."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def image_shape(size: ImageSize) -> tuple[int, int, int]:
+    """Return the shape of an image of this size as an array: height, width, channels."""
+    width, height = width_height(size)
+    return height, width, 3
+
+
+def num_pixels(size: ImageSize) -> int:
+    """Return the number of pixels."""
+    width, height = width_height(size)
+    return width * height
+
+
+def sides_text(size: ImageSize) -> str:
+    """Return both sides for people, such as 64 × 64."""
+    width, height = width_height(size)
+    return f"{width} × {height}"
+
+
+def is_larger(size: ImageSize, other: ImageSize) -> bool:
+    """Return whether a side is longer than that of the other size."""
+    return any(a > b for a, b in zip(width_height(size), width_height(other), strict=True))
