@@ -105,6 +105,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     from simimg.input import open_reader, run_splits
     from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.training import load_run, load_trained
+    from tfrecords.format.image_size import image_size_of
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
 
@@ -119,12 +120,12 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
     if by_name and set(reader.split.class_names) <= set(info.class_names):
         reader, _ = open_reader(places, split, class_names=info.class_names)
-    there = reader.split
+    there, size = reader.split, image_size_of(info.image_size)
     if info.objective.score == "recall":
         if there.image_size != info.image_size:
             raise UsageError(
-                f"{model_dir} was trained on images of {info.image_size} px, but those of {dataset_dir} have "
-                f"{there.image_size} px. Convert them with --image_size={info.image_size}."
+                f"{model_dir} was trained on images of {size} px, but those of {dataset_dir} have "
+                f"{there.image_size} px. Convert them with --image_size={size}."
             )
     elif (expected := _LABELS_OF.get(info.config.get("objective", "classes"))) != there.schema.label_type:
         raise UsageError(
@@ -133,7 +134,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
         )
     elif there.class_names != info.class_names or there.image_size != info.image_size:
         raise UsageError(
-            f"{model_dir} was trained on {len(info.class_names)} classes at {info.image_size} px "
+            f"{model_dir} was trained on {len(info.class_names)} classes at {size} px "
             f"({', '.join(info.class_names[:5])}, …), but {dataset_dir} has {len(there.class_names)} at "
             f"{there.image_size} px ({', '.join(there.class_names[:5])}, …)."
         )

@@ -23,6 +23,7 @@ with quiet_tensorflow():
     from simimg.errors import ModelError, UsageError
     from simimg.report.training_report import RunGroup, write_comparison
     from simimg.training import RunInfo, TrainResult, load_result, load_run
+from tfrecords.format.image_size import image_size_of
 from tfrecords.options import option
 
 JSON_KEYS = "split score groups"
@@ -126,7 +127,7 @@ def _differing(info: RunInfo) -> dict[str, str]:
 
 def _options_of(info: RunInfo) -> dict[str, Any]:
     options = {key: value for key, value in info.config.items() if key not in _ASIDE}
-    return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
+    return {"image_size": image_size_of(info.image_size), "num_classes": len(info.class_names), **options}
 
 
 def _text(group: RunGroup, width: int, what: str) -> str:
