@@ -173,9 +173,9 @@ def run_splits(dataset_dir: Path | Sequence[Path], fold: int) -> dict[str, str]:
         DataError: the layout is damaged.
     """
     if not isinstance(dataset_dir, Path):
-        first, *others = (run_splits(folder, fold) for folder in dataset_dir)
-        for folder, other in zip(dataset_dir[1:], others, strict=True):
-            if other != first:
+        first, *more = (run_splits(folder, fold) for folder in dataset_dir)
+        for folder, splits_there in zip(dataset_dir[1:], more, strict=True):
+            if splits_there != first:
                 raise UsageError(
                     f"{dataset_dir[0]} and {folder} have other numbers of folds. Convert one of them again with the "
                     "--folds of the other."

@@ -74,10 +74,11 @@ class MixedReader(GatherReader):
         super().__init__(split, num_threads)
         self.places_per_call = min(filter(None, (reader.places_per_call for reader in self._readers)), default=None)
 
-    @property  # type: ignore[override]
+    @property
     def corrupt(self) -> dict[int, str]:
         """The reason for each record that was skipped so far, by its place."""
-        found, first = {}, 0
+        found: dict[int, str] = {}
+        first = 0
         for reader in self._readers:
             found |= {first + place: fault for place, fault in reader.corrupt.items()}
             first += reader.split.num_examples
