@@ -61,7 +61,7 @@ class NetworkFacts:
     """
 
     fingerprint: str
-    image_size: int
+    image_size: int | tuple[int, int]
     dim: int
     largest_difference: float
     refused: str = ""

@@ -245,7 +245,7 @@ def _open_other(config: TrainConfig, split: str, class_names: tuple[str, ...]) -
     if not folders:
         return None  # the split does not exist, and is not needed
     try:
-        options = {"class_names": class_names, "on_corrupt": config.on_corrupt}
-        return open_reader(folders, split, config.reader, **options)[0]
+        reader, _ = open_reader(folders, split, config.reader, class_names=class_names, on_corrupt=config.on_corrupt)
     except UsageError:
         return None  # the reader of the training split cannot read it
+    return reader
