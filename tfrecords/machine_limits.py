@@ -10,14 +10,24 @@ from pathlib import Path, PurePosixPath
 # Without a limit, cgroup v1 reports the largest multiple of the page size below 2**63.
 _NO_LIMIT = 1 << 60
 
+_most_cores: int | None = None
+
+
+def limit_cores(most: int) -> None:
+    """Let this process use so many cores at most, because other processes were given the others."""
+    global _most_cores
+    _most_cores = most
+
 
 def num_cores(root: Path = Path("/")) -> int:
     """Return the number of cores that this process may use, at least 1; `root` is the folder of /proc and /sys.
 
     A container with the time of 2.5 cores may use 2, because a third thread would only make the others wait.
     """
-    quota = cpu_quota(root)
-    return visible_cores() if quota is None else max(1, min(visible_cores(), int(quota)))
+    cores, quota = visible_cores(), cpu_quota(root)
+    if quota is not None:
+        cores = max(1, min(cores, int(quota)))
+    return cores if _most_cores is None else min(cores, _most_cores)
 
 
 def visible_cores() -> int:

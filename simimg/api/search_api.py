@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,6 +29,9 @@ def index(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     max_pixels: int = 0,
+    engine: str = "local",
+    ray_address: str = "",
+    num_gpus_per_worker: float = 0.0,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> IndexUpdate:
     """Create or update a search index of an image folder or a dataset.
@@ -45,6 +49,9 @@ def index(
             `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
         exclude: patterns of files and folders to leave out.
         max_pixels: files with more pixels are skipped; 0 for the limit of the model's dataset, or 178,956,970.
+        engine: what embeds files: `local`, this process; or `ray` (extra `ray`), tasks on a cluster.
+        ray_address: HOST:PORT of the cluster, or `auto` for that of this machine; "" starts Ray here.
+        num_gpus_per_worker: of each task on Ray; without, it computes on a core.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -71,11 +78,16 @@ def index(
         raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
     if precision == "auto":
         precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
-    embedder = load_embedder(model, precision=precision, many=True).with_limit(max_pixels)
+    embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
     if dataset_dir is not None:
         return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
     assert files_in is not None
-    return index_folder(Path(index_dir), files_in, embedder, selection=selection, **calls)
+    runner_of = None
+    if engine == "ray":
+        from tfrecords.convert.workers.ray_runner import RayRunner
+
+        runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
+    return index_folder(Path(index_dir), files_in, embedder, selection=selection, runner_of=runner_of, **calls)
 
 
 def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:

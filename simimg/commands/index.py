@@ -19,6 +19,7 @@ from simimg.errors import UsageError
 from simimg.image_files import check_max_pixels
 from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
+from tfrecords.convert.plan.convert_config import RAY_ADDRESS_HELP
 from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import check_choices, option
 
@@ -54,9 +55,26 @@ class Options:
         0,
         words={"auto": 0},
     )
+    engine: str = option(
+        "Where files are embedded: in this process, or by tasks on Ray (extra `ray`).",
+        "local",
+        choices=("local", "ray"),
+        group="workers",
+    )
+    ray_address: str = option(RAY_ADDRESS_HELP, "", group="workers")
+    num_gpus_per_worker: float = option(
+        "GPUs of each task on Ray, also a fraction; without, a task computes on a core.", 0.0, group="workers"
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name in ("ray_address", "num_gpus_per_worker"):
+            if getattr(self, name) and self.engine != "ray":
+                raise UsageError(f"--{name}={getattr(self, name)} needs --engine=ray.")
+        if self.num_gpus_per_worker < 0:
+            raise UsageError(f"--num_gpus_per_worker={self.num_gpus_per_worker}: should be 0 or more.")
+        if self.engine == "ray" and self.dataset_dir is not None:
+            raise UsageError("--engine=ray embeds files: name an --image_dir instead of --dataset_dir.")
         check_max_pixels(self.max_pixels)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")
@@ -76,6 +94,9 @@ def run(options: Options) -> Result:
             include=options.include,
             exclude=options.exclude,
             max_pixels=options.max_pixels,
+            engine=options.engine,
+            ray_address=options.ray_address,
+            num_gpus_per_worker=options.num_gpus_per_worker,
             progress=showing(bar),
         )
     seconds = time.perf_counter() - start

@@ -30,10 +30,12 @@ from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage, size_and_time
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
+from simimg.similarity.index_tasks import embed_on
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.sources import SUFFIXES, Selection, printable, walk
 from tfrecords.convert.sources.companion_files import companions_of
 from tfrecords.convert.sources.folder_layout import FolderLayout, layout_of
+from tfrecords.convert.workers.pool import Runner
 from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -81,6 +83,7 @@ def index_folder(
     embedder: Embedder,
     *,
     selection: Selection | None = None,
+    runner_of: Callable[[Callable[[int], str]], Runner] | None = None,
     begin: _Progress = lambda num_files: None,
     progress: _Progress = lambda num_files: None,
 ) -> IndexUpdate:
@@ -88,8 +91,9 @@ def index_folder(
 
     The label of an image is its class folder, as in `simimg convert`: the first subfolder, or that below or above a
     split folder. A file that has several names there, by links, is indexed once. Hidden and system files, files that
-    belong to an image, and what `selection` does not take are left out. `begin` is called with the total number of
-    files, and `progress` with the number of files since its last call.
+    belong to an image, and what `selection` does not take are left out. `runner_of` makes the runner of tasks, of a
+    function that names a file by its number; without it, all is done in this process. `begin` is called with the total
+    number of files, and `progress` with the number of files since its last call.
 
     Raises:
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
@@ -128,17 +132,29 @@ def index_folder(
             times = image.num_bytes, image.modified_ns
             if old and (old.num_bytes, old.modified_ns) == times and old.sha256 in cache:
                 images[path] = old if old.label == image.label else dataclasses.replace(old, label=image.label)
+            elif sha256 := cache.resumed_files.get((path, *times)):
+                images[path] = dataclasses.replace(image, sha256=sha256)
             else:
                 to_read.append(path)
         progress(len(paths) - len(to_read))
-        for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache, visible=True):
-            if isinstance(loaded, Refusal):
-                refused.append((path, loaded))
-                del images[path]
-            else:
-                images[path] = dataclasses.replace(images[path], sha256=loaded.sha256)
-                cache.add(loaded)
-            progress(1)
+        if runner_of is None:
+            for path, loaded in load_files(to_read, embedder.image_options, image_dir, known=cache, visible=True):
+                if isinstance(loaded, Refusal):
+                    refused.append((path, loaded))
+                    del images[path]
+                else:
+                    images[path] = dataclasses.replace(images[path], sha256=loaded.sha256)
+                    cache.add(loaded)
+                progress(1)
+        else:
+            with runner_of(to_read.__getitem__) as runner:
+                embedded = embed_on(runner, image_dir, images, to_read, embedder, cache, progress=progress)
+            for path in to_read:
+                if (refusal := embedded.refused.get(path)) is not None:
+                    refused.append((path, refusal))
+                    del images[path]
+                else:
+                    images[path] = dataclasses.replace(images[path], sha256=embedded.checksums[path])
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
         made = _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
@@ -223,7 +239,7 @@ def _finish(
     Of that one, the model's name is still written if its folder was moved.
     """
     cache.finish()
-    engines = _engines(index_dir, embedder, cache, before, {image.sha256 for image in images})
+    engines = _engines(index_dir, cache, before, {image.sha256 for image in images})
     images = [cache.with_facts(image) for image in images]
     places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
     if (
@@ -259,23 +275,24 @@ def _finish(
 
 
 def _engines(
-    index_dir: Path, embedder: Embedder, cache: EmbeddingCache, before: SearchIndex | None, checksums: set[str]
+    index_dir: Path, cache: EmbeddingCache, before: SearchIndex | None, checksums: set[str]
 ) -> tuple[Engine, ...]:
     """Return the arithmetics of an index whose new images are embedded; a line tells if they are several."""
     num_new = cache.num_embedded + len(cache.resumed & checksums)
     old = () if before is None or num_new >= len(checksums) else before.info.engines or (_EARLIER,)
-    if not num_new or embedder.engine in old:
+    new = tuple(engine for engine, count in cache.engines.items() if count and engine not in old)
+    if not num_new or not new:
         return old if old != (_EARLIER,) else ()
     if old:
-        is_onnx = embedder.engine.library == "ONNX Runtime"
+        is_onnx = new[0].library == "ONNX Runtime"
         _LOG.info(
             "%s: what is new is embedded by %s, what was known is by %s; such vectors differ %s",
             index_dir,
-            embedder.engine,
+            new[0],
             old[-1],
             "slightly, and by more if the network is quantized" if is_onnx else f"by at most {MAX_DIFFERENCE:g}",
         )
-    return (*old, embedder.engine)
+    return (*old, *new)
 
 
 def _is_another(before: SearchIndex, index: SearchIndex) -> bool:

@@ -41,7 +41,7 @@ from simimg.similarity.image_worth import (
     jpeg_table,
 )
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.pixel_history import has_noise, is_sharpened, lost_tones
+from simimg.similarity.pixel_history import Tones, has_noise, is_sharpened, lost_tones, tones_of
 from tfrecords.format.quarantine import Refusal
 
 KEEP_RULES = {
@@ -127,6 +127,7 @@ class _Group:
         self._data = functools.lru_cache(maxsize=8)(self._read)
         self._color = functools.lru_cache(maxsize=2)(lambda row: color_image(self._data(row)))
         self._gray = functools.lru_cache(maxsize=2)(self._find_gray)
+        self._tones = functools.cache(self._find_tones)
         self._earlier = functools.cache(self._find_earlier)
 
     def named(self, name: str) -> Sequence[_Rule]:
@@ -233,7 +234,7 @@ class _Group:
         image, source = self._color(row), self._color(other)
         if image is None or source is None:
             return ""
-        if lost_tones(image, source):
+        if lost_tones(self._tones(row), self._tones(other)):
             return "the other one has fewer colors"
         if is_sharpened(image, source):
             return "the other one is sharpened"
@@ -304,6 +305,10 @@ class _Group:
         return any(
             is_saved_again(coefficients, self._table(row), source, is_lossy=is_lossy) for source in sources.values()
         )
+
+    def _find_tones(self, row: int) -> Tones | None:
+        image = self._color(row)
+        return None if image is None else tones_of(image)
 
     def _find_gray(self, row: int) -> Image.Image | None:
         image = self._color(row)

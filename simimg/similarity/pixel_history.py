@@ -11,6 +11,8 @@ The results are the same on every processor: sums are of integers, and equations
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
@@ -38,16 +40,43 @@ _WEIGHTS = 0.02  # by which all weights together may differ from 1; other filter
 _CHANGED = 6.0  # squared levels by which a sharpened image differs at least
 
 
-def lost_tones(image: Image.Image, other: Image.Image) -> bool:
-    """Return whether an image is a version of another one with fewer tones; both mode RGB. False for a drawing."""
-    pixels, others = np.asarray(image), np.asarray(other)
-    if min(*image.size, *other.size) < _LEAST_PX:
+@dataclasses.dataclass(frozen=True)
+class Tones:
+    """The tones of an image, as far as they are few.
+
+    Attributes:
+        colors: their number; more than matter are not counted, and the grays of a gray image are no palette.
+        levels: the largest number of levels of one color.
+        is_gradient: whether its few colors are a row in which each is next to the one before.
+        is_drawing: whether it has few tones because it was drawn.
+    """
+
+    colors: int
+    levels: int
+    is_gradient: bool
+    is_drawing: bool
+
+
+def tones_of(image: Image.Image) -> Tones | None:
+    """Return the tones of an image of mode RGB, or None for an icon, which has few by its size."""
+    if min(image.size) < _LEAST_PX:
+        return None
+    pixels = np.asarray(image)
+    colors, levels = _num_tones(pixels)
+    is_palette, are_few = colors <= _FEW_COLORS, levels <= _FEW_LEVELS
+    is_drawing = False
+    if is_palette or are_few:
+        is_drawing = bool((_tiles(pixels)[0] == 0).mean() >= (_DRAWN_FEW if colors <= _INKS else _DRAWN))
+    return Tones(colors, levels, is_palette and _is_gradient(pixels), is_drawing)
+
+
+def lost_tones(tones: Tones | None, others: Tones | None) -> bool:
+    """Return whether an image is a version of another one with fewer tones. False for a drawing and for an icon."""
+    if tones is None or others is None or tones.is_drawing:
         return False
-    (colors, levels), (other_colors, other_levels) = _num_tones(pixels), _num_tones(others)
-    is_palette = colors <= _FEW_COLORS and other_colors > _MORE_COLORS * colors and not _is_gradient(pixels)
-    if not is_palette and not (levels <= _FEW_LEVELS and other_levels >= _MORE_LEVELS * levels):
-        return False
-    return bool((_tiles(pixels)[0] == 0).mean() < (_DRAWN_FEW if colors <= _INKS else _DRAWN))
+    is_palette = tones.colors <= _FEW_COLORS and others.colors > _MORE_COLORS * tones.colors
+    has_few_levels = tones.levels <= _FEW_LEVELS and others.levels >= _MORE_LEVELS * tones.levels
+    return (is_palette and not tones.is_gradient) or has_few_levels
 
 
 def has_noise(image: Image.Image, drawing: Image.Image) -> bool:

@@ -243,14 +243,14 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 def worth(paths: list[Path]) -> Iterator[Any]:
     """What decides which copy is kept: spectra, coefficients, and the answers by them."""
     from simimg.similarity import image_worth as module
-    from simimg.similarity.pixel_history import is_sharpened, lost_tones
+    from simimg.similarity.pixel_history import is_sharpened, lost_tones, tones_of
 
     for path in paths:
         data = path.read_bytes()
         color, table = module.color_image(data), module.jpeg_table(data)
         assert color is not None
         gray = color.convert("L")
-        yield lost_tones(color.quantize(256).convert("RGB"), color)
+        yield lost_tones(tones_of(color.quantize(256).convert("RGB")), tones_of(color))
         yield is_sharpened(color.filter(ImageFilter.SHARPEN), color)
         yield module._spectrum(gray)
         yield (coefficients := module.jpeg_coefficients(gray))

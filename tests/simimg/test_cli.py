@@ -539,6 +539,9 @@ BESIDE = {
     ("index", "dataset_dir"): {"image_dir": None},
     ("decide", "index_dir"): {"list": True},
     ("convert", "beam_options"): {"engine": "beam"},
+    ("convert", "ray_address"): {"engine": "ray"},
+    ("index", "ray_address"): {"engine": "ray"},
+    ("index", "num_gpus_per_worker"): {"engine": "ray"},
     ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
     **{
         ("export", flag): {"model_dir": None, "index_dir": Path("index"), "out": Path("some where/else")}

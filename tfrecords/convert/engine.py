@@ -8,7 +8,7 @@
 5. Manifest, quarantine list and metadata are written, and the folder gets its name.
 
 A conversion is a pure function of its source and its options. One worker or sixty-four, interrupted or not, on this
-machine or on Apache Beam, it gives the same bytes. `tfrecords.convert.state.workdir` describes the files of an
+machine, on Ray or on Apache Beam, it gives the same bytes. `tfrecords.convert.state.workdir` describes the files of an
 unfinished conversion.
 """
 
@@ -82,6 +82,8 @@ def convert(
         previous = find_previous_version(options)
         with _runner(options, lambda row: printable(source.paths[row])) as runner:
             if previous is None or options.append:
+                if options.engine == "ray":
+                    describe(f"Ray: {f'connecting to {options.ray_address}' if options.ray_address else 'starting'}")
                 runner.start(MIN_SHARDS)  # so that they are ready when the files are listed
             listed = source = open_source(
                 options.image_dir,
@@ -168,6 +170,10 @@ def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:
         from tfrecords.convert.workers.beam_runner import BeamRunner
 
         return BeamRunner(options.beam_options)
+    if options.engine == "ray":
+        from tfrecords.convert.workers.ray_runner import RayRunner
+
+        return RayRunner(options.ray_address, options.num_workers, name_of)
     return pool.Pool(options.num_workers or num_cores(), name_of)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import os
 import shutil
@@ -13,20 +14,23 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from simimg.errors import SearchIndexError
 from simimg.inference.inference_engine import Engine, instruction_set
 from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network_cache import converted_network
-from simimg.similarity import embedding_cache, index_update
+from simimg.similarity import embedding_cache, index_tasks, index_update
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.search_index import SearchIndex, index_precision
 from simimg.similarity.search_queries import make_query
 from tfrecords.convert.image.decoder import load_image
+from tfrecords.convert.workers.pool import Pool
 from tfrecords.format.atomic_files import parse_json, write_json
 
 NUM_IMAGES = 72  # so many that the vectors of kinds are projected
@@ -134,7 +138,7 @@ def test_after_kills(folder: Path, lite0: Embedder, tmp_path: Path) -> None:
 import sys
 from simimg.similarity import embedding_cache
 from simimg.cli import main
-embedding_cache._IMAGES_PER_PART = 8
+embedding_cache.IMAGES_PER_PART = 8
 print("ready", flush=True)
 sys.exit(main(["index", "--image_dir={folder}", "--index_dir={tmp_path / "i"}"]))
 """
@@ -244,7 +248,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, index_dir: Path, photos: Path, em
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding_cache, "_IMAGES_PER_PART", 1)
+        patch.setattr(embedding_cache, "IMAGES_PER_PART", 1)
         patch.setattr(index_update, "write_generation", interrupted)
         with pytest.raises(KeyboardInterrupt):
             index_folder(index_dir, photos, embedder)
@@ -303,3 +307,60 @@ def test_an_index_in_bfloat16_keeps_it_and_is_searched_in_float32(
     found = index.search(queries.embed(np.stack(pixels)), 1)
     assert [one[0].row for one in found] == list(range(NUM_IMAGES))
     assert min(one[0].similarity for one in found) > 0.99
+
+
+def test_by_tasks_and_by_tasks_that_were_interrupted(
+    folder: Path, lite0: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that were embedded are not read again, and those that were rejected have the same reasons."""
+    monkeypatch.setattr(index_tasks, "IMAGES_PER_PART", 16)
+    read: list[tuple[str, ...]] = []
+    load = index_tasks.load_files
+
+    def counting(paths: tuple[str, ...], *args: Any, **options: Any) -> Any:
+        read.append(paths)
+        if len(read) == 4:
+            raise KeyboardInterrupt
+        return load(paths, *args, **options)
+
+    monkeypatch.setattr(index_tasks, "load_files", counting)
+    runner_of = functools.partial(Pool, 1)
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(tmp_path / "i", folder, lite0, runner_of=runner_of)
+    made = index_folder(tmp_path / "i", folder, lite0, runner_of=runner_of)
+    assert made.num_embedded == NUM_IMAGES - 3 * 16
+    assert [len(paths) for paths in read] == [16, 16, 16, 16, 16, 8]
+    index_folder(tmp_path / "fresh", folder, lite0)
+    assert_equal(tmp_path / "i", tmp_path / "fresh")
+
+    own = Path(shutil.copytree(folder, tmp_path / "own"))
+    shutil.copy(own / "a" / "00.jpg", own / "a" / "copy.jpg")
+    (own / "a" / "broken.png").write_bytes(b"nothing")
+    advanced: list[int] = []
+    ours = index_folder(tmp_path / "ours", own, lite0, runner_of=runner_of, progress=advanced.append)
+    theirs = index_folder(tmp_path / "theirs", own, lite0)
+    assert repr(ours.refused) == repr(theirs.refused)
+    assert len(ours.refused) == 1
+    assert ours.num_embedded == theirs.num_embedded == NUM_IMAGES
+    assert sum(advanced) == NUM_IMAGES + 2
+    assert_equal(tmp_path / "ours", tmp_path / "theirs")
+
+
+def test_tasks_on_another_arithmetic_are_told(
+    folder: Path, lite0: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And weights that differ are refused."""
+    monkeypatch.setattr(index_tasks, "IMAGES_PER_PART", 40)
+    other = dataclasses.replace(lite0, engine=dataclasses.replace(lite0.engine, instruction_set="avx"))
+    monkeypatch.setattr(index_tasks, "_embedder", lambda *_: [lite0, other][len(list(tmp_path.rglob("part-*.npz")))])
+    with caplog.at_level("INFO"):
+        made = index_folder(tmp_path / "i", folder, lite0, runner_of=functools.partial(Pool, 1))
+    assert made.index.info.engines == (lite0.engine, other.engine)
+    (line,) = [record.getMessage() for record in caplog.records if "embedded by" in record.getMessage()]
+    assert line == (
+        f"32 of the images are embedded by {other.engine}, others by {lite0.engine}; such vectors differ by at most "
+        "1e-05"
+    )
+    monkeypatch.setattr(index_tasks, "_embedder", lambda *_: dataclasses.replace(lite0, fingerprint="other"))
+    with pytest.raises(SearchIndexError, match="--model=lite0 has other weights on a node"):
+        index_folder(tmp_path / "j", folder, lite0, runner_of=functools.partial(Pool, 1))

@@ -150,7 +150,7 @@ def test_an_index_inside_its_folder_is_no_stray(folder: Path) -> None:
 
 
 def test_what_was_embedded_is_not_lost(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    monkeypatch.setattr(embedding_cache, "IMAGES_PER_PART", 2)
     embedder = dataclasses.replace(stand_in(), batch_size=2)
     calls = []
 
@@ -176,7 +176,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import importlib
 module = importlib.import_module("test_index_update")
-module.embedding_cache._IMAGES_PER_PART = 4
+module.embedding_cache.IMAGES_PER_PART = 4
 print("ready", flush=True)
 embedder = module.dataclasses.replace(module.stand_in(), batch_size=4)
 module.index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), embedder)
@@ -299,7 +299,7 @@ def test_a_folder_that_was_emptied_leaves_the_index_as_it_was(folder: Path, tmp_
 def test_damaged_parts_of_an_unfinished_run_are_made_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    monkeypatch.setattr(embedding_cache, "IMAGES_PER_PART", 2)
     monkeypatch.setattr(index_update, "write_generation", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index_folder(tmp_path / "i", folder, dataclasses.replace(stand_in(), batch_size=2))
@@ -312,7 +312,7 @@ def test_damaged_parts_of_an_unfinished_run_are_made_anew(
 
 def test_a_part_that_cannot_be_read_now_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_update, "write_generation", interrupted)
-    monkeypatch.setattr(embedding_cache, "_IMAGES_PER_PART", 2)
+    monkeypatch.setattr(embedding_cache, "IMAGES_PER_PART", 2)
     with pytest.raises(KeyboardInterrupt):
         index_folder(tmp_path / "i", folder, stand_in())
     parts = sorted((tmp_path / "i" / "unfinished").glob("*/part-*.npz"))

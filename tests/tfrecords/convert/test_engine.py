@@ -222,6 +222,7 @@ ELSEWHERE = {
     "num_workers": "test_num_workers_is_how_many_there_are",
     "engine": "test_the_engine_is_what_runs_the_tasks",
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
+    "ray_address": "workers/test_ray_runner.py",
     "from_dataset": "sources/test_stored_dataset.py",
     "path_column": "sources/test_label_files.py",
     "label_column": "sources/test_label_files.py",

@@ -41,8 +41,9 @@ from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
 _RAW_UP_TO_PX = 128
-ENGINES = ("local", "beam")
+ENGINES = ("local", "ray", "beam")
 CONFLICTS = ("keep", "drop", "fail")
+RAY_ADDRESS_HELP = "HOST:PORT of a Ray cluster, or auto for that of this machine; without, Ray starts here."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,8 +193,9 @@ class ConvertConfig:
     )
     num_workers: int = option("Worker processes; auto is one per core.", 0, group="workers", words={"auto": 0})
     engine: str = option(
-        "Where the workers run: on this machine, or on Apache Beam.", "local", choices=ENGINES, group="workers"
+        "Where the workers run: this machine, Ray, or Apache Beam.", "local", choices=ENGINES, group="workers"
     )
+    ray_address: str = option(RAY_ADDRESS_HELP, "", group="workers")
     beam_options: str = option(
         "Options for Apache Beam, e.g. '--runner=FlinkRunner --flink_master=host:8081'.", "", group="workers"
     )
@@ -234,8 +236,9 @@ class ConvertConfig:
                 f"--data_dir={self.data_dir}: should be a folder, because a dataset appears by an atomic rename. "
                 "Convert to a local folder and copy the finished dataset."
             )
-        if self.beam_options and self.engine != "beam":
-            raise UsageError(f"--beam_options={self.beam_options!r} needs --engine=beam.")
+        for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
+            if getattr(self, name) and self.engine != of:
+                raise UsageError(f"--{name}={getattr(self, name)!r} needs --engine={of}.")
 
     def _check_split_options(self) -> None:
         parse_group_pattern(self.group_pattern)

@@ -26,9 +26,9 @@ from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.state.receipts import read_info
-from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, pack, run_task
+from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, run_task
 from tfrecords.convert.workers.pool import Runner, death
-from tfrecords.convert.workers.shard_worker import ShardTask, Task
+from tfrecords.convert.workers.shard_worker import ShardTask, Task, pack
 from tfrecords.machine_limits import num_cores
 
 _POLL_S = 0.5

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
 import signal
 import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
-from tfrecords.convert.workers.shard_worker import Monitor, Stopped, Task
+from tfrecords.convert.workers.shard_worker import Monitor, Stopped, unpack
 
 GO = "go"
 ROW = ".row"  # suffix; the stem is the worker's process id
@@ -33,16 +31,11 @@ _go: Path | None = None  # a local worker that fails removes it, which stops the
 _row: Any = bytearray(_IDLE)  # the row that this process is converting; a local worker shares it with its parent
 
 
-def pack(task: Task) -> bytes:
-    """Return a task as an element: as bytes, because Beam has its own encoding of dataclasses."""
-    return zlib.compress(pickle.dumps(task))
-
-
 def run_task(element: bytes) -> None:
     """Run the task in an element; raise ConversionError if it failed."""
     if _stopping.is_set():
         return
-    task: Task = pickle.loads(zlib.decompress(element))
+    task = unpack(element)
     try:
         task.run(_Noting())
     except Stopped:  # not an error, which could be mistaken for the one that stopped all workers

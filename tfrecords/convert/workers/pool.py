@@ -37,23 +37,32 @@ _MAIN_MODULE = "tfrecords.convert.workers.shard_worker"
 _DONE, _REFUSED, _ROW, _STOP = range(4)
 
 
-def death(worker: str, exit_code: int, where: str, flag: str = "--num_workers") -> ConversionError:
+def death(worker: str, exit_code: int | None, where: str, flag: str = "--num_workers") -> ConversionError:
     """Return the error about a worker process that died.
 
-    `exit_code` is negative if a signal ended it, as in `multiprocessing`; `where` is the rest of the sentence, what it
-    was doing or what it printed last; `flag` is the option that sets the number of workers.
+    `exit_code` is negative if a signal ended it, as in `multiprocessing`, and None if it is not known; `where` is the
+    rest of the sentence, what it was doing or what it printed last; `flag` is the option that sets the number of
+    workers.
     """
-    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    how = ""
+    if exit_code is not None:
+        how = f" ({signal.Signals(-exit_code).name if exit_code < 0 else f'exit code {exit_code}'})"
     if exit_code == -signal.SIGKILL:
-        how += ", which is also what the system sends when memory runs out"
+        how = " (SIGKILL, which is also what the system sends when memory runs out)"
     return ConversionError(
-        f"{worker} died ({how}){where}. Finished shards are kept. Give the same command again, with fewer {flag} if "
+        f"{worker} died{how}{where}. Finished shards are kept. Give the same command again, with fewer {flag} if "
         "memory ran out. If a worker dies on the same file again, move that file away."
     )
 
 
 class Runner(AbstractContextManager["Runner"]):
-    """Runs tasks until the end of its block. This base class has no workers to start or to end."""
+    """Runs tasks until the end of its block. This base class has no workers to start or to end.
+
+    Attributes:
+        gives_gpus: whether each task has a GPU, or a share of one.
+    """
+
+    gives_gpus = False
 
     def start(self, num_workers: int) -> None:
         """Start up to this many workers in the background, if they are not started elsewhere."""
@@ -94,12 +103,18 @@ class Pool(Runner):
         self._name_of = name_of
         self._starter = ThreadPoolExecutor(1)
         self._starting: list[Future[_Worker]] = []
+        self._started: list[_Worker] = []  # kept by the starting thread, which Ctrl-C cannot interrupt
         self._workers: list[_Worker] = []
 
     def start(self, num_workers: int) -> None:
         """Start this many workers, limited by the pool's size."""
         while 1 < self._num_workers > len(self._starting) < num_workers:
-            self._starting.append(self._starter.submit(_Worker))
+            self._starting.append(self._starter.submit(self._start_one))
+
+    def _start_one(self) -> _Worker:
+        worker = _Worker()
+        self._started.append(worker)
+        return worker
 
     def run(
         self, tasks: Iterator[Task], on_done: Callable[[Task], None], on_progress: Callable[[int, int], None]
@@ -153,13 +168,13 @@ class Pool(Runner):
 
     def __exit__(self, *_: object) -> None:
         self._starter.shutdown(cancel_futures=True)
-        started = [future.result() for future in self._starting if not future.cancelled() and not future.exception()]
         try:
-            _end(started, time.monotonic() + _STOP_S)
+            _end(self._started, time.monotonic() + _STOP_S)
         except KeyboardInterrupt:  # the second one
-            _end(started, time.monotonic())
+            _end(self._started, time.monotonic())
             raise
         self._starting.clear()
+        self._started.clear()
         self._workers.clear()
 
 

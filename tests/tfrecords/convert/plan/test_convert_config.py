@@ -39,8 +39,9 @@ def config(**values: Any) -> ConvertConfig:
         ("range", "5", "--range=5: should be auto, full, min-max, or the values that become black and white"),
         ("max_pixels", 0, "--max_pixels=0: should be 1 or more."),
         ("copies", "all", "--copies=all: should be one of near, exact, ignore."),
-        ("engine", "spark", "--engine=spark: should be one of local, beam."),
+        ("engine", "spark", "--engine=spark: should be one of local, ray, beam."),
         ("beam_options", "--a=b", "--beam_options='--a=b' needs --engine=beam."),
+        ("ray_address", "auto", "--ray_address='auto' needs --engine=ray."),
         ("label_type", "none", "--label_column=breed names labels, and --label_type=none stores none."),
         ("max_refused", "few", "--max_refused=few: should be a number of files, or a percentage such as 1%."),
         ("max_refused", "-1", "--max_refused=-1: "),
@@ -148,6 +149,8 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
     }
     determining = config(name="zoo").resolved().determining()
     assert config(name="zoo", **elsewhere).resolved().determining() == determining
+    on_ray = {"engine": "ray", "ray_address": "auto"}
+    assert config(name="zoo", **on_ray).resolved().determining() == determining
     names = {field.name for field in dataclasses.fields(ConvertConfig)}
     # Newer options are there if they are not the default, so that older datasets have the same.
     newer = {
@@ -165,7 +168,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "time_column": "taken",
         "conflicts": "drop",
     }
-    assert names - set(determining) == {*elsewhere, "jpeg_quality", "from_dataset", *newer, "folds"}
+    assert names - set(determining) == {*elsewhere, *on_ray, "jpeg_quality", "from_dataset", *newer, "folds"}
     for option, value in newer.items():
         expected = list(value) if isinstance(value, tuple) else value
         found = config(name="zoo", **{option: value}).resolved().determining()

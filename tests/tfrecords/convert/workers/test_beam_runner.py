@@ -25,8 +25,7 @@ from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import beam_runner as beam_module
 from tfrecords.convert.workers.beam_runner import BeamRunner
-from tfrecords.convert.workers.beam_worker import pack
-from tfrecords.convert.workers.shard_worker import ShardTask
+from tfrecords.convert.workers.shard_worker import ShardTask, pack
 from tfrecords.format.layout import ShardInfo
 
 Digests = Callable[[Path], dict[str, str]]

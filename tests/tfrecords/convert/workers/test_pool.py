@@ -18,6 +18,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,20 @@ def test_an_interrupt_while_a_worker_starts_leaves_none(some: Shards, monkeypatc
     assert not started[0].is_alive()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_an_interrupt_before_the_pool_has_noted_a_start_leaves_no_worker(
+    some: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(starter: ThreadPoolExecutor, start: Callable[[], Any]) -> None:
+        submit(starter, start).result(WAIT_S)
+        raise KeyboardInterrupt
+
+    submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(some.tasks())
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("in_main", [True, False])
