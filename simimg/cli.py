@@ -64,6 +64,7 @@ GROUPS = {
         "serve": "Search, review copies and browse an index in the browser.",
     },
     "Cleaning": {
+        "audit": "Find wrong labels, outliers and bad images in a collection.",
         "duplicates": "Find copies in an image folder and plan which to keep.",
         "leaks": "Find copies across the splits of a dataset.",
         "decide": "Decide about images that look like copies, for good.",

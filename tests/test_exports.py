@@ -23,6 +23,7 @@ NAMES = [
 WITHOUT_EXPORTS = {
     "simimg.bench",
     "simimg.commands",
+    "simimg.health",
     "simimg.input.readers",
     "simimg.models",
     "simimg.report",

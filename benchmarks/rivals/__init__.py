@@ -10,7 +10,7 @@ from typing import Any
 
 from simimg.bench.converters import Tool
 
-__all__ = ["CONVERTERS", "IMAGEDEDUP", "LOADERS"]
+__all__ = ["CLEANLAB", "CONVERTERS", "IMAGEDEDUP", "LOADERS"]
 
 _HERE = Path(__file__).parent
 # Two scripts of one name share the environment.
@@ -25,6 +25,8 @@ _FFCV: dict[str, Any] = {
 IMAGEDEDUP = Tool(
     name="imagededup", script=_HERE / "imagededup_hashes.py", requirements=_HERE / "requirements-imagededup.txt"
 )
+
+CLEANLAB = Tool(name="cleanlab", script=_HERE / "cleanlab_audit.py", requirements=_HERE / "requirements-cleanlab.txt")
 
 CONVERTERS = {
     "dali": Tool(script=_HERE / "dali_converter.py", **_DALI),

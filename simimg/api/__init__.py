@@ -10,6 +10,7 @@ the same messages. Its dependencies are imported when it is called, so `import s
     (40, {'train': 30, 'test': 10})
 """
 
+from simimg.api.audit_api import audit
 from simimg.api.copies_api import duplicates, leaks
 from simimg.api.dataset_api import Loader, convert, edit, load, verify
 from simimg.api.search_api import Searcher, index, search
@@ -19,6 +20,7 @@ __all__ = [
     "Loader",
     "Prediction",
     "Searcher",
+    "audit",
     "convert",
     "duplicates",
     "edit",

@@ -94,7 +94,7 @@ def duplicates(
         raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
     with ExitStack() as stack:
         if image_dir is not None:
-            folder = stack.enter_context(_folder_of(index_dir))
+            folder = stack.enter_context(index_folder_or_temporary(index_dir))
             counter = partial(progress, "indexing")
             update = (
                 _index_hashes(image_dir, folder, max_pixels, counter, Selection(taken, left_out))
@@ -139,7 +139,7 @@ def duplicates(
 
 
 @contextmanager
-def _folder_of(index_dir: Folder | None) -> Iterator[Path]:
+def index_folder_or_temporary(index_dir: Folder | None) -> Iterator[Path]:
     """Yield the folder of an index, or a temporary one, of which nothing is left."""
     if index_dir is not None:
         yield Path(index_dir)
@@ -209,7 +209,7 @@ def leaks(
     counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with _folder_of(index_dir) as folder:
+    with index_folder_or_temporary(index_dir) as folder:
         update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
         opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
         found = find_leaks(

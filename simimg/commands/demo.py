@@ -27,7 +27,7 @@ JSON_KEYS = "dataset_dir model_dir index_dir report accuracy"
 _PRESET = "lite0"  # on two cores, a few epochs of it take less time and learn more than twelve of `small`
 _RESOLUTION = 128  # takes a third of the time of the preset's 224 px
 _EPOCHS = 3
-_NUM_STAGES = 6
+_NUM_STAGES = 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ def run(options: Options) -> Result:
     flags = {"dataset_dir": dataset_dir, "model_dir": model_dir, "split": split}
     evaluated = stage("evaluate", "{num_examples:,} images", flags)
     stage("index", images, {"image_dir": image_dir, "index_dir": index_dir})
+    stage("audit", images, {"index_dir": index_dir, "report": options.out_dir / "audit.html"})
 
     from simimg.commands.demo_content import edited_copies, write_demo_report
 

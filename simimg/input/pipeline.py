@@ -208,7 +208,7 @@ def label_counts(reader: Reader, mixture: Mixture | None = None) -> np.ndarray:
         numbers = np.zeros(len(split.class_names), np.int64)
         for number, part in enumerate(split.parts):
             own = part.split
-            found = label_counts(Reader(own) if own.indexed else StreamReader(own))
+            found = label_counts(MappedReader(own, num_threads=1) if own.indexed else StreamReader(own))
             if mixture is not None and mixture.weights:
                 numbers = numbers.astype(np.float64)
                 found = found * (float(mixture.shares[number]) * split.num_examples / own.num_examples)

@@ -50,15 +50,16 @@ def join_splits(splits: Sequence[Split], class_names: Sequence[str] | None = Non
     for other in others:
         _check_alike(first, other)
     names = list(first.class_names if class_names is None else class_names)
+    places = {name: place for place, name in enumerate(names)}
     for split in splits:
-        new = [name for name in split.class_names if name not in names]
+        new = [name for name in split.class_names if name not in places]
         if new and class_names is not None:
             raise UsageError(
                 f"{split.dataset_dir} has the class {new[0]!r}, which is none of the {len(names):,} classes "
                 f"({', '.join(names[:5])}{', …' if len(names) > 5 else ''}) of the other datasets or of the model."
             )
+        places |= {name: place for place, name in enumerate(new, len(names))}
         names += new
-    places = {name: place for place, name in enumerate(names)}
     same_features = all(split.schema.features == first.schema.features for split in splits)
     return dataclasses.replace(
         first,

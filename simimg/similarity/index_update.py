@@ -13,9 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,19 +26,17 @@ from simimg.inference.inference_engine import MAX_DIFFERENCE, Engine
 from simimg.similarity.decisions import DECISIONS_FILE
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.image_table import IndexedImage, size_and_time
+from simimg.similarity.folder_images import find_images
+from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
 from simimg.similarity.index_tasks import embed_on
 from simimg.similarity.search_index import SearchIndex, write_generation
-from tfrecords.convert.sources import SUFFIXES, Selection, printable, walk
-from tfrecords.convert.sources.companion_files import companions_of
-from tfrecords.convert.sources.folder_layout import FolderLayout, layout_of
+from tfrecords.convert.sources import Selection
 from tfrecords.convert.workers.pool import Runner
-from tfrecords.format.atomic_files import file_identity
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
-from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
@@ -99,33 +95,15 @@ def index_folder(
         UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
     """
-    if not image_dir.is_dir():
-        raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
-    selection = selection or Selection()
-    found = walk(image_dir, selection)
-    own = index_dir.resolve()
-    image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
-    others = [
-        path for path in found if path not in image_paths and not (image_dir / path).resolve().is_relative_to(own)
-    ]
-    companions = companions_of(image_paths, others)
-    refused: _Refusals = [
-        (path, Refusal(Reason.UNKNOWN_SUFFIX, "not the name of an image")) for path in others if path not in companions
-    ]
-    paths, other_names = _one_name_each(image_dir, [path for path in found if path in image_paths])
-    if not paths:
-        raise UsageError(
-            f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of images."
-            f"{selection.why_none()}"
-        )
+    found = find_images(image_dir, selection, index_dir)
+    paths, refused = list(found.images), list(found.refused)
     begin(len(paths))
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=None)
         cache = EmbeddingCache(index_dir, embedder, before)
         same_place = before is not None and before.info.image_dir == str(image_dir.resolve())
         unchanged = {image.path: image for image in before.images} if before and same_place else {}
-        layout = layout_of([path for path in found if path in image_paths])
-        images = {path: _unread(image_dir, path, layout) for path in paths}
+        images = dict(found.images)
         to_read = []
         for path, image in images.items():
             old = unchanged.get(image.path)
@@ -158,8 +136,7 @@ def index_folder(
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
         made = _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
-        notes = (*selection.notes(), *companions.notes())
-        return dataclasses.replace(made, other_names=tuple(other_names), notes=notes)
+        return dataclasses.replace(made, other_names=found.other_names, notes=found.notes)
 
 
 def index_dataset(
@@ -357,34 +334,3 @@ def _locked(index_dir: Path) -> Iterator[None]:
         finally:
             if new and [path.name for path in index_dir.iterdir()] == [LOCK_FILE]:
                 shutil.rmtree(index_dir)
-
-
-def _one_name_each(folder: Path, paths: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return one path of each file, and the other paths with the one of the same file.
-
-    The path without links is preferred, and then the first.
-    """
-    names = defaultdict(list)
-    for path in paths:
-        names[file_identity(folder / path) or path].append(path)
-    root = folder.resolve()
-    chosen, others = set(), []
-    for same in names.values():
-        best = same[0]
-        if len(same) > 1:
-            best = next((path for path in same if (root / path).resolve() == root / path), best)
-            others += [(printable(path), printable(best)) for path in same if path != best]
-        chosen.add(best)
-    return [path for path in paths if path in chosen], others
-
-
-def _unread(image_dir: Path, path: str, layout: FolderLayout | None) -> IndexedImage:
-    """Return what is known of a file that was not read."""
-    place = layout.place(path) if layout else None
-    label = place[0] if place else "" if layout else path.partition("/")[0] if "/" in path else ""
-    image = IndexedImage(path=printable(path), sha256="", label=printable(label))
-    try:
-        num_bytes, modified_ns = size_and_time(os.stat(image_dir / path))
-    except OSError:  # reported when it is read
-        return image
-    return dataclasses.replace(image, num_bytes=num_bytes, modified_ns=modified_ns)

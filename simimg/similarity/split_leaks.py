@@ -140,6 +140,22 @@ def find_leaks(
         )
 
 
+def copies_between(
+    index: SearchIndex,
+    kinds: np.ndarray,
+    *,
+    threshold: float,
+    edits: frozenset[str] = COUNTED,
+    progress: Callable[[int], object] = lambda num_images: None,
+) -> list[LeakedPair]:
+    """Return the pairs of copies of two kinds, such as labels; the image of the larger number comes first in each.
+
+    `kinds` are int64 `[num_images]`, 0 and more. The other arguments are those of `find_leaks`.
+    """
+    with closing(PairExaminer(index, threshold, edits)) as examiner:
+        return _pairs(examiner, kinds, _edges(examiner, kinds, progress))
+
+
 def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[int, int]], deal: str) -> np.ndarray:
     """Return a split for each image that keeps copies together: int64 `[num_images]`.
 

@@ -12,7 +12,7 @@ import pytest
 
 import simimg
 from simimg import api
-from simimg.api import copies_api, dataset_api, search_api, training_api
+from simimg.api import audit_api, copies_api, dataset_api, search_api, training_api
 from simimg.errors import UsageError
 from simimg.sample import draw_sample
 
@@ -38,7 +38,7 @@ def test_the_examples_do_what_they_say() -> None:
     """All of them in one go, in the order of the modules: each uses what those before it made."""
     finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner()
     report: list[str] = []
-    for module in (api, copies_api, dataset_api, training_api, search_api):
+    for module in (api, audit_api, copies_api, dataset_api, training_api, search_api):
         found = finder.find(module, module.__name__, globs={"simimg": simimg})
         for test in sorted(found, key=lambda test: test.lineno or 0):
             runner.run(test, out=report.append)

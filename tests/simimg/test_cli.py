@@ -526,6 +526,7 @@ BASE = {
     "duplicates": {"image_dir": Path("photos")},
     "calibrate": {"index_dir": Path("index")},
     "leaks": {"dataset_dir": Path("data")},
+    "audit": {"image_dir": Path("photos")},
     "serve": {"index_dir": Path("index")},
     "decide": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
@@ -538,6 +539,7 @@ BESIDE = {
     ("train", "train_backbone"): {"model": "lite0"},
     ("index", "dataset_dir"): {"image_dir": None},
     ("decide", "index_dir"): {"list": True},
+    ("audit", "delete"): {"decisions": Path("findings.csv")},
     ("convert", "beam_options"): {"engine": "beam"},
     ("convert", "ray_address"): {"engine": "ray"},
     ("index", "ray_address"): {"engine": "ray"},
@@ -556,7 +558,12 @@ TEXTS = {
     ("convert", "zip_encoding"): "cp949",
     ("train", "dataset_weights"): "2",
 }
-LISTS = {"keep": ("oldest", "exif"), "edits": ("crop", "turn"), "plan_edits": ("crop", "turn")}
+LISTS = {
+    "kinds": ("label", "dark"),
+    "keep": ("oldest", "exif"),
+    "edits": ("crop", "turn"),
+    "plan_edits": ("crop", "turn"),
+}
 
 
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:

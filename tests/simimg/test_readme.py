@@ -23,7 +23,17 @@ WITH_COMMANDS = (
     "BUILD.md",
     *(
         f"simimg/docs/{name}.md"
-        for name in ("architecture", "evaluation", "faq", "flow", "format", "many_gpus", "quickstart", "tuning")
+        for name in (
+            "architecture",
+            "audit",
+            "evaluation",
+            "faq",
+            "flow",
+            "format",
+            "many_gpus",
+            "quickstart",
+            "tuning",
+        )
     ),
 )
 

@@ -43,7 +43,8 @@ def test_demo(
     assert sorted(first) == ["accuracy", "dataset_dir", "index_dir", "model_dir", "report"]
     assert 0 <= first["accuracy"] <= 1
     page = Path(first["report"]).read_text()
-    for words in ("discs/notes.jpg", "text", "Copies for which the original was found", "--preset=lite0"):
+    assert (tmp_path / "out/audit.html").exists()
+    for words in ("discs/notes.jpg", "audit", "text", "Copies for which the original was found", "--preset=lite0"):
         assert words in page
 
     model = Path(first["model_dir"], "model.keras")

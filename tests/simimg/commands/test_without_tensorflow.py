@@ -79,6 +79,14 @@ def test_leaks(photos: Path, tmp_path: Path) -> None:
     assert run("leaks", f"--dataset_dir={convert(config).dataset_dir}")["num_images"] == 72
 
 
+def test_audit(folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    found = run("audit", f"--image_dir={folder / 'photos'}", f"--index_dir={folder / 'i'}", f"--report={report}")
+    conflicts = [one for one in found["findings"] if one["kind"] == "label_conflict"]  # type: ignore[attr-defined]
+    assert {one["path"] for one in conflicts} == {"boxes/again.png", "discs/0.png"}
+    assert "boxes/again.png" in report.read_text()
+
+
 def test_calibrate(folder: Path) -> None:
     """As far as it gets with too few images, when it has loaded the network."""
     run("calibrate", f"--index_dir={folder / 'i'}", "--num_queries=500", codes=(1,))

@@ -20,7 +20,7 @@ from PIL import Image
 from simimg.cli import main
 from simimg.errors import CorruptRecordError, ModelError, SearchIndexError, UsageError
 from simimg.input import pipeline
-from simimg.similarity import embedding_cache, embeddings, index_update
+from simimg.similarity import embedding_cache, embeddings, folder_images, index_update
 from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import SCHEMA
@@ -569,7 +569,7 @@ def test_labels_are_the_classes_of_convert(tmp_path: Path, monkeypatch: pytest.M
         draw(tmp_path / "zoo" / name, number)
     draw(tmp_path / "zoo" / "loose.png", 99)
     with monkeypatch.context() as earlier:
-        earlier.setattr(index_update, "layout_of", lambda images: None)
+        earlier.setattr(folder_images, "layout_of", lambda images: None)
         before = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index
     assert set(before.images.column("label").tolist()) == {"train", "test", ""}
     update = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in())

@@ -13,8 +13,9 @@ from simimg.errors import UsageError
 from simimg.evaluation import Classification
 from simimg.input import open_reader
 from simimg.models.backbones import lite
+from simimg.softmax_regression import _L2, fit_softmax
 from simimg.training import TrainConfig, Watcher, train
-from simimg.training.linear_probe import _L2, fit_softmax, probe
+from simimg.training.linear_probe import probe
 
 pytestmark = pytest.mark.own_process
 

@@ -98,10 +98,11 @@ class RayRunner(Runner):
         """Return whether a core of the cluster waits for a task."""
         return bool(_ray().available_resources().get("CPU", 0) >= 1)
 
-    def submit(self, element: bytes, agreement: Agreement) -> tuple[Any, int]:
-        """Give a task to Ray; return its handle and the number of this attempt."""
+    def submit(self, element: bytes, agreement: Agreement, node_id: str = "") -> tuple[Any, int]:
+        """Give a task to Ray, or to one of its nodes; return its handle and the number of this attempt."""
         attempt = next(self._attempts)
-        return self._task.remote(element, attempt, self._board, agreement), attempt
+        task = self._task.options(**_on_node(node_id)) if node_id else self._task
+        return task.remote(element, attempt, self._board, agreement), attempt
 
     def signs(self) -> dict[int, tuple[float, Sign]]:
         """Return the last signs of attempts and how old they are, in seconds; none if the board does not answer."""
@@ -136,6 +137,9 @@ class _Run:
         self._on_done, self._on_progress = on_done, on_progress
         self._running: dict[Any, tuple[int, Task]] = {}
         self._begun: dict[int, float] = {}  # when attempts were given
+        self._chosen: dict[int, str] = {}  # the nodes that they were given to, where these were chosen
+        self._silent: set[str] = set()  # nodes that did not answer
+        self._turns = itertools.count()
         self._crashes = Counter[Path]()
         self._done = self._refused = 0
         self._signs: dict[int, tuple[float, Sign]] = {}
@@ -164,10 +168,21 @@ class _Run:
             self._stop()
             raise
 
-    def _give(self, task: Task) -> None:
-        handle, attempt = self._runner.submit(pack(task), self._agreement)
+    def _give(self, task: Task, *, again: bool = False) -> None:
+        """Give a task to Ray. Another attempt is for a node that is chosen here: Ray itself may wait for a machine that
+        hangs, for as long as it hangs, with all tasks that could run anywhere.
+        """
+        node_id = self._chosen_node() if again else ""
+        handle, attempt = self._runner.submit(pack(task), self._agreement, node_id)
         self._running[handle] = attempt, task
         self._begun[attempt] = time.monotonic()
+        self._chosen[attempt] = node_id
+
+    def _chosen_node(self) -> str:
+        """Return the next of the nodes, without those that fell silent if there are others; "" if there is none."""
+        nodes = list(_nodes())
+        sound = [node_id for node_id in nodes if node_id not in self._silent] or nodes
+        return sound[next(self._turns) % len(sound)] if sound else ""
 
     def _take(self, handle: Any) -> None:
         """Take the result of an attempt that ended; give its task again if its node or its worker died."""
@@ -182,9 +197,9 @@ class _Run:
             self._crashes[task.shard] += 1
             if self._crashes[task.shard] == _CRASHES:
                 raise self._death(attempt, task) from None
-            self._give(task)
+            self._give(task, again=True)
         except ray.exceptions.RayError:  # its node died, or it was given up there
-            self._give(task)
+            self._give(task, again=True)
         else:
             info = _settled(task)
             self._done += len(task.rows)
@@ -203,10 +218,12 @@ class _Run:
             else:
                 is_silent = now - self._begun[attempt] > _SILENT_S and self._runner.has_free_core()
             if is_silent:
+                at = self._signs[attempt][1].node_id if attempt in self._signs else self._chosen[attempt]
+                self._silent.add(at)
                 _ray().cancel(handle, force=True)  # if it can be reached at all
                 del self._running[handle]
+                self._give(task, again=True)
                 self._runner.forget(attempt)
-                self._give(task)
 
     def _report(self) -> None:
         signs = [self._signs[attempt][1] for attempt, _ in self._running.values() if attempt in self._signs]
@@ -290,7 +307,7 @@ def _check_nodes(agreement: Agreement) -> None:
     """Raise ConversionError if a node cannot work for this process."""
     ray = _ray()
     check = ray.remote(num_cpus=0, max_retries=0)(ray_worker.check_node)
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+    nodes = _nodes()
     asked = {check.options(**_on_node(name)).remote(agreement): node for name, node in nodes.items()}
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_CHECK_S) if asked else ([], [])
     for handle in answered:
@@ -306,6 +323,11 @@ def _check_nodes(agreement: Agreement) -> None:
             continue
         if reason:
             raise ConversionError(f"the Ray node {name} {reason}.")
+
+
+def _nodes() -> dict[str, dict[str, Any]]:
+    """Return what Ray knows of the nodes that are alive and have cores, by their ids."""
+    return {node["NodeID"]: node for node in _ray().nodes() if node["Alive"] and node["Resources"].get("CPU")}
 
 
 def _on_node(node_id: str) -> dict[str, Any]:

@@ -32,9 +32,12 @@ _agreed: set[str] = set()  # the probes of the agreements that this process keep
 
 @dataclasses.dataclass(frozen=True)
 class Sign:
-    """What a task last said of itself: files done and rejected, and the row that it is at; -1 between files."""
+    """What a task last said of itself: its node, files done and rejected, and the row that it is at; -1 between
+    files.
+    """
 
     node: str
+    node_id: str = ""
     done: int = 0
     refused: int = 0
     row: int = -1
@@ -117,6 +120,12 @@ def node_name() -> str:
     return f"{platform.node()} ({ray.util.get_node_ip_address()})"
 
 
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def check_node(agreement: Agreement) -> tuple[str, str]:
     """Return the name of this node, and why it cannot work for the parent, see `Agreement.check`."""
     return node_name(), agreement.check()
@@ -141,7 +150,7 @@ class _Signs(Monitor):
 
     def __init__(self, attempt: int, board: Any) -> None:
         self._attempt, self._board = attempt, board
-        self._node = node_name()
+        self._node = node_name(), _node_id()
         self._done = self._refused = 0
         self._row = -1
         self._stopped = threading.Event()
@@ -162,6 +171,6 @@ class _Signs(Monitor):
 
     def _give(self) -> None:
         while True:
-            self._board.note.remote(self._attempt, Sign(self._node, self._done, self._refused, self._row))
+            self._board.note.remote(self._attempt, Sign(*self._node, self._done, self._refused, self._row))
             if self._stopped.wait(SIGN_S):
                 return

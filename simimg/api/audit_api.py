@@ -1,0 +1,105 @@
+"""The health of a collection of images: `simimg.audit`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simimg.api.arguments import Folder
+from simimg.api.copies_api import index_folder_or_temporary
+from simimg.api.search_api import index
+from simimg.errors import UsageError
+
+if TYPE_CHECKING:
+    from simimg.health.collection_audit import Audit
+
+
+def audit(
+    image_dir: Folder | None = None,
+    *,
+    dataset_dir: Folder | None = None,
+    index_dir: Folder | None = None,
+    model: str = "lite0",
+    kinds: Iterable[str] = (),
+    decisions: Folder | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    max_pixels: int = 0,
+    progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
+) -> Audit:
+    """Find wrong labels, outliers, bad images, and what is wrong with classes and splits; nothing is changed.
+
+    Args:
+        image_dir: folder of images, whose class folders are the labels. With `dataset_dir`, the folder that it was
+            converted from, so that files are measured and compared, and not stored pixels.
+        dataset_dir: a dataset of `convert`.
+        index_dir: an index of the images, which is updated; without `image_dir` and `dataset_dir` it is taken as it
+            is. None makes a temporary one.
+        model: as for `index`.
+        kinds: kinds of findings, see `simimg.health.finding.KINDS`; `image` stands for all that need no embeddings, for
+            which no index is made. By default all.
+        decisions: CSV file of earlier findings with decisions; what was decided about is left out.
+        include: as for `index`.
+        exclude: as for `index`.
+        max_pixels: as for `index`.
+        progress: called with the stage (`indexing`, `measuring`, `judging`, `comparing`), the number of images done
+            and the total.
+
+    Raises:
+        UsageError: no source was given, or an argument is not valid.
+
+    Example:
+        >>> found = simimg.audit("photos", kinds=["image"])
+        >>> found.num_images, [one.path for one in found.of("blurred")]
+        (40, [])
+    """
+    from simimg.health.audited_images import AuditedImages
+    from simimg.health.collection_audit import audit_images, needs_index, wanted_kinds
+    from simimg.health.decision_table import read_finding_decisions, undecided
+    from simimg.similarity.search_index import SearchIndex
+    from tfrecords.convert.sources import Selection
+
+    wanted = wanted_kinds(tuple(kinds))
+    decided = {} if decisions is None else read_finding_decisions(Path(decisions))
+    taken, left_out = tuple(include), tuple(exclude)
+    selection = Selection(taken, left_out)
+    if image_dir is None and dataset_dir is None and index_dir is None:
+        raise UsageError("name what to audit: image_dir, dataset_dir or index_dir.")
+    if selection.has_patterns and (image_dir is None or dataset_dir is not None):
+        raise UsageError("include and exclude are about the files of an image_dir alone.")
+    files_in = None if image_dir is None else Path(image_dir)
+    with ExitStack() as stack:
+        opened: SearchIndex | None = None
+        if image_dir is None and dataset_dir is None and index_dir is not None:
+            opened = SearchIndex.open(Path(index_dir))
+            audited = AuditedImages.of_index(opened)
+        elif needs_index(wanted):
+            folder = stack.enter_context(index_folder_or_temporary(index_dir))
+            update = index(
+                image_dir,
+                folder,
+                dataset_dir=dataset_dir,
+                model=model,
+                include=taken,
+                exclude=left_out,
+                max_pixels=max_pixels,
+                progress=partial(progress, "indexing"),
+            )
+            opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+            audited = dataclasses.replace(
+                AuditedImages.of_index(opened),
+                refused=tuple((path, str(refusal)) for path, refusal in update.refused),
+                notes=update.notes,
+            )
+        elif dataset_dir is not None:
+            audited = AuditedImages.of_dataset(Path(dataset_dir), files_in)
+        else:
+            assert files_in is not None
+            audited = AuditedImages.of_folder(files_in, selection)
+        found = audit_images(audited, wanted, opened, max_pixels=max_pixels, progress=progress)
+    left = undecided(found.findings, decided)
+    return dataclasses.replace(found, findings=tuple(left), num_left_out=len(found.findings) - len(left))
