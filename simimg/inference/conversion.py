@@ -148,7 +148,7 @@ def _tflite(network: keras.Model) -> tuple[bytes, str]:
 
 def _largest_difference(network: keras.Model, converted: LiteRtNetwork) -> float:
     differences = []
-    for image in check_images(int(network.input_shape[1])):  # one by one, which takes less memory
+    for image in check_images(image_size_of(network.input_shape[2:0:-1])):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
         differences.append(np.abs(converted(image[None]) - expected).max())
     return float(np.max(differences))

@@ -118,7 +118,7 @@ def test_a_run_and_what_follows(wide: dict[str, Path], tmp_path: Path, capsys: p
     assert serve(image=tf.zeros((2, HEIGHT, WIDTH, 3), tf.uint8))["probabilities"].shape == (2, 2)
     simimg_json("index", f"--image_dir={photos}", f"--model={run}", f"--index_dir={tmp_path / 'index'}")
     best = simimg.search(tmp_path / "index", files[5], k=1)[0]
-    assert (best.path, best.reasons) == (Path(files[5]), ("the same file",))
+    assert (best.path, best.reasons) == (Path(files[5]), ("the same pixels",))
     turned = Image.open(files[5]).transpose(Image.Transpose.ROTATE_90)
     assert len(simimg.search(tmp_path / "index", turned, k=2)) == 2
     with pytest.raises(UsageError, match="trained on 2 classes at 20x12 px"):
