@@ -291,7 +291,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
             names = class_names(labels.read_bytes() if labels.exists() else None, label.num_classes)
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{dataset_dir}: simimg reads TFRecords with an RGB `image` of one size and a class `label`; "
+            f"{dataset_dir}: simimg reads TFRecords with a rectangular or square RGB `image` of one size and a class `label`; "
             f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     return Split(

@@ -103,9 +103,10 @@ def test_a_run_and_what_follows(wide: dict[str, Path], tmp_path: Path, capsys: p
         return found
 
     train = ["train", f"--dataset_dir={wide['raw']}", f"--model_dir={run}", "--preset=tutorial", "--epochs=2"]
+    train.append("--global_batch_size=4")
     assert cli.main([*train, "--quarter_turns=0.5"]) == 1
     assert "--quarter_turns=0.5: images of 20x12 px have another shape" in capsys.readouterr().err
-    simimg_json(*train, "--global_batch_size=4", "--augment_with=operations", "--rotation_degrees=20")
+    simimg_json(*train, "--augment_with=operations", "--rotation_degrees=20")
     assert json.loads((run / "config.json").read_text())["image_size"] == [WIDTH, HEIGHT]
     assert f"{WIDTH} × {HEIGHT} px" in (run / "report.html").read_text()
     measured = simimg_json("evaluate", f"--dataset_dir={wide['raw']}", f"--model_dir={run}")

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tfrecords.base_errors import UsageError
+
 MAX_IMAGE_SIZE = 4096  # px, of each side
 
 
@@ -46,6 +48,16 @@ def image_size_of(value: int | str | Sequence[int]) -> ImageSize:
         raise ValueError(f"should be 1..{MAX_IMAGE_SIZE} px. Received: {value!r:.100}")
     width, height = sides[0], sides[-1]
     return width if width == height else Rectangle(width, height)
+
+
+def parse_image_size(value: ImageSize | str) -> ImageSize:
+    """Return a value of `--image_size`; raise UsageError if it is none."""
+    try:
+        return image_size_of(value)
+    except ValueError as error:
+        if str(error).startswith("should"):
+            raise UsageError(f"--image_size={value}: {str(error).partition('. ')[0]}.") from None
+        raise UsageError(f"Expected a whole number or WIDTHxHEIGHT for --image_size, got {str(value)!r}.") from None
 
 
 def width_height(size: ImageSize) -> tuple[int, int]:

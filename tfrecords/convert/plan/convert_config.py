@@ -33,7 +33,7 @@ from tfrecords.convert.sources import (
 )
 from tfrecords.convert.sources.stored_dataset import name_and_version, name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
-from tfrecords.format.image_size import ImageSize, image_size_of, num_pixels
+from tfrecords.format.image_size import ImageSize, num_pixels, parse_image_size
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.schema import LABEL_TYPES
@@ -393,16 +393,6 @@ class ResolvedConfig(ConvertConfig):
             return dataclasses.replace(self, splits=DEFAULT_SPLITS)
         recorded = {**self.recorded, "splits": SOURCE_SPLITS}
         return dataclasses.replace(self, splits=SOURCE_SPLITS, fractions={}, recorded=recorded)
-
-
-def parse_image_size(value: ImageSize | str) -> ImageSize:
-    """Return a value of `--image_size`; raise UsageError if it is none."""
-    try:
-        return image_size_of(value)
-    except ValueError as error:
-        if "Received" in str(error) and str(error).startswith("should"):
-            raise UsageError(f"--image_size={value}: {str(error).partition('. ')[0]}.") from None
-        raise UsageError(f"Expected a whole number or WIDTHxHEIGHT for --image_size, got {str(value)!r}.") from None
 
 
 def _recorded_background(text: str) -> str:
