@@ -42,6 +42,7 @@ from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
+from tfrecords.format.image_size import ImageSize
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -252,7 +253,7 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
             flags.DEFINE_multi_string(name, list(default) if isinstance(default, tuple) else [], "", flag_values=values)
         elif kind == tuple[str, ...]:
             flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
-        elif field.metadata["choices"] or kind in (bool, int, float):
+        elif field.metadata["choices"] or kind in (bool, int, float, ImageSize):
             flag = flags.Flag(_ValueParser(field, kind), None, name, default, "", boolean=kind is bool)
             flags.DEFINE_flag(flag, values)
         else:
@@ -276,7 +277,9 @@ class _ValueParser(flags.ArgumentParser):
         if self._choices:
             expected, near = f"one of {', '.join(self._choices)}", _did_you_mean(argument, self._choices)
         elif argument.lower() in self._words:
-            return self._kind(self._words[argument.lower()])
+            return (float if self._kind is float else int)(self._words[argument.lower()])
+        elif self._kind == ImageSize:
+            return argument  # the options check it
         else:
             try:
                 parsers = {bool: flags.BooleanParser, int: flags.IntegerParser, float: flags.FloatParser}

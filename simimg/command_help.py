@@ -26,7 +26,14 @@ _MAX_COLUMNS = 120
 _MAX_INDENT = 28
 _MIN_COLUMNS = 40
 _MIN_TEXT = 24  # columns of a description beside a flag; with fewer, it is below
-_KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
+_KINDS: Mapping[str, str] = {
+    "int": "N",
+    "float": "X",
+    "Path": "PATH",
+    "Path | None": "PATH",
+    "str": "TEXT",
+    "ImageSize": "N|WxH",
+}
 
 
 def overview(groups: Mapping[str, Mapping[str, str]]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfrecords.base_errors import UsageError
+from tfrecords.format.image_size import ImageSize, Rectangle
 
 _Config = TypeVar("_Config")
 
@@ -94,6 +95,8 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
         return float(value)
     if kind == tuple[str, ...] and is_list:
         return tuple(value)
+    if kind == ImageSize and (type(value) is int or isinstance(value, str)):
+        return value  # the config checks it
     if kind in (bool, int, float, str) and type(value) is kind:
         return value
     raise UsageError(f"{what} should be of type {getattr(kind, '__name__', kind)}. Received: {value!r}.")
@@ -101,6 +104,8 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Rectangle):
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

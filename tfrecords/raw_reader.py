@@ -30,6 +30,7 @@ import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError, UsageError
 from tfrecords.format.example import decode_lists
+from tfrecords.format.image_size import image_shape, num_pixels
 from tfrecords.format.layout import Layout
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import TFRECORD
@@ -39,7 +40,7 @@ from tfrecords.format.record_layout import INT_BYTES
 
 
 class Examples(NamedTuple):
-    """One example, or n of them. `image` is uint8 `[image_size, image_size, 3]`, RGB, or `[n, ...]`; `label` and `id`
+    """One example, or n of them. `image` is uint8 `[height, width, 3]`, RGB, or `[n, ...]`; `label` and `id`
     are int, or int64 `[n]`. `id` is the number of the image in the manifest. Several labels and numbers are an array;
     see this module.
     """
@@ -83,7 +84,7 @@ class RawSplit:
                 f"{dataset_dir} has records that differ in length because of {varying}, but tfrecords.read needs "
                 "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
             )
-        at, num_bytes = layout.offsets, 3 * layout.image_size**2
+        at, num_bytes = layout.offsets, 3 * num_pixels(layout.image_size)
         shards = [shard for name in names for shard in layout.splits[name]]
         self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in shards]
         self._ends = np.cumsum([count for _, count in self._shards])
@@ -112,11 +113,11 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        size = self.layout.image_size
+        shape = image_shape(self.layout.image_size)
         part: Any = rows
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]
-            image = record[self._pixels].reshape(size, size, 3).copy()
+            image = record[self._pixels].reshape(shape).copy()
             id = _number(record[self._id].tobytes())
             if self._schema.label_type == "single":
                 return Examples(image, _number(record[self._label].tobytes()), id)
@@ -126,7 +127,7 @@ class RawSplit:
             low, high = int(rows.min()), int(rows.max()) + 1
             view = records[low:high][:: index.step or 1]
             records, part = (view, ...) if len(view) == len(rows) else (records, rows)
-        images = records[:, self._pixels][part].reshape(-1, size, size, 3)
+        images = records[:, self._pixels][part].reshape(-1, *shape)
         labels = self._labels_of(records[:, self._label][part])
         return Examples(images, labels, varints(records[:, self._id][part]))
 

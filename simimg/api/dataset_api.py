@@ -133,12 +133,12 @@ def load(
     features: Sequence[str] = (),
     start: Position | tuple[int, int] = (0, 0),
     strategy: tf.distribute.Strategy | None = None,
-    image_size: int = 0,
+    image_size: int | str | tuple[int, int] = 0,
     crop: str = "auto",
 ) -> ImageDataset:
     """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
 
-    A batch is (image, label): uint8 `[batch, image_size, image_size, 3]` and int32 `[batch]`. Labels are uint8
+    A batch is (image, label): uint8 `[batch, height, width, 3]` and int32 `[batch]`. Labels are uint8
     `[batch, num_classes]`, 1 for each class, if images may have several, and float32 `[batch, num_targets]` if they are
     numbers. If there are none, a batch is the image alone. Each iteration is the next epoch; see `ImageDataset`.
 
@@ -163,7 +163,7 @@ def load(
         start: epoch and step of the first batch, both from 0, such as the `position` of another run.
         strategy: deliver the batches of each replica of this strategy, for `fit` and for an own loop with
             `strategy.run`. Without `shuffle`, batches may be smaller, so that no replica has an empty part of the last.
-        image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
+        image_size: side of the crops in px, or (width, height), of a dataset whose images keep their shapes; 0 is 224.
         crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
             id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
             is cropped if this is random or center.

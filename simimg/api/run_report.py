@@ -35,6 +35,7 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
 from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
@@ -167,7 +168,7 @@ def write_run_report(
         name=model_dir.name,
         dataset=(
             f"{train.split.num_examples:,} images of {count_of(len(info.class_names), *_outputs_of(info))}, "
-            f"{info.image_size} × {info.image_size} px, from {', '.join(map(str, options.dataset_dirs))}"
+            f"{sides_text(info.image_size)} px, from {', '.join(map(str, options.dataset_dirs))}"
         ),
         model_dir=str(model_dir),
         command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),

@@ -130,12 +130,12 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
     if by_name and set(reader.split.class_names) <= set(info.class_names):
         reader, _ = open_reader(places, split, class_names=info.class_names)
-    there = reader.split
+    there, size = reader.split, info.image_size
     if info.objective.score == "recall":
         if there.image_size != info.image_size:
             raise UsageError(
-                f"{model_dir} was trained on images of {info.image_size} px, but those of {dataset_dir} have "
-                f"{there.image_size} px. Convert them with --image_size={info.image_size}."
+                f"{model_dir} was trained on images of {size} px, but those of {dataset_dir} have "
+                f"{there.image_size} px. Convert them with --image_size={size}."
             )
     elif (expected := _LABELS_OF.get(info.config.get("objective", "classes"))) != there.schema.label_type:
         raise UsageError(
@@ -145,7 +145,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     elif there.class_names != info.class_names or there.image_size != info.image_size:
         what = "targets" if info.objective.lower_is_better else "classes"
         raise UsageError(
-            f"{model_dir} was trained on {len(info.class_names)} {what} at {info.image_size} px "
+            f"{model_dir} was trained on {len(info.class_names)} {what} at {size} px "
             f"({_some(info.class_names)}), but {dataset_dir} has {len(there.class_names)} at "
             f"{there.image_size} px ({_some(there.class_names)}). Name a dataset of the same {what} and the "
             "same size."

@@ -14,6 +14,7 @@ from simimg.inference.conversion import check_images
 from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, reading, run_splits
 from simimg.models.model_folder import RunInfo
 from tfrecords.convert.image.decoder import CENTER
+from tfrecords.format.image_size import image_shape, image_size_of
 
 _NUM_CHECKED = 10
 _NUM_CALIBRATION = 200  # LiteRT's guide to post-training quantization: "around 100-500 samples"
@@ -45,7 +46,7 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
     """
     given = info.config.get("dataset_dir") or ""
     folders = (dataset_dir,) if dataset_dir else tuple(map(Path, [given] if isinstance(given, str) else given))
-    empty = np.zeros((0, info.image_size, info.image_size, 3), np.uint8)
+    empty = np.zeros((0, *image_shape(info.image_size)), np.uint8)
     try:
         splits = run_splits(folders, info.config.get("fold", 0))
         checked, source = _tested(info, folders, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
@@ -100,10 +101,10 @@ def _tested(
             continue
         break
     where = ", ".join(map(str, folders))
-    if found[0].shape[1] != info.image_size:
+    if found[0].shape[1:] != image_shape(info.image_size):
         raise UsageError(
-            f"--dataset_dir={where} has images of {found[0].shape[1]} px; the model takes {info.image_size} px. "
-            "Name the dataset that it was trained on."
+            f"--dataset_dir={where} has images of {image_size_of(found[0].shape[2:0:-1])} px; the model "
+            f"takes {info.image_size} px. Name the dataset that it was trained on."
         )
     return found, f"images of split {splits[use]} of {where}"
 

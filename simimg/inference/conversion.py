@@ -31,6 +31,7 @@ from simimg.models.model_folder import MODEL_FILE, load_model
 from simimg.standard_error import captured_stderr
 from tfrecords.convert.image.decoder import resize
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.image_size import ImageSize, image_size_of
 
 if TYPE_CHECKING:
     import keras
@@ -99,7 +100,7 @@ def convert_network(model: str, output: str, *, refused: str = "") -> tuple[byte
                     reason = f"its output differs from TensorFlow's by {difference:.1e}"
     facts = NetworkFacts(
         fingerprint=fingerprint,
-        image_size=int(network.input_shape[1]),
+        image_size=image_size_of(network.input_shape[2:0:-1]),
         dim=int(network.output_shape[-1]),
         largest_difference=difference,
         refused=reason,
@@ -135,13 +136,13 @@ def _tflite(network: keras.Model) -> tuple[bytes, str]:
 
 def _largest_difference(network: keras.Model, converted: LiteRtNetwork) -> float:
     differences = []
-    for image in check_images(int(network.input_shape[1])):  # one by one, which takes less memory
+    for image in check_images(image_size_of(network.input_shape[2:0:-1])):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
         differences.append(np.abs(converted(image[None]) - expected).max())
     return float(np.max(differences))
 
 
-def check_images(image_size: int) -> np.ndarray:
+def check_images(image_size: ImageSize) -> np.ndarray:
     """Return a photograph, which Matplotlib installs, and images of the sample, uint8 `[n, size, size, 3]`."""
     images = []
     photo = importlib.resources.files("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"

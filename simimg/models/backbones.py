@@ -16,9 +16,10 @@ from simimg.errors import UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, unit
+from simimg.models.heads import EMBEDDING, enlarged_to, image_input, probabilities, scaled, unit
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
+from tfrecords.format.image_size import ImageSize, image_shape
 
 _WIDTHS = (96, 144, 192)
 """Channels of the stages of `small`. With the usual doubling, the last stage would hold three quarters of all weights,
@@ -59,7 +60,7 @@ _SMALLEST_TUTORIAL = 8
 """Smallest image_size in px: 8 -> pool 4 -> valid convolution 2 -> pool 1."""
 
 
-def small(image_size: int, num_classes: int) -> keras.Model:
+def small(image_size: ImageSize, num_classes: int) -> keras.Model:
     """A residual network on oriented gradients, for images of about 64 px and datasets of hundreds.
 
     * The first layer is `OrientedGradients` with cells of 4 px. The first layers of every network for photographs
@@ -89,7 +90,12 @@ def small(image_size: int, num_classes: int) -> keras.Model:
 
 
 def lite(
-    name: str, image_size: int, num_classes: int, *, weights: str | None = "imagenet", resolution: int | None = None
+    name: str,
+    image_size: ImageSize,
+    num_classes: int,
+    *,
+    weights: str | None = "imagenet",
+    resolution: ImageSize | None = None,
 ) -> keras.Model:
     """EfficientNet-Lite with a new softmax over unit features, for fine-tuning; or two networks side by side.
 
@@ -113,7 +119,7 @@ def lite(
     for one, prefix in prefixes.items():
         side = resolution
         if prefix and resolution is not None:
-            side = max(image_size, min(resolution, _LITE[one].resolution))
+            side = enlarged_to(image_size, min(max(image_shape(resolution)), _LITE[one].resolution))
         seen = _enlarged(x, image_size, side, prefix=prefix)
         parts.append(unit(_lite_body(one, seen, frozen=frozen, prefix=prefix), prefix=prefix))
     features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32", name=EMBEDDING)(parts)
@@ -136,7 +142,7 @@ def lite_features(name: str, resolution: int | None = None) -> keras.Model:
     return model
 
 
-def tutorial(image_size: int, num_classes: int) -> keras.Model:
+def tutorial(image_size: ImageSize, num_classes: int) -> keras.Model:
     """The tutorial's CNN: three convolutions and two dense layers on pixels scaled to 0..1.
 
     Conv 32 3x3 same relu, pool, dropout .25; Conv 64 3x3 same relu, Conv 64 3x3 linear, pool, dropout .25; Dense 512
@@ -184,15 +190,16 @@ def _lite_scaled(pixels: Any) -> Any:
     return scaled(pixels, middle=127, reach=128)
 
 
-def _enlarged(x: Any, image_size: int, resolution: int | None, *, prefix: str = "") -> Any:
+def _enlarged(x: Any, image_size: ImageSize, resolution: ImageSize | None, *, prefix: str = "") -> Any:
     if resolution is None or resolution == image_size:
         return x
-    if resolution < image_size:
+    height, width, _ = image_shape(resolution)
+    if height < image_shape(image_size)[0] or width < image_shape(image_size)[1]:
         raise UsageError(
             "lite can enlarge its input but not shrink it, which would alias: the resolution should be at least "
             f"the image_size. Received: resolution={resolution}, image_size={image_size}"
         )
-    return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
+    return keras.layers.Resizing(height, width, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
 
 
 def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:

@@ -16,6 +16,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
+from tfrecords.format.image_size import ImageSize, image_shape
 
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
 """Names such as "EfficientNetV2B0": all networks of the installed Keras."""
@@ -23,11 +24,11 @@ APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper
 
 def application(
     name: str,
-    image_size: int,
+    image_size: ImageSize,
     num_classes: int,
     *,
     weights: str | Path | None,
-    resolution: int | None = None,
+    resolution: ImageSize | None = None,
     fixed: bool,
 ) -> keras.Model:
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
@@ -48,7 +49,7 @@ def application(
     pixels = image_input(image_size, smallest=1)
     x = pixels
     if size != image_size:
-        x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
+        x = keras.layers.Resizing(*image_shape(size)[:2], "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
     x = Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
@@ -115,9 +116,9 @@ def _named_layers(network: keras.Model, prefix: str = "") -> Iterator[tuple[str,
             yield name, layer
 
 
-def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
+def _base(name: str, size: ImageSize, weights: str | Path | None) -> keras.Model:
     build = getattr(keras.applications, name)
-    shape = (size, size, 3)
+    shape = image_shape(size)
     downloaded = weights == "imagenet"
     try:
         base = build(include_top=False, weights=weights if downloaded else None, input_shape=shape, pooling="avg")

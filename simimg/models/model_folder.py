@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.errors import ModelError, TrainingError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
+from tfrecords.format.image_size import ImageSize, image_size_of
 
 if TYPE_CHECKING:
     import keras
@@ -74,14 +75,15 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
-    `decode`, `truncated`, `background`, `range` and `max_pixels` are the options of `simimg convert` that the dataset
-    was made with; a run of an older version has the defaults.
+    `image_size` is the side of squares in px, or width and height. `decode`, `truncated`, `background`, `range` and
+    `max_pixels` are the options of `simimg convert` that the dataset was made with; a run of an older version has the
+    defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
     whose weights were imported has no classes, and `config` names the file of the weights.
     """
 
-    image_size: int
+    image_size: ImageSize
     resize: str
     class_names: tuple[str, ...]
     dataset_sha256: str
@@ -112,7 +114,9 @@ def load_run(model_dir: Path) -> RunInfo:
         )
     values = read_json(path, "the run's configuration")
     try:
-        return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
+        names, size = tuple(values["class_names"]), values["image_size"]
+        size = image_size_of(size) if isinstance(size, list) else size
+        return RunInfo(**{**values, "image_size": size, "class_names": names})
     except (TypeError, KeyError) as error:
         raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
 

@@ -12,13 +12,14 @@ import keras
 import tensorflow as tf
 
 from simimg.models.backbones import LITES, NETWORKS, lite
-from simimg.models.heads import copy_model, fix_backbone, independent, numbers, output_model
+from simimg.models.heads import copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
 from simimg.training import optimizers
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
+from tfrecords.format.image_size import ImageSize
 
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
@@ -27,7 +28,9 @@ Spread = tuple[Sequence[float], Sequence[float]]
 """The mean and the standard deviation of each target of a regression."""
 
 
-def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: Spread | None = None) -> keras.Model:
+def build_model(
+    config: TrainConfig, image_size: ImageSize, num_classes: int, spread: Spread | None = None
+) -> keras.Model:
     """Returns the network that `config` names, with its initial weights.
 
     `num_classes` is the number of targets under regression, and `spread` is theirs, by default 0 and 1.
@@ -39,7 +42,7 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: 
     num_outputs = num_classes
     if config.objective != "classes":
         num_classes = 2  # for a softmax that is then removed
-    resolution = max(config.resolution, image_size) if config.resolution else None
+    resolution = enlarged_to(image_size, config.resolution) if config.resolution else None
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
     with _precision(config.precision):
@@ -70,7 +73,7 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: 
 
 
 def build_state(
-    config: TrainConfig, image_size: int, num_classes: int, num_steps: int, spread: Spread | None = None
+    config: TrainConfig, image_size: ImageSize, num_classes: int, num_steps: int, spread: Spread | None = None
 ) -> State:
     """Returns a run's initial variables, which are a function of the seed; arguments and errors as in `build_model`.
 

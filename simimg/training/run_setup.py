@@ -172,6 +172,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
         )
+    if config.quarter_turns and not isinstance(split.image_size, int):
+        raise UsageError(
+            f"--quarter_turns={config.quarter_turns}: images of {split.image_size} px have another shape when they are "
+            "rotated by 90 degrees. Give --quarter_turns=off, or convert the images to squares."
+        )
     if config.xla and strategy.num_replicas_in_sync > 1:
         raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
     if config.objective == "classes" and len(split.class_names) < 2:

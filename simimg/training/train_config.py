@@ -18,6 +18,7 @@ from simimg.models.model_folder import OBJECTIVES, Objective
 from simimg.models.saved_model import VIEWS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
+from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.options import check_choices, option
 
 _PRETRAINED = (*LITES, *APPLICATIONS)
@@ -40,7 +41,7 @@ _CLASSIFIER_ONLY = (
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
     (
-        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold", "image_size"),
+        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold"),
         lambda x: x >= 0,
         "0 or more",
     ),
@@ -219,8 +220,12 @@ class TrainConfig:
     )
     deterministic: bool = _devices("Make a repeated run give the same bits; slower on GPUs.", False)
     seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
-    image_size: int = _input(
-        "Side of the crops in px; auto is 224. For images in their own shapes, or with --crop.", 0, words={"auto": 0}
+    image_size: ImageSize = option(
+        "Size of the crops in px, a side or width x height; auto is 224. For images in their own shapes, or with "
+        "--crop.",
+        0,
+        words={"auto": 0},
+        group="input",
     )
     crop: str = _input(
         "How training images are cut while they are decoded: random crops of 8-100% of the area, or center crops. auto "
@@ -262,6 +267,7 @@ class TrainConfig:
         if isinstance(self.dataset_dir, tuple) and len(self.dataset_dir) == 1:
             object.__setattr__(self, "dataset_dir", self.dataset_dir[0])
         check_choices(self)
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size, zero="auto"))
         if self.dataset_weights:
             parse_weights(self.dataset_weights, len(self.dataset_dirs))
         for names, fits, words in _RANGES:

@@ -24,6 +24,7 @@ from PIL import Image
 from simimg import __version__, cli, command_help
 from simimg.commands.console import Result
 from simimg.errors import CheckpointError, DataError, Interrupted, TrainingInterrupted, UsageError
+from tfrecords.format.image_size import ImageSize
 from tfrecords.options import option
 
 ROOT = Path(__file__).parents[2]
@@ -596,6 +597,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: LISTS.get(field.name, ("one", "two")),
+        ImageSize: 7,
     }
     return values[kind]
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tfrecords.base_errors import DataError
 from tfrecords.format.array_record_shard import ArrayRecordReader
 from tfrecords.format.example import decode_lists
+from tfrecords.format.image_size import width_height
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.naming import is_array_record
@@ -133,12 +134,12 @@ class DatasetImages:
     def image(self, row: int) -> Image.Image:
         """Return the image of a row, mode RGB; raise DataError as `stored_bytes`, or if its size is another one."""
         with self._damaged(row):
-            data, side = self._stored_bytes(row), self._layout.image_size
+            data, size = self._stored_bytes(row), width_height(self._layout.image_size)
             if self._layout.encoding == "raw":
-                return Image.frombytes("RGB", (side, side), data)
+                return Image.frombytes("RGB", size, data)
             image = Image.open(io.BytesIO(data), formats=(self._layout.encoding.upper(),))
-            if image.size != (side, side) and not self._layout.own_shapes:  # before it is decoded
-                raise ValueError(f"it has {image.width} x {image.height} px instead of {side} x {side}")
+            if image.size != size and not self._layout.own_shapes:  # before it is decoded
+                raise ValueError(f"it has {image.width} x {image.height} px instead of {size[0]} x {size[1]}")
             return image.convert("RGB")
 
     def values(self, row: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -30,6 +30,7 @@ from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, file_sha256, json_bytes, read_json
+from tfrecords.format.image_size import MAX_IMAGE_SIZE, ImageSize, image_size_of, sides_text
 from tfrecords.format.naming import (
     FILE_FORMATS,
     LAYOUT_FILE,
@@ -39,7 +40,7 @@ from tfrecords.format.naming import (
     is_array_record,
 )
 from tfrecords.format.parse_errors import parser_errors
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
+from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
@@ -74,7 +75,7 @@ class Layout:
     name: str
     version: str
     encoding: str
-    image_size: int
+    image_size: ImageSize
     class_names: tuple[str, ...]
     offsets: Offsets
     splits: dict[str, tuple[ShardInfo, ...]]
@@ -104,7 +105,7 @@ class Layout:
     def size_text(self) -> str:
         """The size of the images, for people."""
         if not self.own_shapes:
-            return f"{self.image_size} × {self.image_size} px"
+            return f"{sides_text(self.image_size)} px"
         sides = {"short": f"short side up to {self.image_size} px", "longest": f"up to {self.image_size} px"}
         return sides.get(self.config["resize"], "any number of px")
 
@@ -160,6 +161,8 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
+            if isinstance(values["image_size"], list):
+                values["image_size"] = image_size_of(values["image_size"])
             if "schema" in values:
                 values["schema"] = Schema.parse(dict(values["schema"]))
             layout = cls(**values)
@@ -180,8 +183,9 @@ class Layout:
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
         keeps_size = self.config.get("resize") == "none"
-        _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
-        if self.own_shapes and self.encoding != "jpeg":
+        if isinstance(self.image_size, int):
+            _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
+        if self.own_shapes and (self.encoding != "jpeg" or not isinstance(self.image_size, int)):
             raise ValueError(f"images in their own shapes should be jpeg. Received: {self.encoding!r}")
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)

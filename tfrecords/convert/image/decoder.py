@@ -21,6 +21,7 @@ from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of,
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
 from tfrecords.convert.image.own_shape import checked_size, own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.format.image_size import ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
 
@@ -56,7 +57,7 @@ class ImageOptions:
     """How images are loaded.
 
     Attributes:
-        image_size: px, the side of the resulting square.
+        image_size: px, the side of the resulting square, or its width and height.
         resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background. `center` keeps 7/8
             of the center. Images keep their shapes with `short` and `longest`, which reduce that side to `image_size`,
             and with `none`.
@@ -69,7 +70,7 @@ class ImageOptions:
         max_pixels: larger images are rejected, unless they are JPEGs that the decoder can reduce to this size.
     """
 
-    image_size: int
+    image_size: ImageSize
     resize: str = "stretch"
     decode: str = "fast"
     truncated: str = "refuse"
@@ -79,7 +80,7 @@ class ImageOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 and self.resize != "none":
+        if min(width_height(self.image_size)) < 1 and self.resize != "none":
             raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
         resizes = (*RESIZES, CENTER, *OWN_SHAPES)
         choices = (("resize", resizes), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
@@ -92,8 +93,9 @@ class ImageOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
-    px. Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
+    """An image as it is stored, uint8 `[height, width, 3]` and C-contiguous, and its upright size before that, px.
+
+    Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
 
     `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
     `narrow` says that its samples are deep and use so little of the range that it is dark or flat, see `eight_bits`.
@@ -133,12 +135,8 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         size = (header.width, header.height)
         stays = options.resize in OWN_SHAPES and own_size(size, options.image_size, options.resize) == size
         if options.decode == "fast" or stays:
-            by = _reduction(*size, options) if options.decode == "fast" else 0
-            reduced = once(
-                data,
-                ("reduced", by) if by else ("needed", _needed(options), _by_longer_side(options)),
-                lambda: decode_reduced(data, header, _needed(options), by_longer_side=_by_longer_side(options)),
-            )
+            by = _reduced_by(*size, header.orientation, options)
+            reduced = once(data, ("reduced", by), lambda: decode_reduced(data, header, by))
             if reduced:
                 found = _finished(*reduced, size, header.orientation, options)
                 return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found
@@ -237,14 +235,16 @@ def _upright(image: Image.Image, orientation: int, background: tuple[int, int, i
     return rgb if method is None else rgb.transpose(method)
 
 
-def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`.
+def resize(
+    image: Image.Image, image_size: ImageSize, how: str, *, background: tuple[int, int, int] = WHITE
+) -> np.ndarray:
+    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`, or to a width and a height.
 
     The filter is Pillow's bicubic, which widens with the reduction and therefore does not alias.
 
     Args:
         image: mode RGB.
-        image_size: px.
+        image_size: px, see `ImageOptions`.
         how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
@@ -306,21 +306,28 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _needed(options: ImageOptions) -> int:
-    if options.resize == "none":
-        return 1 << 16  # more than any JPEG has, so that it is not reduced
-    return math.ceil(options.image_size * MARGIN / (_CENTER_SHARE if options.resize == CENTER else 1))
-
-
-def _by_longer_side(options: ImageOptions) -> bool:
-    return options.resize in ("pad", "longest")
+def _reduced_by(width: int, height: int, orientation: int, options: ImageOptions) -> int:
+    """Return by what a JPEG's decoder may reduce an image of this size, as stored, with a margin left."""
+    if options.decode != "fast" or options.resize == "none":
+        return 1
+    across, down = _as_stored(width_height(options.image_size), orientation)
+    # Fitted in, an image is reduced to the result by one side; otherwise by the other one.
+    fits_in = options.resize in ("pad", "longest")
+    by_width = width * down >= height * across if fits_in else width * down < height * across
+    side, wanted = (width, across) if by_width else (height, down)
+    return reduction(side, math.ceil(wanted * MARGIN / (_CENTER_SHARE if options.resize == CENTER else 1)))
 
 
 def _reduction(width: int, height: int, options: ImageOptions) -> int:
-    """Return by what a JPEG's decoder may reduce it."""
+    """Return by what a JPEG's decoder may reduce it, whose orientation is not known yet."""
     if options.decode != "fast":
         return 1
-    return reduction(max(width, height) if _by_longer_side(options) else min(width, height), _needed(options))
+    return min(_reduced_by(width, height, orientation, options) for orientation in (1, 6))
+
+
+def _as_stored(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return the width and the height that an upright image of this size has before it is rotated."""
+    return size[::-1] if orientation >= 5 else size
 
 
 def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
@@ -331,34 +338,40 @@ def _laid_out(read: ReadImage, background: Background, options: ImageOptions) ->
 def _finished(
     image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
 ) -> DecodedImage:
-    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square, or in its own shape.
+    """Return the part `box`, (left, top, right, bottom), of `image` upright and in the wanted size, or its own shape.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
     RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
     image, as stored, and `orientation` that of its EXIF.
     """
-    image_size = options.image_size
+    full = width_height(options.image_size)
     width, height = size
-    inner = (image_size, image_size)
+    inner = across, down = _as_stored(full, orientation)
+    is_narrow = width * down < height * across  # narrower than the result
     if options.resize in OWN_SHAPES:
         # Not larger than an image that had to be reduced because of its number of pixels.
         there = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
-        inner = checked_size(min(own_size(size, image_size, options.resize), there))
+        inner = checked_size(min(own_size(size, options.image_size, options.resize), there))
     elif options.resize in ("crop", CENTER):
-        # The center square of the full image, in the coordinates of the reduced one.
-        side = min(width, height) * (_CENTER_SHARE if options.resize == CENTER else 1)
+        # The center of the full image with the shape of the result, in the coordinates of the reduced one.
+        kept = (width, width * down / across) if is_narrow else (height * across / down, height)
+        if options.resize == CENTER:
+            kept = kept[0] * _CENTER_SHARE, kept[1] * _CENTER_SHARE
         scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-        left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
-        box = (left, top, left + side * scale_x, top + side * scale_y)
+        left, top = (width - kept[0]) * 0.5 * scale_x, (height - kept[1]) * 0.5 * scale_y
+        box = (left, top, left + kept[0] * scale_x, top + kept[1] * scale_y)
     elif options.resize == "pad":
         # Not ImageOps.pad, which gives the short side of a 1 x 5000 image 0 px: Pillow 12 raises an error.
-        longest = max(size)
-        inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
+        inner = (
+            (max(1, round(width / height * down)), down)
+            if is_narrow
+            else (across, max(1, round(height / width * across)))
+        )
     if isinstance(image, np.ndarray):
         is_same = options.resize in OWN_SHAPES and image.shape[:2] == (inner[1], inner[0])
         pixels = image if is_same else resize_pixels(image, inner, box)
         # Nearly all images: no detour through Pillow.
-        if orientation == 1 and pixels.shape[2] == 3 and (options.resize != "pad" or inner == (image_size, image_size)):
+        if orientation == 1 and pixels.shape[2] == 3 and (options.resize != "pad" or inner == full):
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:
@@ -369,8 +382,9 @@ def _finished(
         resized = resized.transpose(method)
     if orientation >= 5:
         width, height = height, width
-    if options.resize == "pad" and resized.size != (image_size, image_size):
-        paper = Image.new("RGB", (image_size, image_size), options.background)
-        paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
+    if options.resize == "pad" and resized.size != full:
+        paper = Image.new("RGB", full, options.background)
+        margins = (round((there - side) * 0.5) for there, side in zip(full, resized.size, strict=True))
+        paper.paste(resized, tuple(margins))  # type: ignore[arg-type]
         resized = paper
     return DecodedImage(np.asarray(resized), width, height)

@@ -10,20 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import (
-    DECODES,
-    RESIZES,
-    TRUNCATED,
-    ImageOptions,
-    parse_backdrop,
-    parse_background,
-)
+from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.recorded_options import recorded_options
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
+from tfrecords.convert.plan.stored_form import RAW_UP_TO_PX, check_form, encoding_of, image_options
 from tfrecords.convert.sources import (
     EXCLUDE_HELP,
     INCLUDE_HELP,
@@ -34,13 +28,12 @@ from tfrecords.convert.sources import (
 )
 from tfrecords.convert.sources.stored_dataset import name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
+from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
 from tfrecords.options import check_choices, option
 
-# Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
-_RAW_UP_TO_PX = 128
 ENGINES = ("local", "ray", "beam")
 CONFLICTS = ("keep", "drop", "fail")
 RAY_ADDRESS_HELP = "HOST:PORT of a Ray cluster, or auto for that of this machine; without, Ray starts here."
@@ -67,11 +60,13 @@ class ConvertConfig:
     data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option(
-        "Side of the stored square images in px; with --resize=short or longest, the largest such side.", 64
+    image_size: ImageSize = option(
+        "Size of the stored images in px: the side of squares, or width x height, such as 256x192. With --resize=short "
+        "or longest, the largest such side.",
+        64,
     )
     resize: str = option(
-        "How an image becomes a square. Or it keeps its shape, to be cropped while training: reduced by its short side "
+        "How an image gets this size. Or it keeps its shape, to be cropped while training: reduced by its short side "
         "or its longest one to --image_size, or not at all (none).",
         "stretch",
         choices=(*RESIZES, *OWN_SHAPES),
@@ -102,7 +97,7 @@ class ConvertConfig:
         group="images",
     )
     encoding: str = option(
-        f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
+        f"How to store pixels; auto is raw up to {RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
         choices=("auto", *ENCODINGS),
         group="images",
@@ -219,6 +214,8 @@ class ConvertConfig:
         for name in ("image_dir", "table", "from_dataset", "only"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
+        no_size = "none" if self.resize == "none" else ""
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size, zero=no_size))
         parse_splits(self.splits)
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
@@ -228,17 +225,7 @@ class ConvertConfig:
         self._check_split_options()
         if self.name:
             check_name(self.name)
-        if not (0 if self.resize == "none" else 1) <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
-        if self.own_shapes and self.encoding not in ("auto", "jpeg"):
-            raise UsageError(
-                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as "
-                "JPEG. Leave it out."
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
-        if self.max_pixels < 1:
-            raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
+        check_form(self)
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if self.label_type == "none" and self.label_column:
@@ -313,9 +300,7 @@ class ConvertConfig:
             array_record_library()  # not after an hour of work
             if self.write_index:
                 raise UsageError("--write_index: ArrayRecord files find their records themselves. Leave it out.")
-        encoding = self.encoding
-        if encoding == "auto":
-            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"
+        encoding = encoding_of(self)
         image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
         name = self.name or (
             name_of_copy(self.from_dataset, image_size, encoding)
@@ -325,16 +310,7 @@ class ConvertConfig:
         decided = dataclasses.replace(self, name=name, encoding=encoding, image_size=image_size)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
-            image=ImageOptions(
-                image_size=image_size,
-                resize=self.resize,
-                decode=self.decode,
-                truncated=self.truncated,
-                background=parse_background(self.background),
-                backdrop=parse_backdrop(self.background),
-                sample_range=parse_range(self.range),
-                max_pixels=self.max_pixels,
-            ),
+            image=image_options(decided),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
             offsets=Offsets.of(encoding, image_size, file_format=self.format),
             recorded=decided.determining(),

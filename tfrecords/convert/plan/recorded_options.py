@@ -14,6 +14,7 @@ from tfrecords.convert.image.sample_range import AUTO
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.stored_dataset import name_and_version
+from tfrecords.format.image_size import ImageSize
 from tfrecords.format.naming import TFRECORD
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
     return {
         "name": config.name,
         "categories": [printable(category) for category in config.categories],
-        **({"image_size": config.image_size} if config.image_size else {}),  # there is none with --resize=none
+        **({"image_size": _recorded_size(config.image_size)} if config.image_size else {}),  # none with --resize=none
         "resize": config.resize,
         "decode": config.decode,
         "truncated": config.truncated,
@@ -54,6 +55,10 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
         **({"label_type": config.label_type} if config.label_type != "single" else {}),
         **({"from": name_and_version(config.from_dataset)} if config.from_dataset else {}),
     }
+
+
+def _recorded_size(size: ImageSize) -> int | str:
+    return size if isinstance(size, int) else str(size)
 
 
 def _recorded_background(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfrecords.format.image_size import ImageSize, num_pixels
 from tfrecords.format.naming import TFRECORD, shard_name
 
 # Large enough to be read in long stretches, small enough to be written again quickly after a crash.
@@ -50,13 +51,13 @@ class ShardPlan:
     file_format: str = TFRECORD
 
 
-def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
+def num_shards(num_examples: int, image_size: ImageSize, encoding: str, source_bytes: int = 0) -> int:
     """Return the number of shards of a split with `num_examples` images of `image_size` px; at least 1.
 
     `source_bytes` is the total size of the examples' files, as far as it is known. An `image_size` of 0 is that of the
     files.
     """
-    num_bytes = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding]) if image_size else source_bytes
+    num_bytes = -(-num_examples * num_pixels(image_size) * 3 // COMPRESSION[encoding]) if image_size else source_bytes
     by_size = -(-num_bytes // SHARD_BYTES)
     by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
     return max(1, by_size, min(MIN_SHARDS, by_work))
@@ -69,7 +70,7 @@ def make_plan(
     ranks: np.ndarray,
     *,
     splits: Sequence[str],
-    image_size: int,
+    image_size: ImageSize,
     encoding: str,
     sizes: np.ndarray | None = None,
     num_before: Mapping[str, int] = {},

@@ -23,6 +23,7 @@ from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.tfds import TfdsFiles
 from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.image_size import ImageSize, is_larger, width_height
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import TFRECORD
@@ -31,15 +32,15 @@ from tfrecords.format.shard import ShardReader
 
 @dataclasses.dataclass(frozen=True)
 class StoredFiles:
-    """Reads stored images by place. `raw_px` is the side of raw images in px, 0 if they are stored as files."""
+    """Reads stored images by place. `raw_size` is width and height of raw images in px, None if they are files."""
 
     records: TfdsFiles
-    raw_px: int
+    raw_size: tuple[int, int] | None
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return a stored image as an image file; raises the errors of `TfdsFiles.read`."""
         data = self.records.read(path, place)
-        return b"P6\n%d %d\n255\n" % (self.raw_px, self.raw_px) + data if self.raw_px else data
+        return b"P6\n%d %d\n255\n" % self.raw_size + data if self.raw_size else data
 
 
 def load_layout(dataset_dir: str) -> Layout:
@@ -66,7 +67,7 @@ def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
     return given if layout.own_shapes else {**given, "image_size": layout.image_size}
 
 
-def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
+def name_of_copy(dataset_dir: str, image_size: ImageSize, encoding: str) -> str:
     """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
     layout = load_layout(dataset_dir)
     size = image_size or "any"
@@ -128,7 +129,9 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     source = source_of_labels(
         found,
         location=dataset_dir,
-        files=StoredFiles(TfdsFiles(containers, "image"), layout.image_size if layout.encoding == "raw" else 0),
+        files=StoredFiles(
+            TfdsFiles(containers, "image"), width_height(layout.image_size) if layout.encoding == "raw" else None
+        ),
         categories=categories,
         class_names=layout.class_names,
         selection=selection,
@@ -172,11 +175,11 @@ def _with_stored_values(
     )
 
 
-def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: int) -> list[str]:
+def notes_on_losses(dataset_dir: str, image_size: ImageSize, encoding: str, quality: int) -> list[str]:
     """Return notes about what the stored pixels lose, or do not gain, as images of this size and encoding."""
     layout, notes = load_layout(dataset_dir), []
     files = "converting the original files instead"
-    if image_size > layout.image_size and not layout.own_shapes:
+    if is_larger(image_size, layout.image_size) and not layout.own_shapes:
         notes.append(
             f"the stored images have {layout.image_size} px and are enlarged to {image_size} px, which adds no "
             f"detail; {files} does"
@@ -189,7 +192,7 @@ def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: i
         )
     elif layout.encoding == "jpeg":
         notes.append(f"the stored images are JPEGs, whose losses stay in the {encoding} images; {files} avoids them")
-    if image_size < layout.image_size and layout.encoding != "jpeg":
+    if is_larger(layout.image_size, image_size) and layout.encoding != "jpeg":
         notes.append(f"the stored images were resized before and are resized a second time; {files} avoids that")
     return notes
 

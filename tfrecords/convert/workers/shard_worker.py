@@ -26,6 +26,7 @@ from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
+from tfrecords.format.image_size import num_pixels
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import OWN_SHAPES, encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
@@ -107,7 +108,7 @@ class ShardTask(Task):
         position = 0
         batch: list[tuple[int, DecodedImage]] = []
         own_shapes = self.image.resize in OWN_SHAPES
-        batch_size = 1 if own_shapes else max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
+        batch_size = 1 if own_shapes else max(1, _BATCH_BYTES // (num_pixels(self.image.image_size) * 3))
         shard = open_shard(
             self.shard, index=self.indexed or self.encoding != "raw", sizes=own_shapes, durable=self.durable
         )
