@@ -67,6 +67,7 @@ def options_of(model: RunInfo) -> ImageOptions:
         backdrop=parse_backdrop(model.background),
         sample_range=parse_range(model.range),
         max_pixels=model.max_pixels,
+        channels=model.channels,
     )
 
 

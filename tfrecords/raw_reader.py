@@ -1,8 +1,8 @@
 """Reads raw datasets at random with NumPy alone: for NumPy, PyTorch, JAX and Grain, without TensorFlow.
 
     train = tfrecords.read("data/photos/1.0.0", "train")
-    image, label, id = train[7]          # uint8 [image_size, image_size, 3], int, int
-    images, labels, ids = train[8:16]    # uint8 [8, image_size, image_size, 3], int64 [8], int64 [8]
+    image, label, id = train[7]          # uint8 [height, width, 3], int, int
+    images, labels, ids = train[8:16]    # uint8 [8, height, width, 3], int64 [8], int64 [8]
     train.features(7)                    # of a dataset that was converted with --features: {"age": 34}
     batch = train[[3, 1, 2]]             # in this order; masks, too
     torch.utils.data.DataLoader(train, batch_size=64, shuffle=True, num_workers=4)
@@ -22,6 +22,7 @@ the operating system ends the process, as with every memory map.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError, UsageError
 from tfrecords.format.example import decode_lists
-from tfrecords.format.image_size import image_shape, num_pixels
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import TFRECORD
@@ -40,9 +41,9 @@ from tfrecords.format.record_layout import INT_BYTES
 
 
 class Examples(NamedTuple):
-    """One example, or n of them. `image` is uint8 `[height, width, 3]`, RGB, or `[n, ...]`; `label` and `id`
-    are int, or int64 `[n]`. `id` is the number of the image in the manifest. Several labels and numbers are an array;
-    see this module.
+    """One example, or n of them. `image` is uint8 `[height, width, channels]`, or `[n, ...]`: RGB, 1 channel if the
+    dataset is gray, 4 if it is RGBA. `label` and `id` are int, or int64 `[n]`. `id` is the number of the image in the
+    manifest. Several labels and numbers are an array; see this module.
     """
 
     image: np.ndarray
@@ -84,7 +85,7 @@ class RawSplit:
                 f"{dataset_dir} has records that differ in length because of {varying}, but tfrecords.read needs "
                 "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
             )
-        at, num_bytes = layout.offsets, 3 * num_pixels(layout.image_size)
+        at, num_bytes = layout.offsets, math.prod(image_shape(layout.image_size, layout.channels))
         shards = [shard for name in names for shard in layout.splits[name]]
         self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in shards]
         self._ends = np.cumsum([count for _, count in self._shards])
@@ -113,7 +114,7 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        shape = image_shape(self.layout.image_size)
+        shape = image_shape(self.layout.image_size, self.layout.channels)
         part: Any = rows
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]

@@ -35,6 +35,7 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
 from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from tfrecords.convert.image.color import rgb_of
 from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -94,7 +95,7 @@ def surest_mistakes(
         num_of_cell[cell] += 1
         if num_of_cell[cell] <= _IMAGES_PER_CELL and len(tiles) < _MAX_MISTAKES:
             note = f"taken for {names[cell[1]]} ({percent(float(probabilities[row, cell[1]]))})"
-            tiles.append(Tile(Image.fromarray(images[row]), paths[row], note, cell=cell))
+            tiles.append(Tile(Image.fromarray(rgb_of(images[row])), paths[row], note, cell=cell))
     return tiles
 
 
@@ -118,8 +119,10 @@ def _measure_copies(
     for place in wrong:
         id, other = int(search.ids[place]), int(search.found[place])
         copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
-        tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
-        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "found instead"))
+        tiles.append(Tile(Image.fromarray(rgb_of(np.rint(copy).astype(np.uint8))), names[place], "the copy"))
+        tiles.append(
+            Tile(Image.fromarray(rgb_of(images[int(search.ids[other])].numpy())), names[other], "found instead")
+        )
     return search.figures, tiles
 
 
@@ -224,11 +227,12 @@ def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
     for epoch in range(_EPOCHS_SHOWN):
         number = tf.constant(epoch, tf.int64)
         images = augment(options.augmentation, options.seed, number, batch.id, batch.image)
-        seen.append(np.rint(images.numpy()).astype(np.uint8))
-    if all(np.array_equal(images, batch.image) for images in seen):
+        seen.append(rgb_of(np.rint(images.numpy()).astype(np.uint8)))
+    stored = rgb_of(batch.image.numpy())
+    if all(np.array_equal(images, stored) for images in seen):
         return []  # nothing is augmented
     return [
-        [Tile(Image.fromarray(image.numpy()), "as stored")]
+        [Tile(Image.fromarray(image), "as stored")]
         + [Tile(Image.fromarray(images[row]), f"epoch {epoch}") for epoch, images in enumerate(seen, 1)]
-        for row, image in enumerate(batch.image)
+        for row, image in enumerate(stored)
     ]

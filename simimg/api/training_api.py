@@ -113,6 +113,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     from simimg.models.model_folder import CONFIG_FILE
     from simimg.training import load_run, load_trained
     from tfrecords.convert.image.decoder import CENTER
+    from tfrecords.format.image_size import COLORS
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
 
@@ -131,6 +132,11 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     if by_name and set(reader.split.class_names) <= set(info.class_names):
         reader, _ = open_reader(places, split, class_names=info.class_names)
     there, size = reader.split, info.image_size
+    if there.channels != info.channels:
+        raise UsageError(
+            f"{model_dir} was trained on {COLORS[info.channels]} images, and those of {dataset_dir} are "
+            f"{COLORS[there.channels]}. Convert them: simimg convert --from={dataset_dir} --channels={info.channels}"
+        )
     if info.objective.score == "recall":
         if there.image_size != info.image_size:
             raise UsageError(

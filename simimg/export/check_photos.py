@@ -46,7 +46,7 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
     """
     given = info.config.get("dataset_dir") or ""
     folders = (dataset_dir,) if dataset_dir else tuple(map(Path, [given] if isinstance(given, str) else given))
-    empty = np.zeros((0, *image_shape(info.image_size)), np.uint8)
+    empty = np.zeros((0, *image_shape(info.image_size, info.channels)), np.uint8)
     try:
         splits = run_splits(folders, info.config.get("fold", 0))
         checked, source = _tested(info, folders, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
@@ -59,7 +59,7 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
                 f"--int8 calibrates with images of the training split, but the run's dataset cannot be read: {error} "
                 "If it was moved, give --dataset_dir=PATH."
             ) from None
-        images = check_images(info.image_size)[:_NUM_CHECKED]
+        images = check_images(info.image_size, info.channels)[:_NUM_CHECKED]
         return Photos(
             checked=images, source="images of the package", calibration=empty, scored=empty, labels=np.zeros(0)
         )
@@ -101,7 +101,7 @@ def _tested(
             continue
         break
     where = ", ".join(map(str, folders))
-    if found[0].shape[1:] != image_shape(info.image_size):
+    if found[0].shape[1:] != image_shape(info.image_size, info.channels):
         raise UsageError(
             f"--dataset_dir={where} has images of {image_size_of(found[0].shape[2:0:-1])} px; the model "
             f"takes {info.image_size} px. Name the dataset that it was trained on."

@@ -59,6 +59,7 @@ class NetworkFacts:
         dim: length of its output.
         largest_difference: between its outputs by LiteRT and by TensorFlow, for some images.
         refused: why LiteRT cannot run it, in a sentence without a full stop; empty if it can.
+        channels: of the images that it takes: 3, or 1 if it learned from gray ones.
     """
 
     fingerprint: str
@@ -66,6 +67,7 @@ class NetworkFacts:
     dim: int
     largest_difference: float
     refused: str = ""
+    channels: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", image_size_of(self.image_size))  # from JSON, a list

@@ -89,7 +89,7 @@ class Crops:
 
 
 def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box: CropBox) -> None:
-    """Decodes a crop of a JPEG into `pixels`, uint8 `[height, width, 3]`.
+    """Decodes a crop of a JPEG into `pixels`, uint8 `[height, width, 3]`, or `[height, width, 1]` of a gray one.
 
     `size` is the image's width and height, px. Raises ValueError if it cannot be decoded, or has another size.
     """
@@ -166,4 +166,5 @@ def _resize(decoded: np.ndarray, box: tuple[float, float, float, float], pixels:
     left, top, right, bottom = box
     _own.options.crop_box = cr.CropBox(left, top, min(right, width) - left, min(bottom, height) - top)
     _own.resizer.resize(source, target, _own.options)
-    pixels[:] = np.frombuffer(target.get_buffer(), np.uint8).reshape(pixels.shape)
+    resized = np.frombuffer(target.get_buffer(), np.uint8).reshape(*pixels.shape[:2], 3)
+    pixels[:] = resized[:, :, : pixels.shape[2]]  # a gray image has equal channels

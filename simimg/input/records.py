@@ -20,6 +20,7 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.crops import crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
+from tfrecords.format.image_size import MODES
 from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import find_index
@@ -125,7 +126,8 @@ class EncodedRecords:
     def gather(
         self, places: np.ndarray, run: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the records at `places`: images uint8 `[n, height, width, 3]`, labels as in a Batch, ids int64 `[n]`.
+        """Returns the records at `places`: images uint8 `[n, height, width, channels]`, labels as in a Batch, and ids,
+        int64 `[n]`.
 
         If the split has crops, they are random for a `run`, seed and epoch, and otherwise central.
 
@@ -219,7 +221,7 @@ def _copy_pixels(data: memoryview, pixels: np.ndarray) -> None:
 
 def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:
     # The accurate transform, which is as fast. A smaller image leaves the rest of `pixels` uninitialized.
-    decoded = simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)
+    decoded = simplejpeg.decode_jpeg(data, "RGB" if pixels.shape[2] == 3 else "GRAY", False, False, 0, 0, 1, pixels)
     if decoded.shape != pixels.shape:
         found, wanted = (f"{image.shape[1]} x {image.shape[0]}" for image in (decoded, pixels))
         raise ValueError(f"it has {found} px instead of {wanted}")
@@ -229,7 +231,7 @@ def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
     with parser_errors(ValueError), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if image.size != pixels.shape[1::-1]:  # NumPy would repeat a smaller one
             raise ValueError(f"it has {image.width} x {image.height} px instead of {pixels.shape[1]} x {len(pixels)}")
-        pixels[:] = np.asarray(image.convert("RGB"))
+        pixels[:] = np.asarray(image.convert(MODES[pixels.shape[2]])).reshape(pixels.shape)
 
 
 def _sizes(shards: Sequence[Shard], side: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A split of a dataset folder as the readers see it: its shards and their format; and what every reader delivers.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
-metadata, if they have RGB images of one size in the feature `image` and a class label in `label`.
+metadata, if they have gray, RGB or RGBA images of one size in the feature `image` and a class label in `label`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input.crops import Crops
 from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
-from tfrecords.format.image_size import MAX_IMAGE_SIZE, ImageSize, image_shape, image_size_of
+from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_shape, image_size_of
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, fold_name, num_folds
 from tfrecords.format.parse_errors import readable
@@ -35,7 +35,7 @@ PADDING_ID = -1
 class Batch(NamedTuple):
     """A batch of examples. In an evaluation's last batch, rows that only fill it up have the id -1.
 
-    image: uint8 [batch, height, width, 3]; id: int64 [batch]. label: int32 [batch], -1 if the dataset has no
+    image: uint8 [batch, height, width, channels]; id: int64 [batch]. label: int32 [batch], -1 if the dataset has no
     labels; or uint8 [batch, num_classes], 1 for each class of an image that may have several; or float32
     [batch, num_targets].
     """
@@ -80,6 +80,7 @@ class Split:
     schema: Schema = PLAIN
     crops: Crops | None = None
     stored_size: ImageSize = -1
+    channels: int = 3
     parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
@@ -133,7 +134,7 @@ class Split:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of an image: height, width, channels."""
-        return image_shape(self.image_size)
+        return image_shape(self.image_size, self.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +285,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
         encoding=layout.encoding,
         image_size=layout.image_size,
         stored_size=0 if layout.own_shapes else layout.image_size,
+        channels=layout.channels,
         class_names=layout.class_names,
         shards=tuple(
             Shard(dataset_dir / info.file, info.num_examples, info.num_bytes)
@@ -304,9 +306,9 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         info, features = TfdsInfo.parse(info_json), parse_features(features_json)
         chosen = _split_names(dataset_dir, split, list(info.shards))
         image, label = features["image"], features["label"]
-        is_rgb = len(image.shape) == 3 and image.shape[2] == 3
-        is_rgb = is_rgb and min(image.shape) > 0 and max(image.shape) <= MAX_IMAGE_SIZE
-        if info.file_format != TFRECORD or not is_rgb or label.kind != "ClassLabel":
+        fits = len(image.shape) == 3 and image.shape[2] in COLORS and min(image.shape) > 0
+        fits = fits and max(image.shape) <= MAX_IMAGE_SIZE and (image.shape[2] < 4 or image.encoding != "jpeg")
+        if info.file_format != TFRECORD or not fits or label.kind != "ClassLabel":
             raise ValueError(f"file format {info.file_format}, image {image.dtype} {list(image.shape)}, {label.kind}")
         if image.encoding not in ENCODINGS or (image.encoding == "raw" and image.dtype != "uint8"):
             raise ValueError("the image is a tensor that is not stored as bytes of uint8")
@@ -315,7 +317,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
             names = class_names(labels.read_bytes() if labels.exists() else None, label.num_classes)
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{dataset_dir}: simimg reads TFRecords with an RGB `image` of one size and a class `label`; "
+            f"{dataset_dir}: simimg reads TFRecords with a gray, RGB or RGBA `image` of one size and a class `label`; "
             f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     return Split(
@@ -324,6 +326,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         split=split,
         encoding=image.encoding,
         image_size=image_size_of(image.shape[1::-1]),
+        channels=image.shape[2],
         class_names=tuple(names),
         shards=tuple(Shard(dataset_dir / file, count) for name in chosen for file, count in info.shards[name]),
         offsets=None,

@@ -16,7 +16,7 @@ from simimg.errors import UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import EMBEDDING, enlarged_to, image_input, probabilities, scaled, unit
+from simimg.models.heads import EMBEDDING, colored, enlarged_to, image_input, probabilities, scaled, unit
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
 from tfrecords.format.image_size import ImageSize, image_shape
@@ -60,7 +60,7 @@ _SMALLEST_TUTORIAL = 8
 """Smallest image_size in px: 8 -> pool 4 -> valid convolution 2 -> pool 1."""
 
 
-def small(image_size: ImageSize, num_classes: int) -> keras.Model:
+def small(image_size: ImageSize, num_classes: int, *, channels: int = 3) -> keras.Model:
     """A residual network on oriented gradients, for images of about 64 px and datasets of hundreds.
 
     * The first layer is `OrientedGradients` with cells of 4 px. The first layers of every network for photographs
@@ -78,7 +78,7 @@ def small(image_size: ImageSize, num_classes: int) -> keras.Model:
     * The embedding, [batch, 192], never negative, is the pooled map that the softmax reads, so it adds no layer to
       train.
     """
-    pixels = image_input(image_size, smallest=_SMALLEST)
+    pixels = image_input(image_size, smallest=_SMALLEST, channels=channels)
     x = _norm(OrientedGradients(name="gradients")(pixels), "gradients")
     x = keras.layers.ReLU(name="stem_relu")(_conv_norm(x, _WIDTHS[0], 1, "stem"))
     for stage, width in enumerate(_WIDTHS):
@@ -96,6 +96,7 @@ def lite(
     *,
     weights: str | None = "imagenet",
     resolution: ImageSize | None = None,
+    channels: int = 3,
 ) -> keras.Model:
     """EfficientNet-Lite with a new softmax over unit features, for fine-tuning; or two networks side by side.
 
@@ -112,8 +113,8 @@ def lite(
     """
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
-    pixels = image_input(image_size, smallest=_SMALLEST)
-    x, frozen = _lite_scaled(pixels), weights is not None
+    pixels = image_input(image_size, smallest=_SMALLEST, channels=channels)
+    x, frozen = _lite_scaled(colored(pixels)), weights is not None
     prefixes = {one: f"{one}_" if "+" in name else "" for one in name.split("+")}
     parts = []
     for one, prefix in prefixes.items():
@@ -142,7 +143,7 @@ def lite_features(name: str, resolution: int | None = None) -> keras.Model:
     return model
 
 
-def tutorial(image_size: ImageSize, num_classes: int) -> keras.Model:
+def tutorial(image_size: ImageSize, num_classes: int, *, channels: int = 3) -> keras.Model:
     """The tutorial's CNN: three convolutions and two dense layers on pixels scaled to 0..1.
 
     Conv 32 3x3 same relu, pool, dropout .25; Conv 64 3x3 same relu, Conv 64 3x3 linear, pool, dropout .25; Dense 512
@@ -150,7 +151,7 @@ def tutorial(image_size: ImageSize, num_classes: int) -> keras.Model:
     "same", so it has Keras's default padding "valid" and shrinks the map by 2. Pools are 2x2. Nearly all weights are in
     the first Dense.
     """
-    pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL)
+    pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL, channels=channels)
     x = scaled(pixels, middle=0, reach=255)
     x = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1")(x)
     x = keras.layers.MaxPooling2D(2, name="pool1")(x)
@@ -255,4 +256,5 @@ def _relu6(x: Any, name: str) -> Any:
 
 
 NETWORKS = {"small": small, "tutorial": tutorial}
-"""The values of `--model` without pretrained weights, each a function of (image_size, num_classes)."""
+"""The values of `--model` without pretrained weights, each a function of (image_size, num_classes); and of `channels`,
+to learn from gray images."""

@@ -33,16 +33,21 @@ def enlarged_to(image_size: ImageSize, resolution: int) -> ImageSize:
     return Rectangle(*(round(side * longer / max(image_size)) for side in image_size))
 
 
-def image_input(image_size: ImageSize, *, smallest: int) -> Any:
-    """A model's input: float32 [batch, height, width, 3], of squares or of another width than height. Keras casts other
-    types, such as uint8.
+def image_input(image_size: ImageSize, *, smallest: int, channels: int = 3) -> Any:
+    """A model's input: float32 [batch, height, width, channels], of squares or of another width than height. Keras
+    casts other types, such as uint8.
 
     Raises:
         UsageError: `image_size` is below `smallest`, for which the model's strides and pools leave one pixel.
     """
     if min(image_shape(image_size)[:2]) < smallest:
         raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
-    return keras.Input(image_shape(image_size), dtype="float32", name="pixels")
+    return keras.Input(image_shape(image_size, channels), dtype="float32", name="pixels")
+
+
+def colored(pixels: Any) -> Any:
+    """Gray pixels in three equal channels, for networks whose weights are for RGB; others as they are."""
+    return pixels if pixels.shape[-1] == 3 else keras.layers.Concatenate(name="colored")([pixels] * 3)
 
 
 def scaled(pixels: Any, *, middle: float, reach: float) -> Any:

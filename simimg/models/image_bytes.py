@@ -8,11 +8,12 @@ decodes. Colors stay as stored, without a conversion from other color spaces to 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 
-from tfrecords.format.image_size import ImageSize, image_shape
+from tfrecords.format.image_size import ImageSize, image_shape, luma
 
 _EXIF = b"Exif\0\0"
 _SEARCHED_BYTES = 1 << 17  # the first segments of a JPEG, of at most 64 kB each
@@ -22,22 +23,26 @@ _MOST_TAGS = 128  # cameras write about 12 into the first directory
 
 
 def decoded_images(
-    contents: tf.Tensor, *, image_size: ImageSize, resize: str, background: tuple[int, int, int]
+    contents: tf.Tensor, *, image_size: ImageSize, resize: str, background: tuple[int, int, int], channels: int = 3
 ) -> tf.Tensor:
-    """Returns images as a model takes them, uint8 `[n, height, width, 3]`.
+    """Returns images as a model takes them, uint8 `[n, height, width, channels]`.
 
     Args:
         contents: string `[n]`, the bytes of JPEG or PNG files, or of GIFs without animation.
         image_size: px, the side of squares, or width and height.
         resize: `stretch`, `crop` or `pad`, as in `simimg convert`, or `center`, of models of images in their shapes.
         background: RGB, beside a padded image.
+        channels: 3, or 1 for gray levels, the luma.
     """
 
     def one(content: tf.Tensor) -> tf.Tensor:
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")  # PNG and GIF, too
-        return _resized(_upright(pixels, exif_orientation(content)), image_size, resize, background)
+        colors = _resized(_upright(pixels, exif_orientation(content)), image_size, resize, background)
+        if channels == 3:
+            return colors
+        return tf.cast(luma(tf.cast(colors, tf.int32), functools.partial(tf.constant, dtype=tf.int32)), tf.uint8)
 
-    return tf.map_fn(one, contents, fn_output_signature=tf.TensorSpec(image_shape(image_size), tf.uint8))
+    return tf.map_fn(one, contents, fn_output_signature=tf.TensorSpec(image_shape(image_size, channels), tf.uint8))
 
 
 def exif_orientation(content: tf.Tensor) -> tf.Tensor:

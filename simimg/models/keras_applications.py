@@ -15,7 +15,7 @@ import numpy as np
 from simimg.errors import ModelError, UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
-from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
+from simimg.models.heads import EMBEDDING, colored, image_input, probabilities, unit
 from tfrecords.format.image_size import ImageSize, image_shape
 
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
@@ -30,6 +30,7 @@ def application(
     weights: str | Path | None,
     resolution: ImageSize | None = None,
     fixed: bool,
+    channels: int = 3,
 ) -> keras.Model:
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
 
@@ -46,8 +47,8 @@ def application(
         ModelError: the weights cannot be downloaded, or are those of another network.
     """
     size = resolution or image_size
-    pixels = image_input(image_size, smallest=1)
-    x = pixels
+    pixels = image_input(image_size, smallest=1, channels=channels)
+    x = colored(pixels)
     if size != image_size:
         x = keras.layers.Resizing(*image_shape(size)[:2], "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)

@@ -80,7 +80,8 @@ class RunInfo:
     defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
-    whose weights were imported has no classes, and `config` names the file of the weights.
+    whose weights were imported has no classes, and `config` names the file of the weights. `channels` of the images are
+    3, or 1 if they are gray.
     """
 
     image_size: ImageSize
@@ -94,6 +95,12 @@ class RunInfo:
     background: str = "#ffffff"
     range: str = "auto"
     max_pixels: int = 178_956_970
+    channels: int = 3
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what config.json has; it has `channels` only if they are not 3."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name != "channels" or value != 3}
 
     @property
     def objective(self) -> Objective:
@@ -189,7 +196,7 @@ def save_folder(model_dir: Path, model: keras.Model, info: RunInfo) -> None:
     """
     try:
         with writing(model_dir), atomic_folder(model_dir) as folder:
-            write_json(folder / CONFIG_FILE, dataclasses.asdict(info))
+            write_json(folder / CONFIG_FILE, info.to_json())
             save_model(folder, model)
     except OSError as error:
         raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None

@@ -106,7 +106,7 @@ def export_saved_model(
     It runs wherever TensorFlow does, also in TensorFlow Serving and by the C API. The first dimension of every input
     and output is the batch. These are its signatures:
 
-    * `serving_default` takes `image`, uint8 `[n, height, width, 3]`. It returns `probabilities`, float32
+    * `serving_default` takes `image`, uint8 `[n, height, width, channels]`. It returns `probabilities`, float32
       `[n, num_classes]`, and `label`, string `[n]`. If the model was trained to find copies, it returns `embedding`,
       float32 `[n, dim]` of L2 norm 1; if it was trained for numbers, `values`, float32 `[n, num_targets]`.
     * `jpeg` takes `image_bytes`, string `[n]`, the contents of JPEG files, see `simimg.models.image_bytes`, and returns
@@ -142,11 +142,19 @@ def export_saved_model(
     # signatures read: TensorFlow's C API, and with it Serving, finds them uninitialized.
     archive = keras.export.ExportArchive()
     archive.track(network)
-    pixels = tf.TensorSpec([None, *image_shape(info.image_size)], tf.uint8, name="image")
+    pixels = tf.TensorSpec([None, *image_shape(info.image_size, info.channels)], tf.uint8, name="image")
     serve = archive.add_endpoint("serving_default", of_pixels, input_signature=[pixels])
 
     def of_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return serve(decoded_images(image_bytes, image_size=info.image_size, resize=info.resize, background=background))
+        return serve(
+            decoded_images(
+                image_bytes,
+                image_size=info.image_size,
+                resize=info.resize,
+                background=background,
+                channels=info.channels,
+            )
+        )
 
     contents = tf.TensorSpec([None], tf.string, name="image_bytes")
     archive.add_endpoint("jpeg", of_files, input_signature=[contents])

@@ -118,7 +118,8 @@ def load_embedder(
         network=opened,
         engine=opened.engine,
         batch_size=opened.batch_size,
-        **dataclasses.asdict(options),
+        # Gray networks make gray of RGB themselves, see `OpenNetwork`; the thumbnails of an index have colors.
+        **{name: value for name, value in dataclasses.asdict(options).items() if name != "channels"},
     )
 
 

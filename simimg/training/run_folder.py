@@ -108,6 +108,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     }
     info = RunInfo(
         image_size=split.image_size,
+        channels=split.channels,
         resize=CENTER if split.crops else made.get("resize", "stretch"),
         class_names=split.class_names,
         dataset_sha256=_dataset_sha256(split),
@@ -154,7 +155,7 @@ def begin_run(model_dir: Path, info: RunInfo) -> AbstractContextManager[object]:
             model_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
-        write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
+        write_json(model_dir / CONFIG_FILE, info.to_json())
     return locked_file(model_dir / _LOCK_FILE, held)
 
 

@@ -172,6 +172,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
         )
+    if split.channels == 4:
+        raise UsageError(
+            f"{split.dataset_dir} has RGBA images, and networks see no transparency. Convert them: simimg convert "
+            f"--from={split.dataset_dir} --channels=3 --background=white"
+        )
     if config.quarter_turns and not isinstance(split.image_size, int):
         raise UsageError(
             f"--quarter_turns={config.quarter_turns}: images of {split.image_size} px have another shape when they are "

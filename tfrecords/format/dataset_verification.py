@@ -244,7 +244,7 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
         problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
         problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
-    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema).record_bytes
+    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema, channels=layout.channels).record_bytes
     if not problems and record_bytes:
         lengths = np.array(scan.lengths, np.int64)
         wrong = np.flatnonzero(lengths != record_bytes)

@@ -1,18 +1,27 @@
-"""The size of a dataset's images: the side of a square, or a width and a height, in px.
+"""The size and the channels of a dataset's images.
 
-It is an `int` for squares, as in every dataset without `--image_size=256x192`, and a `Rectangle` otherwise. In JSON a
-rectangle is the list [width, height].
+The size is an `int` for squares, their side in px, as in every dataset without `--image_size=256x192`, and a
+`Rectangle` otherwise, a width and a height. In JSON a rectangle is the list [width, height]. Channels are 1 (gray), 3
+(RGB) or 4 (RGBA, with alpha that is not multiplied into the colors).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfrecords.base_errors import UsageError
 
 MAX_IMAGE_SIZE = 4096  # px, of each side
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode of images with so many channels."""
+COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}
+"""What they are called."""
+
+# Luma of ITU-R BT.601-7, section 2.5.1: 0.299 R + 0.587 G + 0.114 B, in 65,536ths, as Pillow rounds them. The sum is
+# 65,536, so equal channels keep their value.
+_LUMA = (19595, 38470, 7471)
 
 
 class Rectangle(NamedTuple):
@@ -73,10 +82,19 @@ def width_height(size: ImageSize) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def image_shape(size: ImageSize) -> tuple[int, int, int]:
+def image_shape(size: ImageSize, channels: int = 3) -> tuple[int, int, int]:
     """Return the shape of an image of this size as an array: height, width, channels."""
     width, height = width_height(size)
-    return height, width, 3
+    return height, width, channels
+
+
+def luma(rgb: Any, integer: Any) -> Any:
+    """Return the gray levels 0..255 of RGB images `[..., h, w, 3]`, `integer` `[..., h, w, 1]`.
+
+    `rgb` is an array of NumPy, or a tensor, of the type `integer`, which has 32 bits.
+    """
+    red, green, blue = (rgb[..., channel : channel + 1] * integer(weight) for channel, weight in enumerate(_LUMA))
+    return (red + green + blue + integer(1 << 15)) // integer(1 << 16)
 
 
 def num_pixels(size: ImageSize) -> int:

@@ -30,7 +30,7 @@ from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, file_sha256, json_bytes, read_json
-from tfrecords.format.image_size import MAX_IMAGE_SIZE, ImageSize, image_size_of, sides_text
+from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_size_of, sides_text
 from tfrecords.format.naming import (
     FILE_FORMATS,
     LAYOUT_FILE,
@@ -95,6 +95,17 @@ class Layout:
         if self.schema.label_type == "float":
             return ("(numbers)",)
         return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 1, 3 or 4; `config` names them if they are not RGB."""
+        channels: int = self.config.get("channels", 3)
+        return channels
+
+    @property
+    def form_text(self) -> str:
+        """The colors and the encoding of the images, for people, such as `gray png`; RGB is not named."""
+        return self.encoding if self.channels == 3 else f"{COLORS[self.channels]} {self.encoding}"
 
     @property
     def own_shapes(self) -> bool:
@@ -185,6 +196,12 @@ class Layout:
         keeps_size = self.config.get("resize") == "none"
         if isinstance(self.image_size, int):
             _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
+        if (
+            type(self.channels) is not int
+            or self.channels not in COLORS
+            or (self.channels == 4 and self.encoding == "jpeg")
+        ):
+            raise ValueError(f"no {self.encoding} image has {self.channels!r:.100} channels")
         if self.own_shapes and (self.encoding != "jpeg" or not isinstance(self.image_size, int)):
             raise ValueError(f"images in their own shapes should be jpeg. Received: {self.encoding!r}")
         for offset in dataclasses.astuple(self.offsets):
@@ -193,7 +210,7 @@ class Layout:
             raise ValueError(
                 f"its file_format should be one of {', '.join(FILE_FORMATS)}. Received: {self.file_format!r}"
             )
-        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format):
+        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format, self.channels):
             raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
         for shard in (shard for shards in self.splits.values() for shard in shards):
             _check_names("shard", [shard.file, shard.sha256])

@@ -261,7 +261,8 @@ def _payload_bytes(shard: ShardInfo) -> int:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    shape = (-1, -1, 3) if layout.own_shapes else image_shape(layout.image_size)  # -1: any
+    own = (-1, -1, layout.channels)  # -1: any
+    shape = own if layout.own_shapes else image_shape(layout.image_size, layout.channels)
     pixels = {"shape": {"dimensions": [str(side) for side in shape]}, "dtype": "uint8"}
     if layout.encoding == "raw":
         image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})

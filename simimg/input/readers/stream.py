@@ -125,7 +125,7 @@ def decode_record(split: Split, serialized: tf.Tensor, place: tf.Tensor | None =
     accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
     decode = accurate if split.encoding == "jpeg" else tf.io.decode_png
     return Batch(
-        image=tf.ensure_shape(decode(features["image"], channels=3), split.image_shape),
+        image=tf.ensure_shape(decode(features["image"], channels=split.channels), split.image_shape),
         label=_label(split, features, tf.shape(serialized)),
         id=features.get("id", place),
     )

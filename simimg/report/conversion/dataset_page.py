@@ -143,6 +143,8 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
     images = DatasetImages(part.folder, layout, manifest)
     fields["shard_file"] = layout.splits[one.split][one.shard].file
     fields["encoding"], fields["image_size"] = layout.encoding, layout.image_size
+    if layout.channels != 3:
+        fields["channels"] = layout.channels
     fields["image_bytes"] = len(images.stored_bytes(row))
     if not layout.schema.is_plain:
         labels, values = images.values(row)
@@ -185,7 +187,7 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
         layout.name,
         subtitle=f"Version {layout.version}{f': {part.asked}' if part.asked else ''}",
         about=[
-            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.form_text)}",
             f"{count_of(len(part.manifest), 'file', 'files')} in the dataset" if part.asked else "",
         ],
         headline=_headline(num_examples, len(refused), len(conflicts), len(others)),

@@ -8,20 +8,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import math
 
 import numpy as np
 from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
+from tfrecords.convert.image.color import (
+    CHECKER,
+    WHITE,
+    Background,
+    contrasting,
+    gray_of,
+    is_transparent,
+    to_rgb,
+    to_rgba,
+)
 from tfrecords.convert.image.decoded_once import once
+from tfrecords.convert.image.fitting import TRANSPOSE, fitted, least_reduced_by, reduced_by
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
-from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
-from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
-from tfrecords.convert.image.own_shape import checked_size, own_size, stays_as_it_is
+from tfrecords.convert.image.image_reader import ReadImage, orientation_of, read_image
+from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg
+from tfrecords.convert.image.own_shape import own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
-from tfrecords.format.image_size import ImageSize, width_height
+from tfrecords.format.image_size import COLORS, ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
 
@@ -35,16 +44,6 @@ CENTER = "center"
 """How evaluation sees images of their own shapes, see `simimg.input.crops`: `crop` of their middle, 7/8 of it."""
 _CENTER_SHARE = 7 / 8
 BACKDROPS = ("color", "auto", CHECKER)
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 _EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
 
@@ -68,6 +67,8 @@ class ImageOptions:
             image shows nothing on it, the contrasting color; or `checker`, squares in two grays.
         sample_range: which values of deep samples become black and white, see `eight_bits`.
         max_pixels: larger images are rejected, unless they are JPEGs that the decoder can reduce to this size.
+        channels: 3 for RGB; 1 for the luma of that, see `gray_of`; 4 for RGBA, without anything behind it. Beside a
+            padded RGBA image, `background` is transparent.
     """
 
     image_size: ImageSize
@@ -78,6 +79,12 @@ class ImageOptions:
     backdrop: str = "color"
     sample_range: SampleRange = AUTO
     max_pixels: int = MAX_PIXELS
+    channels: int = 3
+
+    @property
+    def center_share(self) -> float | None:
+        """How much of the largest part with the shape of the result is kept; None if the whole image is."""
+        return {"crop": 1.0, CENTER: _CENTER_SHARE}.get(self.resize)
 
     def __post_init__(self) -> None:
         if min(width_height(self.image_size)) < 1 and self.resize != "none":
@@ -87,13 +94,15 @@ class ImageOptions:
         for name, values in choices:
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
+        if self.channels not in COLORS:
+            raise ValueError(f"`channels` should be one of {tuple(COLORS)}. Received: channels={self.channels}")
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
             raise ValueError(f"`background` should be three values in 0..255. Received: background={self.background}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is stored, uint8 `[height, width, 3]` and C-contiguous, and its upright size before that, px.
+    """An image as it is stored, uint8 `[height, width, channels]` and C-contiguous, and its upright size before, px.
 
     Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
 
@@ -122,7 +131,7 @@ class DecodedImage:
 
 
 def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
-    """Return the image in the bytes of a file, upright, in sRGB, as a square or in its own shape.
+    """Return the image in the bytes of a file, upright, in sRGB, in the size and channels that are wanted.
 
     A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
 
@@ -130,26 +139,40 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         Refusal: the bytes are not an image, or not all of one.
         MemoryError: decoding needs more memory than there is.
     """
+    if options.channels != 1:
+        return _load_colors(data, options, contrast=contrast)
+    found = _load_colors(data, options, contrast=contrast)
+    stays = found.jpeg is not None and (header := plain_jpeg(data)) and header.components == 1
+    return dataclasses.replace(
+        found,
+        pixels=gray_of(found.pixels),
+        contrast=None if found.contrast is None else gray_of(found.contrast),
+        jpeg=found.jpeg if stays else None,
+    )
+
+
+def _load_colors(data: bytes, options: ImageOptions, *, contrast: bool) -> DecodedImage:
+    """Return the image in RGB, or RGBA."""
     header = plain_jpeg(data)
     if header and header.width * header.height <= options.max_pixels:
         size = (header.width, header.height)
         stays = options.resize in OWN_SHAPES and own_size(size, options.image_size, options.resize) == size
         if options.decode == "fast" or stays:
-            by = _reduced_by(*size, header.orientation, options)
+            by = reduced_by(*size, header.orientation, options)
             reduced = once(data, ("reduced", by), lambda: decode_reduced(data, header, by))
             if reduced:
-                found = _finished(*reduced, size, header.orientation, options)
+                found = DecodedImage(*fitted(*reduced, size, header.orientation, options))
                 return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found
     read = read_image(
         data,
         keep_truncated=options.truncated == "keep",
         sample_range=options.sample_range,
         max_pixels=options.max_pixels,
-        reduction=lambda width, height: _reduction(width, height, options),
+        reduction=lambda width, height: least_reduced_by(width, height, options),
     )
     with reading(data):  # of colors, whose profiles come from the file
         found = _laid_out(read, CHECKER if options.backdrop == CHECKER else options.background, options)
-        if is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
+        if options.channels != 4 and is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
             other = dataclasses.replace(options, background=contrasting(options.background))
             laid = _laid_out(read, other.background, other)
             found = dataclasses.replace(found, contrast=laid.pixels)
@@ -159,7 +182,7 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
 
 
 def shows_nothing(pixels: np.ndarray) -> bool:
-    """Return whether an image, uint8 `[h, w, 3]`, has one color, but for what compression changes."""
+    """Return whether an image, uint8 `[h, w, channels]`, has one color, but for what compression changes."""
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= _PLAIN
 
 
@@ -230,7 +253,7 @@ def _composites(
 
 
 def _upright(image: Image.Image, orientation: int, background: tuple[int, int, int]) -> Image.Image:
-    method = _TRANSPOSE.get(orientation)
+    method = TRANSPOSE.get(orientation)
     rgb = to_rgb(image, background)
     return rgb if method is None else rgb.transpose(method)
 
@@ -251,17 +274,18 @@ def resize(
     if how not in (*RESIZES, CENTER):
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
     options = ImageOptions(image_size=image_size, resize=how, background=background)
-    return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
+    return fitted(image, (0, 0, *image.size), image.size, 1, options)[0]
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
-    """Return `pixels`, uint8 `[h, w, 3]`, as bytes: `raw` (row by row), as `jpeg` or as `png`.
+    """Return `pixels`, uint8 `[h, w, channels]`, as bytes: `raw` (row by row), as `jpeg` or as `png`.
 
     `jpeg_quality` is 1..100, on libjpeg's scale.
     """
     if encoding == "raw":
         return pixels.tobytes()
     buffer = io.BytesIO()
+    pixels = pixels if pixels.shape[2] > 1 else pixels[:, :, 0]
     if encoding == "jpeg":
         Image.fromarray(pixels).save(buffer, "JPEG", quality=jpeg_quality)
     elif encoding == "png":
@@ -306,85 +330,7 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _reduced_by(width: int, height: int, orientation: int, options: ImageOptions) -> int:
-    """Return by what a JPEG's decoder may reduce an image of this size, as stored, with a margin left."""
-    if options.decode != "fast" or options.resize == "none":
-        return 1
-    across, down = _as_stored(width_height(options.image_size), orientation)
-    # Fitted in, an image is reduced to the result by one side; otherwise by the other one.
-    fits_in = options.resize in ("pad", "longest")
-    by_width = width * down >= height * across if fits_in else width * down < height * across
-    side, wanted = (width, across) if by_width else (height, down)
-    return reduction(side, math.ceil(wanted * MARGIN / (_CENTER_SHARE if options.resize == CENTER else 1)))
-
-
-def _reduction(width: int, height: int, options: ImageOptions) -> int:
-    """Return by what a JPEG's decoder may reduce it, whose orientation is not known yet."""
-    if options.decode != "fast":
-        return 1
-    return min(_reduced_by(width, height, orientation, options) for orientation in (1, 6))
-
-
-def _as_stored(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Return the width and the height that an upright image of this size has before it is rotated."""
-    return size[::-1] if orientation >= 5 else size
-
-
 def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    found = _finished(to_rgb(read.image, background), read.box, read.size, read.orientation, options)
-    return dataclasses.replace(found, narrow=True) if read.narrow else found
-
-
-def _finished(
-    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
-) -> DecodedImage:
-    """Return the part `box`, (left, top, right, bottom), of `image` upright and in the wanted size, or its own shape.
-
-    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
-    RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
-    image, as stored, and `orientation` that of its EXIF.
-    """
-    full = width_height(options.image_size)
-    width, height = size
-    inner = across, down = _as_stored(full, orientation)
-    is_narrow = width * down < height * across  # narrower than the result
-    if options.resize in OWN_SHAPES:
-        # Not larger than an image that had to be reduced because of its number of pixels.
-        there = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
-        inner = checked_size(min(own_size(size, options.image_size, options.resize), there))
-    elif options.resize in ("crop", CENTER):
-        # The center of the full image with the shape of the result, in the coordinates of the reduced one.
-        kept = (width, width * down / across) if is_narrow else (height * across / down, height)
-        if options.resize == CENTER:
-            kept = kept[0] * _CENTER_SHARE, kept[1] * _CENTER_SHARE
-        scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-        left, top = (width - kept[0]) * 0.5 * scale_x, (height - kept[1]) * 0.5 * scale_y
-        box = (left, top, left + kept[0] * scale_x, top + kept[1] * scale_y)
-    elif options.resize == "pad":
-        # Not ImageOps.pad, which gives the short side of a 1 x 5000 image 0 px: Pillow 12 raises an error.
-        inner = (
-            (max(1, round(width / height * down)), down)
-            if is_narrow
-            else (across, max(1, round(height / width * across)))
-        )
-    if isinstance(image, np.ndarray):
-        is_same = options.resize in OWN_SHAPES and image.shape[:2] == (inner[1], inner[0])
-        pixels = image if is_same else resize_pixels(image, inner, box)
-        # Nearly all images: no detour through Pillow.
-        if orientation == 1 and pixels.shape[2] == 3 and (options.resize != "pad" or inner == full):
-            return DecodedImage(pixels, width, height)
-        resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    else:
-        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
-    if resized.mode != "RGB":
-        resized = resized.convert("RGB")
-    if (method := _TRANSPOSE.get(orientation)) is not None:
-        resized = resized.transpose(method)
-    if orientation >= 5:
-        width, height = height, width
-    if options.resize == "pad" and resized.size != full:
-        paper = Image.new("RGB", full, options.background)
-        margins = (round((there - side) * 0.5) for there, side in zip(full, resized.size, strict=True))
-        paper.paste(resized, tuple(margins))  # type: ignore[arg-type]
-        resized = paper
-    return DecodedImage(np.asarray(resized), width, height)
+    image = to_rgba(read.image) if options.channels == 4 else to_rgb(read.image, background)
+    fit = fitted(image, read.box, read.size, read.orientation, options)
+    return DecodedImage(*fit, narrow=read.narrow)

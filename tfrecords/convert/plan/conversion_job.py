@@ -208,7 +208,8 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
             f"--conflicts={config.conflicts} compares the classes of copies, and {source.location} has {schema}. Leave "
             "it out."
         )
-    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema, config.format))
+    offsets = Offsets.of(config.encoding, config.image_size, schema, config.format, config.channels)
+    config = dataclasses.replace(config, offsets=offsets)
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     notes: tuple[str, ...] = ()
@@ -265,6 +266,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         sizes=source.sizes,
         num_before=num_before,
         file_format=config.format,
+        channels=config.channels,
     )
     return ConversionJob(
         config=config,

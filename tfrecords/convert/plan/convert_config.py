@@ -72,6 +72,7 @@ class ConvertConfig:
         choices=(*RESIZES, *OWN_SHAPES),
         group="images",
     )
+    channels: int = option("Channels of the stored images: 1 is gray, 3 RGB, 4 RGBA.", 3, group="images")
     decode: str = option(
         "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
         "fast",
@@ -303,7 +304,7 @@ class ConvertConfig:
         encoding = encoding_of(self)
         image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
         name = self.name or (
-            name_of_copy(self.from_dataset, image_size, encoding)
+            name_of_copy(self.from_dataset, image_size, encoding, self.channels)
             if self.from_dataset
             else name_after(self.image_dir or self.table)
         )
@@ -312,7 +313,7 @@ class ConvertConfig:
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
             image=image_options(decided),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, image_size, file_format=self.format),
+            offsets=Offsets.of(encoding, image_size, file_format=self.format, channels=self.channels),
             recorded=decided.determining(),
         )
 

@@ -29,6 +29,7 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
         "categories": [printable(category) for category in config.categories],
         **({"image_size": _recorded_size(config.image_size)} if config.image_size else {}),  # none with --resize=none
         "resize": config.resize,
+        **({"channels": config.channels} if config.channels != 3 else {}),
         "decode": config.decode,
         "truncated": config.truncated,
         "background": _recorded_background(config.background),

@@ -1,4 +1,4 @@
-"""How a conversion stores images, of its options: their size or own shape, their encoding, and how they are loaded."""
+"""How a conversion stores images, of its options: their size, colors and encoding, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.decoder import ImageOptions, parse_backdrop, parse_background
 from tfrecords.convert.image.sample_range import parse_range
-from tfrecords.format.image_size import num_pixels
+from tfrecords.format.image_size import COLORS, num_pixels
 from tfrecords.format.record_layout import OWN_SHAPES
 
 if TYPE_CHECKING:
@@ -30,6 +30,19 @@ def check_form(config: ConvertConfig) -> None:
                 f"--image_size={config.image_size}: images that keep their shapes (--resize={config.resize}) are "
                 "reduced by one side. Give one number."
             )
+    if config.channels not in COLORS:
+        raise UsageError(f"--channels={config.channels}: should be 1 (gray), 3 (RGB) or 4 (RGBA).")
+    if config.channels == 4:
+        if config.encoding == "jpeg" or config.resize in OWN_SHAPES:
+            raise UsageError(
+                "--channels=4: JPEG has no transparency. Give --encoding=png or raw, and a --resize that makes images "
+                "of one size."
+            )
+        if (backdrop := parse_backdrop(config.background)) != "color":
+            raise UsageError(
+                f"--background={backdrop}: with --channels=4, transparency is stored and nothing is behind it. Leave "
+                "out one of them."
+            )
     if not 1 <= config.jpeg_quality <= 100:
         raise UsageError(f"--jpeg_quality={config.jpeg_quality}: should be 1..100.")
     if config.max_pixels < 1:
@@ -41,7 +54,9 @@ def encoding_of(config: ConvertConfig) -> str:
     if config.encoding != "auto":
         return config.encoding
     is_small = config.resize not in OWN_SHAPES and num_pixels(config.image_size) <= RAW_UP_TO_PX**2
-    return "raw" if is_small else "jpeg"
+    if is_small:
+        return "raw"
+    return "png" if config.channels == 4 else "jpeg"
 
 
 def image_options(config: ConvertConfig) -> ImageOptions:
@@ -55,4 +70,5 @@ def image_options(config: ConvertConfig) -> ImageOptions:
         backdrop=parse_backdrop(config.background),
         sample_range=parse_range(config.range),
         max_pixels=config.max_pixels,
+        channels=config.channels,
     )
