@@ -138,7 +138,7 @@ def load(
 ) -> ImageDataset:
     """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
 
-    A batch is (image, label): uint8 `[batch, height, width, 3]` and int32 `[batch]`. Labels are uint8
+    A batch is (image, label): uint8 `[batch, height, width, channels]` and int32 `[batch]`. Labels are uint8
     `[batch, num_classes]`, 1 for each class, if images may have several, and float32 `[batch, num_targets]` if they are
     numbers. If there are none, a batch is the image alone. Each iteration is the next epoch; see `ImageDataset`.
 

@@ -20,7 +20,7 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.crops import crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
-from tfrecords.format.image_size import MODES
+from tfrecords.format.image_size import MODES, ImageSize
 from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import find_index
@@ -234,10 +234,10 @@ def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
         pixels[:] = np.asarray(image.convert(MODES[pixels.shape[2]])).reshape(pixels.shape)
 
 
-def _sizes(shards: Sequence[Shard], side: int) -> np.ndarray:
-    """Returns width and height of each image, uint16 `[num_examples, 2]`: `side` px, or those of the sidecars if 0."""
-    if side:
-        return np.full((sum(shard.num_examples for shard in shards), 2), side, np.uint16)
+def _sizes(shards: Sequence[Shard], size: ImageSize) -> np.ndarray:
+    """Returns width and height of each image, uint16 `[num_examples, 2]`: `size`, or those of the sidecars if 0."""
+    if size:
+        return np.full((sum(shard.num_examples for shard in shards), 2), size, np.uint16)
     return np.concatenate([read_sizes(shard.path, shard.num_examples).astype(np.uint16) for shard in shards])
 
 

@@ -323,7 +323,7 @@ def _pixels_id(layout: Layout, embedder: Embedder) -> str:
     """Return an id of all options that determine the embedded pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
     described = {name: layout.config.get(name) for name in names}
-    described |= {name: layout.config[name] for name in ("range", "max_pixels") if name in layout.config}
+    described |= {name: layout.config[name] for name in ("range", "max_pixels", "channels") if name in layout.config}
     if layout.image_size != embedder.image_size:  # earlier versions resized them with another filter
         described["resized"] = "bicubic"
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

@@ -47,7 +47,7 @@ DEALS = ("first", "shares")
 _COLUMNS = ("path", "label", "split")
 # Options that the new conversion takes over; `splits` and `copies` are determined by the table.
 _KEPT = (
-    *("image_size", "resize", "decode", "truncated", "background", "range", "max_pixels"),
+    *("image_size", "resize", "channels", "decode", "truncated", "background", "range", "max_pixels"),
     *("encoding", "jpeg_quality", "seed"),
 )
 

@@ -73,7 +73,9 @@ def fitted(
         inner = checked_size(min(own_size(size, options.image_size, options.resize), there))
     elif (share := options.center_share) is not None:
         # The center of the full image with the shape of the result, in the coordinates of the reduced one.
-        kept = (width, width * down / across) if is_narrow else (height * across / down, height)
+        kept: tuple[float, float] = (width, width * down / across)
+        if not is_narrow:
+            kept = (height * across / down, height)
         kept = kept[0] * share, kept[1] * share
         scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
         left, top = (width - kept[0]) * 0.5 * scale_x, (height - kept[1]) * 0.5 * scale_y
