@@ -194,7 +194,7 @@ def run(options: Options) -> Result:
         lines.append(f"report: {options.report}")
     if found.groups and options.index_dir is None:
         lines.append("to have decisions about these groups remembered, give --index_dir=PATH")
-    return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
+    return Result(values=values, text="\n".join(lines), num_skipped=len(refused) + found.num_missing)
 
 
 def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:

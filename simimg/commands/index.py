@@ -2,7 +2,7 @@
 
 Each image becomes an embedding, a vector of numbers, by `lite0`, a pretrained network that needs no training, or by a
 model of your own or of others. A second run embeds only new and changed files and drops removed ones; an interrupted
-run resumes. Files that cannot be decoded are skipped with a reason each, and the exit code is then 2.
+run resumes. Files that cannot be decoded are skipped with a reason each.
 
 Example: simimg index --image_dir=photos --index_dir=indexes/photos
 """
@@ -141,4 +141,4 @@ def run(options: Options) -> Result:
         )
     if update.refused:
         text += f"\n{len(update.refused):,} skipped"
-    return Result(values=values, text=text, exit_code=2 if update.refused else 0)
+    return Result(values=values, text=text, num_skipped=len(update.refused))
