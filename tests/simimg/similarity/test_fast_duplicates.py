@@ -101,6 +101,14 @@ def test_sidecars_and_what_is_left_out_are_no_failures(folder: Path, capsys: pyt
     ]
     assert main(["duplicates", f"--image_dir={folder}", "--fast", "--json", "--include=[12]*"]) == 0
     assert json.loads(capsys.readouterr().out)["num_images"] == 4
+    listed = folder.parent / "list.csv"
+    listed.write_text("path,decision\nold/,drop\n1.jpg,right\nno.jpg,drop\n")
+    for command in (["duplicates", "--fast"], ["audit", "--kinds=image"]):
+        capsys.readouterr()
+        assert main([*command, f"--image_dir={folder}", "--json", f"--exclude_from={listed}"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["num_images"] == 8
+        assert f"of --exclude_from={listed} matches no file, e.g. no.jpg" in err
     assert main(["duplicates", f"--image_dir={folder}", "--fast", "--include="]) == 2
     assert "--include=: a pattern should name files or folders" in capsys.readouterr().err
 
