@@ -108,7 +108,7 @@ def test_a_run_and_what_follows(wide: dict[str, Path], tmp_path: Path, capsys: p
 
     train = ["train", f"--dataset_dir={wide['raw']}", f"--model_dir={run}", "--preset=tutorial", "--epochs=2"]
     train.append("--global_batch_size=4")
-    assert cli.main([*train, "--quarter_turns=0.5"]) == 1
+    assert cli.main([*train, "--quarter_turns=0.5"]) == 2
     assert "--quarter_turns=0.5: images of 20x12 px have another shape" in capsys.readouterr().err
     simimg_json(*train, "--augment_with=operations", "--rotation_degrees=20")
     assert json.loads((run / "config.json").read_text())["image_size"] == [WIDTH, HEIGHT]
@@ -159,7 +159,7 @@ def test_rectangular_crops_of_images_in_their_own_shapes(
     capsys.readouterr()
     assert json.loads((run / "config.json").read_text())["config"]["image_size"] == f"{WIDTH}x{HEIGHT}"
     assert simimg.evaluate(run, own).num_examples == 4
-    assert cli.main([*train[:-1], "--image_size=3x"]) == 1
+    assert cli.main([*train[:-1], "--image_size=3x"]) == 2
     assert "Expected a whole number, auto or WIDTHxHEIGHT for --image_size, got '3x'." in capsys.readouterr().err
 
 
