@@ -143,6 +143,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             image_size=config.image_size,
         )
     split = reader.split
+    if split.channels == 4:
+        raise UsageError(
+            f"{split.dataset_dir} has RGBA images, and networks see no transparency. Convert them: simimg convert "
+            f"--from={split.dataset_dir} --channels=3 --background=white"
+        )
     config = _for_labels(config, split)
     fold = f"-fold{config.fold}" if config.fold else ""
     model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}{fold}-seed{config.seed}"
@@ -171,11 +176,6 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         raise UsageError(
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
-        )
-    if split.channels == 4:
-        raise UsageError(
-            f"{split.dataset_dir} has RGBA images, and networks see no transparency. Convert them: simimg convert "
-            f"--from={split.dataset_dir} --channels=3 --background=white"
         )
     if config.quarter_turns and not isinstance(split.image_size, int):
         raise UsageError(

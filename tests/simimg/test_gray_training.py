@@ -39,6 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(8):
             pixels = rng.integers(0, 100, (30, 50, 4)) + (150 if name == "bright" else 0)
+            pixels[..., 3] = rng.integers(200, 256, (30, 50))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / "photos" / name / f"{number}.png")
     found = {"photos": folder / "photos"}
     for channels, encoding in ((1, "raw"), (1, "jpeg"), (1, "png"), (3, "raw"), (4, "raw"), (4, "png")):
