@@ -21,6 +21,7 @@ from simimg.input import batches_of, eval_batches, open_reader
 from simimg.models.backbones import lite, small
 from simimg.models.image_bytes import decoded_images
 from simimg.models.keras_applications import application
+from simimg.report.conversion.conversion_report import write_conversion_report
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.color import gray_of
 from tfrecords.convert.image.decoder import ImageOptions, load_image
@@ -175,8 +176,9 @@ def test_a_run_and_what_follows(made: dict[str, Path], tmp_path: Path, capsys: p
     assert best.path == Path(files[5])
     for name in ("raw1", "png4"):
         simimg_json("index", f"--dataset_dir={made[name]}", f"--model={run}", f"--index_dir={tmp_path / name}")
-        assert f"{WIDTH} × {HEIGHT}" in (made[name] / "report.html").read_text()
-        out = simimg_json("show", str(made[name]), "--id=3")
+        page = write_conversion_report(made[name], str(photos)).read_text()
+        assert f"<b>{WIDTH} × {HEIGHT}</b> px, {'gray raw' if name == 'raw1' else 'RGBA png'}" in page
+        out = simimg_json("show", str(made[name]), "--id=3", f"--page={tmp_path / name}.html")
         assert out["example"]["channels"] == int(name[-1])
 
 
