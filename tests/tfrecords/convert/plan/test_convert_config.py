@@ -169,6 +169,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "conflicts": "drop",
         "links": "once",
         "write_index": True,
+        "channels": 1,
     }
     assert names - set(determining) == {
         *elsewhere,
