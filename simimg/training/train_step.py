@@ -7,9 +7,11 @@ longer than the step itself. The number of steps per call does not change the re
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -141,7 +143,7 @@ class _Average:
         weights = _joined([theirs for _, theirs in self._pairs])
         self._vector.assign(decay * self._vector + (1 - decay) * weights)
 
-    @tf.function
+    @tf.function(autograph=False)
     def publish(self) -> None:
         """Writes the average into its model, on all replicas."""
         self._strategy.run(self._publish)
@@ -175,14 +177,14 @@ def _several_steps(
     def now() -> tf.Tensor:
         return tf.timestamp() if timed else tf.zeros([], tf.float64)
 
-    @tf.function(reduce_retracing=True)
+    # Without AutoGraph, which would take a second to convert what needs no conversion.
+    @tf.function(autograph=False, reduce_retracing=True)
     def run(
         iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        sums = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
-        last, waited, began = tf.zeros([num_sums]), tf.zeros([], tf.float64), now()
-        current = first  # counted on the device, because a number from the host would arrive there after a wait
-        for number in tf.range(count):
+        def one(
+            number: tf.Tensor, current: tf.Tensor, sums: tf.TensorArray, last: tf.Tensor, waited: tf.Tensor
+        ) -> tuple[Any, ...]:
             if timed:
                 with tf.control_dependencies([last]):
                     start = now()
@@ -193,8 +195,13 @@ def _several_steps(
             else:
                 element = next(iterator)
             last = step(element, epoch, current)
-            sums = sums.write(number, last)
-            current += 1
+            return number + 1, current + 1, sums.write(number, last), last, waited
+
+        began = now()
+        results = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
+        # The step is counted on the device, too, because a number from the host would arrive there after a wait.
+        start = (tf.constant(0), first, results, tf.zeros([num_sums]), tf.zeros([], tf.float64))
+        _, _, sums, last, waited = tf.while_loop(lambda number, *_: number < count, one, start)
         with tf.control_dependencies([last]):
             return sums.stack(), waited, now() - began
 
@@ -241,7 +248,7 @@ class StepRunner:
         self._num_calls += 1
         timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
-        with input_errors(self._reader.split):
+        with input_errors(self._reader.split), nullcontext() if timed in self._warm else _no_collections():
             epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
             results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
             self._step.finish()
@@ -294,6 +301,22 @@ class StepRunner:
         return [int(id) for batch in ids for id in batch]
 
 
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Pauses Python's garbage collector while a step is traced.
+
+    It would look through all objects of the imported packages again and again, because the graph is made of hundreds of
+    thousands of new objects, of which nearly all stay.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _smoothed(before: float | None, new: float) -> float:
     """Returns a moving average that starts with the first value."""
     return 0.8 * before + 0.2 * new if before else new
@@ -332,7 +355,7 @@ def _label_gradients(
         return share if class_weights is None else share * tf.gather(class_weights, label)
 
     if config.xla:
-        of_pixels = tf.function(of_pixels, jit_compile=True)
+        of_pixels = tf.function(of_pixels, autograph=False, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         arguments = (config.augmentation, config.seed, epoch, batch.id, batch.image)
@@ -375,14 +398,17 @@ def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
 
 def _joined(tensors: Sequence[Any]) -> tf.Tensor:
     """Returns the values of float32 tensors or variables as one vector."""
-    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    flat = tf.constant([-1])
+    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, flat) for tensor in tensors], 0)
 
 
 def _split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
     """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
     parts = tf.split(vector, [one.shape.num_elements() for one in like])
+    shapes = {tuple(one.shape): None for one in like if len(one.shape) != 1}
+    known = {shape: tf.constant(shape, tf.int32) for shape in shapes}  # many weights have the same shape
     shaped = zip(parts, like, strict=True)
-    return [part if len(one.shape) == 1 else tf.reshape(part, one.shape) for part, one in shaped]
+    return [part if len(one.shape) == 1 else tf.reshape(part, known[tuple(one.shape)]) for part, one in shaped]
 
 
 def _clipped(gradients: list[tf.Tensor], most: tf.Tensor) -> list[tf.Tensor]:

@@ -117,5 +117,5 @@ def test_collectives_of_a_step(found: dict[str, dict[str, float]]) -> None:
 
 def test_a_step_of_many_replicas_is_not_too_large_to_trace(found: dict[str, dict[str, float]]) -> None:
     """It is traced replica after replica; with 59,000 operations, that took most of a minute."""
-    assert found["small on 8"]["ops"] < 20_000
+    assert found["small on 8"]["ops"] < 15_000
     assert found["small on 8"]["ops"] < 4.1 * found["small on 2"]["ops"]
