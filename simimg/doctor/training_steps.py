@@ -57,6 +57,12 @@ _EVERY_AUGMENTATION = {
     "quarter_turns": 0.2,
     "paste": 0.2,
     "bars": 0.2,
+    "rand_augment": "2,9",
+    "three_augment": True,
+    "noise": 9.0,
+    "erase": 0.5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
 }
 
 # The most common ones first: where time is short, the others are not run.
@@ -73,6 +79,7 @@ STEPS = (
     Step(name="--accumulate=2", options={"accumulate": 2}),
     Step(name="averaged weights", options={"ema": 0.9}),
     Step(name="every augmentation", options=_EVERY_AUGMENTATION, on="one"),
+    Step(name="AugMix, --optimizer=lamb", options={"augmix": 3.0, "optimizer": "lamb"}),
     Step(name="--xla", options={"xla": True}, needs_gpu=True, on="one"),
 )
 
