@@ -61,7 +61,7 @@ def outputs_of(model: keras.Model, strategy: tf.distribute.Strategy | None = Non
     def whole(pixels: tf.Tensor) -> tf.Tensor:
         return model(pixels, training=False)
 
-    return whole  # type: ignore[no-any-return]
+    return whole
 
 
 def num_devices(strategy: tf.distribute.Strategy) -> int:
