@@ -33,9 +33,8 @@ from simimg.training.metrics import (
 )
 from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
+from simimg.training.weight_average import WeightAverage, joined, split
 
-# The decay is smaller in the first steps, as in tf.train.ExponentialMovingAverage(num_updates=...).
-_EMA_START = 10.0
 # Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.
 _CALL_S = 0.25
 _MOST_STEPS = 1000
@@ -64,7 +63,7 @@ def training_step(
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
-    average = _Average(config, strategy, state) if state.average else None
+    average = WeightAverage(config, strategy, state) if state.average else None
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
@@ -118,40 +117,6 @@ class TrainingStep:
     def __call__(self, element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Runs the step."""
         return self.run(element, epoch, step)
-
-
-class _Average:
-    """The moving average of a model's weights, in one vector per replica.
-
-    A vector takes a handful of operations per step, and an average of each weight takes several hundred, which are
-    launched one by one.
-    """
-
-    def __init__(self, config: TrainConfig, strategy: tf.distribute.Strategy, state: State) -> None:
-        assert state.average is not None
-        pairs = zip(state.average.variables, state.model.variables, strict=True)
-        self._pairs = [(mine.value, theirs.value) for mine, theirs in pairs if mine.dtype == "float32"]
-        self._strategy, self._decay = strategy, config.ema
-        start = np.concatenate([mine.numpy().ravel() for mine, _ in self._pairs])
-        with strategy.scope():
-            self._vector = tf.Variable(start, trainable=False, name="average")
-
-    def follow(self, num_steps: Any) -> None:
-        """Moves the average towards the weights, on a replica; `num_steps` is their number with the last one."""
-        steps = tf.cast(tf.convert_to_tensor(num_steps), tf.float32)
-        decay = tf.minimum(self._decay, (1 + steps) / (_EMA_START + steps))
-        weights = _joined([theirs for _, theirs in self._pairs])
-        self._vector.assign(decay * self._vector + (1 - decay) * weights)
-
-    @tf.function(autograph=False)
-    def publish(self) -> None:
-        """Writes the average into its model, on all replicas."""
-        self._strategy.run(self._publish)
-
-    def _publish(self) -> None:
-        mine = [mine for mine, _ in self._pairs]
-        for variable, value in zip(mine, _split(self._vector, mine), strict=True):
-            variable.assign(value)
 
 
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
@@ -393,22 +358,7 @@ def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
     """
     if num_replicas == 1:
         return tensors
-    return _split(sum_over_replicas(_joined(tensors)), tensors)
-
-
-def _joined(tensors: Sequence[Any]) -> tf.Tensor:
-    """Returns the values of float32 tensors or variables as one vector."""
-    flat = tf.constant([-1])
-    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, flat) for tensor in tensors], 0)
-
-
-def _split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
-    """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
-    parts = tf.split(vector, [one.shape.num_elements() for one in like])
-    shapes = {tuple(one.shape): None for one in like if len(one.shape) != 1}
-    known = {shape: tf.constant(shape, tf.int32) for shape in shapes}  # many weights have the same shape
-    shaped = zip(parts, like, strict=True)
-    return [part if len(one.shape) == 1 else tf.reshape(part, known[tuple(one.shape)]) for part, one in shaped]
+    return split(sum_over_replicas(joined(tensors)), tensors)
 
 
 def _clipped(gradients: list[tf.Tensor], most: tf.Tensor) -> list[tf.Tensor]:
