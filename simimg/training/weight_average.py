@@ -57,7 +57,7 @@ def joined(tensors: Sequence[Any]) -> tf.Tensor:
 
 
 def split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
-    """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
+    """Returns tensors of the shapes of `like` from the vector that `joined` makes of them."""
     parts = tf.split(vector, [one.shape.num_elements() for one in like])
     shapes = {tuple(one.shape): None for one in like if len(one.shape) != 1}
     known = {shape: tf.constant(shape, tf.int32) for shape in shapes}  # many weights have the same shape
