@@ -313,7 +313,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "in parts": {**TINY, "accumulate": 2, "class_weights": "balanced", "optimizer": "adamw", "num_devices": 2},
     "float16": {**TINY, "precision": "float16", "clip_norm": 1.0, "optimizer": "sgd", "ema": 0.9},
     "bfloat16": {**TINY, "precision": "bfloat16", "clip_norm": 1.0, "schedule": "cosine", "weight_decay": 0.01},
-    "xla": {**TINY, "xla": True, "loss": "categorical", "label_smoothing": 0.1},
+    "xla": {**TINY, "xla": True, "loss": "categorical", "label_smoothing": 0.1, "num_devices": 2},
 }
 
 

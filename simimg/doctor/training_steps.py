@@ -80,7 +80,7 @@ STEPS = (
     Step(name="averaged weights", options={"ema": 0.9}),
     Step(name="every augmentation", options=_EVERY_AUGMENTATION, on="one"),
     Step(name="AugMix, --optimizer=lamb", options={"augmix": 3.0, "optimizer": "lamb"}),
-    Step(name="--xla", options={"xla": True}, needs_gpu=True, on="one"),
+    Step(name="--xla", options={"xla": True}, needs_gpu=True, on="both"),
 )
 
 
