@@ -160,7 +160,7 @@ def test_crashes_at_different_times_are_one_problem() -> None:
 
     (problem,) = check_training(["NVIDIA GeForce RTX 5090"], run=run).problems
     assert "(F cuda.cc:1] CUDA_ERROR_INVALID_PTX in step 0)" in problem
-    assert "preset tutorial, 1 GPU; preset small, 1 GPU; bfloat16, 1 GPU and 7 more" in problem
+    assert "preset tutorial, 1 GPU; preset small, 1 GPU; bfloat16, 1 GPU and 9 more" in problem
 
 
 def test_failures_of_one_cause_are_one_problem() -> None:
