@@ -172,7 +172,7 @@ def settling(findings: Iterable[Finding], decided: Decided) -> list[FindingDecis
     for finding in findings:
         one = decided.get(_key(finding.path, finding.kind, finding.label, finding.split))
         fate = fates.get(finding.path)
-        if fate is not None and (fate.word == DROP or (one is None and finding.kind in (*_OF_LABELS, "")):
+        if fate is not None and (fate.word == DROP or (one is None and finding.kind in (*_OF_LABELS, ""))):
             one = fate
         found.append(one)
     return found
