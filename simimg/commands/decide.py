@@ -5,8 +5,8 @@ other; copies that all stay; or copies of one that is kept, while the others may
 `simimg serve` then no longer ask about them: a group comes up again only when another image joins it. `simimg leaks`
 leaves out what is not a copy. A decision covers all pairs of its images, and replaces an earlier one about the same.
 
-What was decided about the findings of `simimg audit`, on the page or by its --decisions, is listed and undone here, too.
---delete and --relabel write it as the lists that `simimg edit` takes.
+What was decided about findings, on the page or by `simimg audit --decisions`, is listed and undone here, too. --delete
+and --relabel write it as the lists that `simimg edit` takes.
 
 Decisions are kept in the folder of the index, in decisions.jsonl. They are about the bytes of the images, so they
 survive moves and renames of files and folders and every update of the index.
@@ -77,8 +77,8 @@ class Options:
         elif sum(flags) != 1:
             what = "several things are" if any(flags) else "nothing is"
             raise UsageError(
-                f"{what} to be done. Give one of --not_copies, --keep_all, --keep=FILE, --list and --undo, or --delete=FILE "
-                "and --relabel=FILE."
+                f"{what} to be done. Give one of --not_copies, --keep_all, --keep=FILE, --list and --undo, or "
+                "--delete=FILE and --relabel=FILE."
             )
 
 

@@ -119,7 +119,7 @@ def decision_events(decided: Decided, images: Sequence[IndexedImage], known: Dec
 
 
 def without_drops(event: Decision, known: Decisions, dropped: Iterable[str] = ()) -> list[Decision]:
-    """Return events that take back that an image is dropped, if it gets a label now; `dropped` are paths that stay so."""
+    """Return events that take back that an image is dropped, if it gets a label now; paths in `dropped` stay so."""
     if event.decision != RELABEL or event.images[0].path in dropped:
         return []
     return [
