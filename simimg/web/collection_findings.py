@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -140,6 +141,7 @@ class Findings:
                 "likely": [list(found.likely.get(one.path, ())) for one in found.findings],
             },
             "decisions": self.state(kept).values,
+            "commands": self._commands(),
         }  # fmt: skip
 
     def state(self, kept: KeptAudit | None) -> _State:
@@ -177,7 +179,8 @@ class Findings:
         lists = {"delete": deletions(decided), "relabel": new_labels(decided)}
         fates = {self._rows[row[0]]: [RELABEL, row[1]] for row in lists["relabel"][1:]}
         fates |= {self._rows[row[0]]: [DROP, ""] for row in lists["delete"][1:]}
-        values = {"version": version, "decided": settled, "images": fates}
+        audit = "" if kept is None else kept.version
+        values = {"version": version, "audit": audit, "decided": settled, "images": fates}
         state = _State(version, values, {word: table_text(rows) for word, rows in lists.items()})
         with self._lock:
             self._state = state
@@ -241,6 +244,15 @@ class Findings:
         except SimimgError as error:
             raise RequestError(409, str(error)) from None
         return {**self.state(kept).values, "undo": undo}
+
+    def _commands(self) -> dict[str, str]:
+        """Return the commands that carry decisions into a dataset."""
+        lists = ["--delete=drop.csv", "--relabel=labels.csv"]
+        dataset_dir = self._index.info.dataset_dir or "DATA_DIR/NAME/VERSION"
+        return {
+            "lists": shlex.join(["simimg", "decide", f"--index_dir={self._index.index_dir}", *lists]),
+            "edit": shlex.join(["simimg", "edit", f"--dataset_dir={dataset_dir}", *lists]),
+        }
 
     def _wanted(self, values: Any, findings: Sequence[Finding]) -> _Wanted:
         wrong = RequestError(422, _WRONG)
