@@ -241,11 +241,11 @@ export class AuditView {
     return el("button", { type: "button", class: `tile finding${decided ? ` is-${decided.decision.replace(" ", "-")}` : ""}${isSelected ? " selected" : ""}${number === this.at ? " now" : ""}`,
       "aria-pressed": isSelected, onfocus: () => this.#point(number), onclick: (event) => this.#clicked(number, event) },
       row >= 0 ? mount(collection, row) : el("span", { class: "mount missing" }),
-      decided ? el("span", { class: "tag" }, verdict(decided)) : null,
+      decided ? el("span", { class: "tag" }, verdict(decided)) : null, " ",
       isSelected ? el("span", { class: "check-mark", "aria-hidden": true }, "✓") : null,
       el("span", { class: "caption" },
-        el("span", { class: "what" }, el("b", {}, findings.score[number].toFixed(2)), el("span", { class: "reason" }, suggested ? `${label} → ${suggested}` : label || findings.split[number] || kindName(findings.kind[number]))),
-        findings.row[number] >= 0 ? pathText(collection.fileName(findings.row[number])) : el("span", { class: "path" }, kindName(findings.kind[number])),
+        el("span", { class: "what" }, el("b", {}, findings.score[number].toFixed(2)), " ", el("span", { class: "reason" }, suggested ? `${label} → ${suggested}` : label || findings.split[number] || kindName(findings.kind[number]))), " ",
+        findings.row[number] >= 0 ? pathText(collection.fileName(findings.row[number])) : el("span", { class: "path" }, kindName(findings.kind[number])), " ",
         el("span", { class: "why" }, this.kind || this.order.value === "score" ? findings.reason[number] : kindName(findings.kind[number]))));
   }
 

@@ -305,8 +305,8 @@ export class SearchView {
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
-      el("span", { class: "caption" }, pathText(collection.path[match.row]), // in the order of the name, see views.css
-        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), reason
+      el("span", { class: "caption" }, pathText(collection.path[match.row]), " ", // in the order of the name, see views.css
+        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), " ", reason
           ? el("span", { class: "reason", title: reason }, sure || match.copy ? null : el("span", { class: "unseen" }, "not a copy: "), sure ? reason : match.reason) : null)));
   }
 
