@@ -187,7 +187,7 @@ export class AuditView {
     if (orders[this.order.value]) this.items.sort(orders[this.order.value]);
     const kinds = [["", passing.length], ...Object.keys(this.data.kinds).filter((kind) => counts.has(kind)).map((kind) => [kind, counts.get(kind)])];
     this.kinds.replaceChildren(...kinds.map(([kind, number]) => el("button", { type: "button", "aria-pressed": kind === this.kind, title: this.data.kinds[kind] ?? null,
-      data: { kind }, onclick: () => this.#setKind(kind) }, kind ? kindName(kind) : "All", el("span", { class: "number" }, number.toLocaleString("en")))));
+      data: { kind }, onclick: () => this.#setKind(kind) }, kind ? kindName(kind) : "All", " ", el("span", { class: "number" }, number.toLocaleString("en")))));
     const listed = new Set(this.items);
     for (const number of this.selected) if (!listed.has(number)) this.selected.delete(number);
     if (!listed.has(this.at)) this.at = this.items[0] ?? -1;

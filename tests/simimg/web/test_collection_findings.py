@@ -25,13 +25,15 @@ from simimg.similarity.search_index import SearchIndex
 from simimg.web import create_app
 
 Row = Callable[[str], int]
+CAT: dict[str, Any] = {"path": "cats/2.jpg", "label": "cats", "evidence": ("dogs/1.jpg",)}
+DARK: dict[str, Any] = {"path": "cats/4.jpg", "label": "cats", "suggestion": "drop"}
 FINDINGS = (
-    Finding(kind="label", path="cats/2.jpg", score=0.97, suggestion="dogs", label="cats", reason="dogs fits", evidence=("dogs/1.jpg",)),
-    Finding(kind="label_conflict", path="cats/2.jpg", score=0.9, label="cats", reason="a copy", evidence=("dogs/1.jpg",)),
-    Finding(kind="dark", path="cats/4.jpg", score=0.8, suggestion="drop", label="cats", reason="dark"),
-    Finding(kind="blurred", path="cats/4.jpg", score=0.7, suggestion="drop", label="cats", reason="blurred"),
+    Finding(kind="label", score=0.97, suggestion="dogs", reason="dogs fits", **CAT),
+    Finding(kind="label_conflict", score=0.9, reason="a copy", **CAT),
+    Finding(kind="dark", score=0.8, reason="dark", **DARK),
+    Finding(kind="blurred", score=0.7, reason="blurred", **DARK),
     Finding(kind="few_images", score=0.6, label="old", reason="3 images", evidence=("old/0-bytes.jpg",)),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
