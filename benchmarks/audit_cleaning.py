@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -98,6 +99,7 @@ def _played(folder: Path, index_dir: Path, true_label: Mapping[str, str]) -> dic
     from selenium.webdriver.common.keys import Keys
 
     options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -105,7 +107,7 @@ def _played(folder: Path, index_dir: Path, true_label: Mapping[str, str]) -> dic
     with subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         line = next(line for line in server.stderr if "token=" in line)
-        driver = webdriver.Chrome(options)
+        driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
         try:
             driver.get(f"{line.split(' are at ')[1].strip()}#/audit")
             _until(driver, "document.querySelector('.start .primary, .finding')")

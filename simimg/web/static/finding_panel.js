@@ -6,7 +6,7 @@ import { openCompare } from "./compare.js";
 import { el, pathText } from "./dom.js";
 import { mount } from "./search.js";
 
-const NUM_CLASSES = 9;
+const NUM_CLASSES = 9, NUM_PICTURES = 6;
 
 export class FindingPanel {
   constructor(view) {
@@ -52,7 +52,8 @@ export class FindingPanel {
     const own = (word) => decided?.decision === word;
     const picture = view.pictureOf(number);
     this.body.replaceChildren(
-      row >= 0 ? el("a", { class: "shown", href: `#/row/${row}`, "aria-label": `Find matches of ${collection.path[row]}` }, mount(collection, picture)) : "",
+      row >= 0 ? el("div", { class: of.evidence[number].length ? "beside" : "" },
+        el("a", { class: "shown", href: `#/row/${row}`, "aria-label": `Find matches of ${collection.path[row]}` }, mount(collection, picture)), this.#evidence(number)) : "",
       el("div", { class: "told" },
         el("p", { class: "kind" }, el("b", {}, of.score[number].toFixed(2)), " ", kindName(of.kind[number])),
         row >= 0 ? pathText(collection.path[row]) : el("h2", {}, view.titleOf(number)),
@@ -67,7 +68,7 @@ export class FindingPanel {
       this.classes.length ? el("div", { class: "classes", role: "group", "aria-label": "Give it another class" },
         this.classes.map((name, place) => el("button", { type: "button", class: "button", "aria-pressed": own("relabel") && decided.label === name,
           onclick: () => view.decide("relabel", name) }, el("kbd", {}, place + 1), el("span", {}, name)))) : "",
-      this.#evidence(number));
+      row < 0 ? this.#evidence(number) : "");
     this.#fit();
   }
 
@@ -81,8 +82,8 @@ export class FindingPanel {
     const { view } = this, { collection } = view, rows = view.data.findings.evidence[number], kind = view.data.findings.kind[number];
     if (!rows.length) return "";
     const text = { label: "Nearest images of the suggested class", label_conflict: "Its copy", leak: "Its copy" }[kind] ?? "Images that show it";
-    return el("div", { class: "evidence" }, el("h3", {}, text),
-      el("div", { class: "pictures" }, rows.map((row, place) => el("button", { type: "button", "aria-label": `Compare with ${collection.path[row]}, ${collection.labelOf(row) || "no class"}`,
+    return el("div", { class: "evidence", role: "group", "aria-label": text, title: text },
+      el("div", { class: "pictures" }, rows.slice(0, NUM_PICTURES).map((row, place) => el("button", { type: "button", "aria-label": `Compare with ${collection.path[row]}, ${collection.labelOf(row) || "no class"}`,
         onclick: () => this.compare(place) }, mount(collection, row), el("span", { class: "caption" }, collection.labelOf(row) || collection.fileName(row))))));
   }
 

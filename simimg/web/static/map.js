@@ -269,8 +269,9 @@ export class MapView {
       context.fill();
     }
     context.globalAlpha = 1;
-    if (this.pictures.checked) this.#drawPictures(context, visible);
     this.#drawSelection(context, visible, radius);
+    if (this.pictures.checked) this.#drawPictures(context, visible);
+    this.#drawOutline(context);
   }
 
   #drawSelection(context, visible, radius) {
@@ -284,6 +285,9 @@ export class MapView {
       context.fill();
       context.stroke();
     }
+  }
+
+  #drawOutline(context) {
     if (!this.outline) return;
     context.beginPath();
     for (const [x, y] of this.outline) context.lineTo(x, y);
