@@ -29,11 +29,12 @@ from simimg import api
 from simimg.commands.console import Result, note, stage_bars
 from simimg.errors import UsageError
 from simimg.health.collection_audit import Audit, wanted_kinds
-from simimg.health.decision_table import RELABEL, sure_labels, write_deletions, write_findings, write_labels
+from simimg.health.decision_table import sure_labels, write_deletions, write_findings, write_labels
 from simimg.health.finding import KINDS, Finding, in_order
 from simimg.image_files import check_max_pixels
 from simimg.report.audit_report import FindingRow, FindingSection, write_audit_report
 from simimg.report.contact_sheet import Tile
+from simimg.similarity.finding_decisions import RELABEL
 from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import option
 

@@ -168,13 +168,13 @@ def settling(findings: Iterable[Finding], decided: Decided) -> list[FindingDecis
     for (path, _), one in decided.items():
         if path and (one.word == DROP or (one.word == RELABEL and fates.get(path, one).word != DROP)):
             fates[path] = one
-    found = []
+    found: list[FindingDecision | None] = []
     for finding in findings:
-        one = decided.get(_key(finding.path, finding.kind, finding.label, finding.split))
+        settled = decided.get(_key(finding.path, finding.kind, finding.label, finding.split))
         fate = fates.get(finding.path)
-        if fate is not None and (fate.word == DROP or (one is None and finding.kind in (*_OF_LABELS, ""))):
-            one = fate
-        found.append(one)
+        if fate is not None and (fate.word == DROP or (settled is None and finding.kind in (*_OF_LABELS, ""))):
+            settled = fate
+        found.append(settled)
     return found
 
 
