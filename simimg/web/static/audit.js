@@ -129,8 +129,8 @@ export class AuditView {
     keys("Audit", here, [
       [["1", "2", "3", "4", "5", "6", "7", "8", "9"], "Give it the class with this number", (event) => {
         const name = this.panel.classes[Number(event.key) - 1];
-        if (name === undefined) return false;
-        return this.decide("relabel", name);
+        if (name !== undefined) this.decide("relabel", name);
+        return this.at >= 0; // a number without a class does not leave the view
       }],
       [["e"], "Give it another class", () => this.panel.another()],
       [["k"], "Keep it: the label, or the image, is right", () => this.decide("right")],
@@ -350,11 +350,19 @@ export class AuditView {
 
   save(format) {
     const { findings } = this.data, numbers = this.items.filter((number) => !this.selected.size || this.selected.has(number));
-    const rows = numbers.filter((number) => findings.row[number] >= 0).map((number) => {
-      const decided = this.store.decided[number];
-      return { ...imageColumns(this.collection, findings.row[number]), kind: findings.kind[number], score: findings.score[number],
-        suggestion: decided?.label || findings.suggestion[number], reason: findings.reason[number], decision: decided?.decision ?? "" };
-    });
+    const of = new Map(); // row -> what is saved; an image with several findings is one row, as the commands want it
+    for (const number of numbers) {
+      const row = findings.row[number], decided = this.store.decided[number], known = of.get(row);
+      if (row < 0) continue;
+      if (known) {
+        known.kind += `;${findings.kind[number]}`;
+        known.reason += `; ${findings.reason[number]}`;
+      } else {
+        of.set(row, { ...imageColumns(this.collection, row), kind: findings.kind[number], score: findings.score[number],
+          suggestion: decided?.label || findings.suggestion[number], reason: findings.reason[number], decided: decided?.decision ?? "" });
+      }
+    }
+    const rows = [...of.values()];
     saveTable("findings", format, rows);
     say(`${count(rows.length, "row")} saved`);
   }

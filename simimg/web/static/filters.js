@@ -90,8 +90,11 @@ export function saveTable(name, format, rows) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// What a saved selection says about an image, in the columns that convert and edit read.
+// What a saved selection says about an image, in the columns that convert and edit read; without classes or splits, these
+// columns are left out.
 export function imageColumns(collection, row) {
-  return { path: collection.path[row], label: collection.labels[collection.label[row]], split: collection.splits[collection.split[row]],
-    width: collection.width[row], height: collection.height[row] };
+  const { path, labels, label, splits, split, width, height } = collection, columns = { path: path[row] };
+  if (labels.some(Boolean)) columns.label = labels[label[row]];
+  if (splits.some(Boolean)) columns.split = splits[split[row]];
+  return { ...columns, width: width[row], height: height[row] };
 }
