@@ -128,8 +128,10 @@ export class AuditView {
     const onOther = (event) => ["A", "SUMMARY"].includes(event.target.tagName) || (event.target.tagName === "BUTTON" && !this.grid.node.contains(event.target));
     keys("Audit", here, [
       [["1", "2", "3", "4", "5", "6", "7", "8", "9"], "Give it the class with this number", (event) => {
-        const name = this.panel.classes[Number(event.key) - 1];
-        if (name !== undefined) this.decide("relabel", name);
+        this.#inTurn(() => {
+          const name = this.panel.classes[Number(event.key) - 1];
+          return name === undefined ? null : this.#decide("relabel", name);
+        });
         return this.at >= 0; // a number without a class does not leave the view
       }],
       [["e"], "Give it another class", () => this.panel.another()],
@@ -309,7 +311,17 @@ export class AuditView {
     return true;
   }
 
-  async decide(decision, label = "") {
+  // Decisions are made one after another, each about what is current then, however fast the keys come.
+  decide(decision, label = "") { return this.#inTurn(() => this.#decide(decision, label)); }
+
+  undo() { return this.#inTurn(() => this.#undo()); }
+
+  #inTurn(work) {
+    this.turn = (this.turn ?? Promise.resolve()).then(work);
+    return this.turn;
+  }
+
+  async #decide(decision, label) {
     const targets = this.selected.size ? [...this.selected] : this.at >= 0 ? [this.at] : [];
     if (!targets.length) return;
     const fitting = decision === "undone" || decision === "right" ? targets : targets.filter((number) => this.rowOf(number) >= 0);
@@ -327,7 +339,7 @@ export class AuditView {
       return;
     }
     say(`${verdict({ decision, label })}${single ? `: ${this.titleOf(wanted[0])}` : `: ${count(wanted.length, "finding")}`}`);
-    if (single && decision !== "undone" && next !== undefined) this.#go(next);
+    if (single && decision !== "undone" && next !== undefined && this.at === wanted[0]) this.#go(next);
     this.#redraw();
   }
 
@@ -337,7 +349,7 @@ export class AuditView {
     else this.#point(number);
   }
 
-  async undo() {
+  async #undo() {
     try {
       const restored = await this.store.undo();
       if (!restored) return;

@@ -306,8 +306,9 @@ export class SearchView {
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
       el("span", { class: "caption" }, pathText(collection.path[match.row]), " ", // in the order of the name, see views.css
-        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), " ", reason
-          ? el("span", { class: "reason", title: reason }, sure || match.copy ? null : el("span", { class: "unseen" }, "not a copy: "), sure ? reason : match.reason) : null)));
+        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), " ",
+          reason && !sure && !match.copy ? el("span", { class: "unseen" }, "not a copy: ") : null,
+          reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null)));
   }
 
   #compare(match) {

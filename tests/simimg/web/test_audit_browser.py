@@ -104,9 +104,16 @@ def test_findings_are_decided_by_keys_and_undone(page: Page, opened: SearchIndex
     assert [one.decision for one in read_decisions(opened.index_dir).findings] == ["relabel", "right", "drop"]
     page.press("u")
     page.until("document.querySelectorAll('.finding.is-right').length === 1")
-    page.press("u", "u")
+    page.run("for (const key of 'uu') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")
     page.until("!document.querySelector('.finding .tag')")
     assert not len(read_decisions(opened.index_dir).findings)
+    page.run("for (const key of 'u') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")  # nothing is left
+    page.press(Keys.HOME)
+    page.run("for (const key of '1k') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")  # faster than it
+    page.until("document.querySelectorAll('.finding.is-right').length === 1")
+    assert tags(page)[:2] == ["→ dogs", "Kept"]
+    page.run("for (const key of 'uu') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")
+    page.until("!document.querySelector('.finding .tag')")
     page.press(Keys.HOME, "e")
     assert page.run("return document.activeElement.tagName") == "INPUT"
     page.press("fish", Keys.ENTER)
