@@ -66,13 +66,17 @@ class Options:
     keep: Path | None = option("They are copies; this one is kept, and the others may go.", None)
     list: bool = option("List what was decided, and removed; with images, only what is about all of them.", False)
     undo: bool = option("Take back what was decided about all of the images; without images, the last decision.", False)
-    delete: Path | None = option("Write the images that were decided to be dropped, for `simimg edit --delete`.", None)
-    relabel: Path | None = option("Write the labels that were decided, for `simimg edit --relabel`.", None)
+    delete: Path | None = option(
+        "Write the images to drop, as decided, for `simimg edit --delete`; with images, only those of them.", None
+    )
+    relabel: Path | None = option(
+        "Write the decided labels, for `simimg edit --relabel`; with images, only theirs.", None
+    )
 
     def __post_init__(self) -> None:
         flags = [self.not_copies, self.keep_all, self.keep is not None, self.list, self.undo]
         if self.delete is not None or self.relabel is not None:
-            if any(flags) or self.images:
+            if any(flags):
                 raise UsageError("--delete and --relabel write lists and decide nothing. Give them alone.")
         elif sum(flags) != 1:
             what = "several things are" if any(flags) else "nothing is"
@@ -95,7 +99,7 @@ def run(options: Options) -> Result:
     removed = list(known.removed.values())
     written: dict[str, Any] = dict.fromkeys(("delete", "num_deleted", "relabel", "num_relabeled"))
     if options.delete is not None or options.relabel is not None:
-        removed, written = [], written | _write_lists(options, index, known)
+        removed, written = [], written | _write_lists(options, index, known, named)
     elif options.list:
         checksums = {image.sha256 for image in named}
         made = [one for one in known if checksums <= one.key]
@@ -135,9 +139,13 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines or ["nothing was decided"]))
 
 
-def _write_lists(options: Options, index: SearchIndex, known: Decisions) -> dict[str, Any]:
-    """Write the lists for `simimg edit`; return their paths and numbers of images."""
-    decided = decided_among(AuditedImages.of_index(index).images, known)
+def _write_lists(
+    options: Options, index: SearchIndex, known: Decisions, named: tuple[DecidedImage, ...]
+) -> dict[str, Any]:
+    """Write the lists for `simimg edit`, of all images or of those that are named; return paths and numbers."""
+    images, checksums = AuditedImages.of_index(index).images, {image.sha256 for image in named}
+    of = {image.path for image in images if not named or image.sha256 in checksums}
+    decided = {key: one for key, one in decided_among(images, known).items() if key[0] in of}
     written: dict[str, Any] = {}
     if options.delete is not None:
         written |= {"delete": str(options.delete), "num_deleted": write_deletions(decided, options.delete)}

@@ -124,6 +124,7 @@ def test_decisions_are_one_file_for_audit_decide_and_duplicates(folder: Path, si
     written = simimg("decide", "--index_dir=i", "--delete=d.csv", "--relabel=l.csv")
     assert (written["num_deleted"], written["num_relabeled"], written["decisions"]) == (2, 1, [])
     assert Path("d.csv").read_text() == Path("drop.csv").read_text()
+    assert simimg("decide", "--index_dir=i", "--delete=e.csv", "photos/discs/5.png")["num_deleted"] == 1
     groups = simimg("duplicates", "--index_dir=i", "--plan=plan.json")["groups"]
     (group,) = [group for group in groups if any(one["path"].endswith("discs/6.png") for one in group)]
     assert group[0]["path"].endswith("discs/60.png")  # though the other path is shorter
