@@ -1,7 +1,8 @@
 """Search, review copies and browse an index in the browser.
 
 Drop, paste or choose an image, or click one of the collection, to see its matches and the reasons. Reviewing copies
-group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists.
+group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists. Findings of
+`simimg audit` are decided by key; `simimg decide` writes the decisions as lists for `simimg edit`.
 
 The server listens on 127.0.0.1, so that only this machine can open the page, and only with the address that it prints:
 the token in it is new with each start. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or

@@ -233,7 +233,10 @@ def _group(
         examiner.images,
         {row: edits[single] for row, single in single_of.items()},
         is_reference=reference,
-        is_decided=lambda image: examiner.decisions.is_kept(image.sha256, image.path),
+        decided=lambda image: (
+            examiner.decisions.is_kept(image.sha256, image.path)
+            - examiner.decisions.is_dropped(image.sha256, image.path)
+        ),
         rules=keep,
     )
     others = []

@@ -7,6 +7,7 @@ query_cache      uploaded queries, in memory
 thumbnails       images as JPEG, by row
 collection_map   the map of the collection
 review           copies, and the plan of their removal
+collection_findings  findings of an audit, and decisions about them
 background_job   long computations with progress
 http_server      uvicorn in a thread
 """

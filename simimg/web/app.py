@@ -10,6 +10,7 @@
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
     POST /api/decisions                         see `simimg.web.review_decisions`
+    /api/findings, /api/findings/...            see `simimg.web.collection_findings`
 
 Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
@@ -39,9 +40,10 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.projection import BY
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
+from simimg.web.collection_findings import Findings
 from simimg.web.collection_map import ROUNDS, load_or_lay_out
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
-from simimg.web.request_guard import Guard, RequestError, body_of
+from simimg.web.request_guard import Guard, RequestError, body_of, json_of
 from simimg.web.review import Review
 from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
@@ -85,6 +87,7 @@ class _Page:
         self.queries = QueryCache(embedder)
         self.worker = SearchWorker(index, embedder, edits)
         self.review = Review(index, self.thumbnails.images, plan_path, edits)
+        self.findings = Findings(index)
         self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
@@ -106,6 +109,7 @@ class _Page:
             Route("/api/review", self.start_review, methods=["POST"]),
             Route("/api/decisions", self.decide, methods=["POST"]),
             Route("/api/plan", self.save_plan, methods=["PUT"]),
+            *self.findings.routes(),
         ]
         return Starlette(
             routes=routes,
@@ -117,7 +121,7 @@ class _Page:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(self.worker.warm_up)
         yield
-        for job in (self.map, self.review.job):
+        for job in (self.map, self.review.job, self.findings.job):
             job.stop()
         self.worker.close()
         self.decoding.shutdown(cancel_futures=True)
@@ -183,7 +187,7 @@ class _Page:
         return JSONResponse(await self._decode(self.review.described))
 
     async def start_review(self, request: Request) -> Response:
-        values = _json(await body_of(request, 1024))
+        values = await json_of(request, 1024)
         threshold = values.get("threshold") if isinstance(values, dict) else None
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1:
             raise RequestError(422, "threshold should be a number from 0.5 to 1.")
@@ -191,14 +195,14 @@ class _Page:
         return JSONResponse(self.review.job.described(), 202)
 
     async def save_plan(self, request: Request) -> Response:
-        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        values = await json_of(request, _MAX_PLAN_BYTES)
         try:
             return JSONResponse(await self._decode(lambda: self.review.save(values)))
         except OSError as error:
             raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
 
     async def decide(self, request: Request) -> Response:
-        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        values = await json_of(request, _MAX_PLAN_BYTES)
         return JSONResponse(await self._decode(lambda: store_decisions(self.index, values)))
 
     async def _query_of(self, request: Request) -> CachedQuery:
@@ -246,6 +250,7 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
         "width": pictures.column("width").tolist(),
         "height": pictures.column("height").tolist(),
         "num_bytes": pictures.column("num_bytes").tolist(),
+        "modified": (pictures.column("modified_ns") // 10**9).tolist(),  # s since 1970
     }
     for name in ("label", "split"):
         names, numbers = np.unique(pictures.column(name).astype(str), return_inverse=True)
@@ -257,13 +262,6 @@ def _number(text: str, name: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
         raise RequestError(400, f"{name} should be a number from {least} to {most}.")
     return int(text)
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise RequestError(400, "The body is not valid JSON.") from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,8 +1,10 @@
 // The page: chooses the view by the hash of the address, receives dropped and pasted images, sets the theme.
 
 import * as api from "./api.js";
+import { AuditView } from "./audit.js";
 import { Collection } from "./collection.js";
 import { COMPARE_KEYS } from "./compare.js";
+import { DecisionStore } from "./decisions.js";
 import { el, toast } from "./dom.js";
 import { keys, listen, showKeys } from "./keys.js";
 import { MapView } from "./map.js";
@@ -17,7 +19,7 @@ let views = null, shown = null;
 
 function route() {
   const [first = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const name = first === "copies" || first === "map" ? first : "search";
+  const name = ["copies", "map", "audit"].includes(first) ? first : "search";
   const view = views[name];
   if (shown !== view) {
     shown?.hide?.();
@@ -29,6 +31,11 @@ function route() {
     else link.removeAttribute("aria-current");
   }
   view.show(name === "search" ? [first, ...rest] : rest);
+}
+
+function nextView() {
+  const links = [...document.querySelectorAll("nav a")], now = links.findIndex((link) => link.hasAttribute("aria-current"));
+  location.hash = links[(now + 1) % links.length].hash;
 }
 
 function setTheme(theme) {
@@ -97,10 +104,14 @@ async function start() {
     [["1"], "Search", () => { location.hash = "#/"; }],
     [["2"], "Copies", () => { location.hash = "#/copies"; }],
     [["3"], "Map", () => { location.hash = "#/map"; }],
+    [["4"], "Audit, where numbers are classes", () => { location.hash = "#/audit"; }],
+    [["v"], "Next view", () => nextView()],
     [["t"], "Light or dark theme", toggleTheme],
     [["Escape"], "Leave an input field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
   ]);
-  views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection) };
+  const store = new DecisionStore();
+  views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection, store),
+    audit: new AuditView(collection, store) };
   keys("Compare", () => false, COMPARE_KEYS);
   listen();
   receiveImages();

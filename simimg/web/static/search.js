@@ -101,7 +101,7 @@ export class SearchView {
     this.empty = el("p", { class: "quiet empty" });
     this.collectionNode = el("div", { class: "all" }, this.drop, this.bar, this.all.node);
     this.queryNode = el("div", { class: "matching" }, this.side,
-      el("div", { class: "results" }, this.status, this.empty, this.found.node));
+      el("div", { class: "results" }, el("h1", { class: "visually-hidden" }, "Matches"), this.status, this.empty, this.found.node));
     this.node = el("div", { class: "view search" }, this.collectionNode, this.queryNode);
   }
 
@@ -305,9 +305,10 @@ export class SearchView {
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
-      el("span", { class: "caption" },
-        el("span", { class: "what" }, el("b", {}, similarity), reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null),
-        pathText(collection.path[match.row])));
+      el("span", { class: "caption" }, pathText(collection.path[match.row]), " ", // in the order of the name, see views.css
+        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), " ",
+          reason && !sure && !match.copy ? el("span", { class: "unseen" }, "not a copy: ") : null,
+          reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null)));
   }
 
   #compare(match) {
