@@ -22,6 +22,15 @@ COMMON_FLAGS = {
 }
 """The flags that every command has, and what they do."""
 
+EXIT_CODES = {
+    0: "success",
+    1: "usage error, and nothing was done",
+    2: "success, but some inputs were skipped or a problem was found",
+    3: "failure, also to write the result to standard output",
+    130: "interrupted",
+}
+"""What the exit code of every command means."""
+
 _MAX_COLUMNS = 120
 _MAX_INDENT = 28
 _MIN_COLUMNS = 40
@@ -38,6 +47,8 @@ def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
         lines += ["", title]
         for name, summary in commands.items():
             lines += _row(name, summary, indent)
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    lines += ["", *_filled(f"Exit codes: {codes}.")]
     lines += ["", *_filled("`simimg COMMAND --help` describes a command. To see everything at work: simimg demo")]
     return "\n".join(lines) + "\n"
 

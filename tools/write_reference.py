@@ -16,7 +16,7 @@ from typing import Any
 
 import simimg
 from simimg import cli
-from simimg.command_help import COMMON_FLAGS, flag_name, shown_default
+from simimg.command_help import COMMON_FLAGS, EXIT_CODES, flag_name, shown_default
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +41,10 @@ def commands_page() -> str:
     lines += ["| flag | |", "|---|---|", *(f"| `{flag}` | {text} |" for flag, text in COMMON_FLAGS.items()), ""]
     lines += [
         "A file for `--flagfile` has one flag per line, such as `--preset=lite0`; flags that follow it override it.",
+        "",
+        "| exit code | |",
+        "|---|---|",
+        *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "",
     ]
     for name in cli.COMMANDS:
