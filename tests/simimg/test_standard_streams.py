@@ -137,8 +137,9 @@ def state(name: str, stack: contextlib.ExitStack) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_every_command_in_every_state(name: str, tmp_path: Path, commands: list[list[str]]) -> None:
-    """The work is done, and nothing is called a bug that is none. The exit codes are those of open streams, but a result
-    that could not be written is a failure.
+    """The work is done, and nothing is called a bug that is none.
+
+    The exit codes are those of open streams, but a result that could not be written is a failure.
     """
     with contextlib.ExitStack() as stack:
         codes, done = probe(tmp_path, commands, **state(name, stack))

@@ -23,12 +23,13 @@ from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import (
-    INDEX_FOLDER,
     INFO_FILE,
     LAYOUT_FILE,
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
+    SIDECAR_FOLDERS,
+    SIZES_FOLDER,
     TFRECORD,
     find_index,
     index_name,
@@ -182,14 +183,14 @@ def _index_of(layout: Layout, info: ShardInfo) -> str:
 def _file_names(dataset_dir: Path) -> Iterator[str]:
     """Yield the names of all that is in a dataset folder; those of sidecars with their folder."""
     for entry in os.scandir(dataset_dir):
-        if entry.name == INDEX_FOLDER and entry.is_dir():
-            yield from (f"{INDEX_FOLDER}/{inner.name}" for inner in os.scandir(entry) if inner.name[:1] != ".")
+        if entry.name in SIDECAR_FOLDERS and entry.is_dir():
+            yield from (f"{entry.name}/{inner.name}" for inner in os.scandir(entry) if inner.name[:1] != ".")
         else:
             yield entry.name
 
 
 def _sizes_of(info: ShardInfo) -> str:
-    return f"{INDEX_FOLDER}/{sizes_path(Path(info.file)).name}"
+    return f"{SIZES_FOLDER}/{sizes_path(Path(info.file)).name}"
 
 
 def _has_sizes(layout: Layout) -> bool:

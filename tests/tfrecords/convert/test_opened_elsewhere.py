@@ -66,17 +66,20 @@ def test_patterns_of_others_find_shards_alone(photos: Path, encoding: str, write
     assert layout.config.get("write_index", False) == write_index
 
 
-def test_versions_keep_the_sidecars_of_raw_shards(photos: Path) -> None:
-    folder = convert(config(photos, write_index=True)).dataset_dir
+@pytest.mark.parametrize("form", [{"image_size": 8}, {"image_size": 0, "resize": "none"}], ids=["raw", "own"])
+def test_versions_keep_the_sidecars(photos: Path, form: dict[str, object]) -> None:
+    """Raw shards and images in their own shapes: each folder of sidecars has one file per shard, as DALI demands."""
+    folder = convert(config(photos, write_index=True, **form)).dataset_dir
     with pytest.raises(UsageError, match="--write_index=True there, None now"):
-        convert(config(photos))
+        convert(config(photos, **form))
     Image.new("RGB", (12, 12), "red").save(photos / "ant" / "new.png")
-    appended = convert(config(photos, write_index=True, append=True)).dataset_dir
+    appended = convert(config(photos, write_index=True, append=True, **form)).dataset_dir
     (folder.parent / "ids.csv").write_text(f"path\n{read_manifest(folder).paths[0]}\n")
     edited = edit(EditConfig(dataset_dir=appended, delete=folder.parent / "ids.csv")).dataset_dir
     for made in (appended, edited):
         shards = {path.name for path in made.glob("zoo-*")}
         assert {path.name for path in (made / INDEX_FOLDER).iterdir()} == {f"{name}.idx" for name in shards}
+        assert {path.name for path in made.glob("sizes/*")} == {f"{name}.sizes" for name in shards if "resize" in form}
         assert verify(made).problems == ()
     path = find_index(next(edited.glob("zoo-*")))
     path.write_text("0 1\n")
