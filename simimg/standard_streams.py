@@ -91,16 +91,21 @@ def read_input() -> bytes:
     Raises:
         UsageError: it is a terminal, closed or empty, or cannot be read.
     """
-    hint = "Give it the image, as in `simimg search --index_dir=DIR - < FILE`, or name a file."
+    hint = "Give it the image, as in `… - < FILE`, or name a file."
     if sys.stdin.isatty():
         raise UsageError(f"-: standard input is a terminal. {hint}")
+    parts: list[bytes] = []
     try:
-        data = sys.stdin.buffer.read()
+        while (part := sys.stdin.buffer.read()) != b"":
+            if part is None:  # a slow writer, in a pipe that another program made non-blocking
+                select.select([sys.stdin], [], [])
+            else:
+                parts.append(part)
     except OSError as error:
         raise UsageError(f"-: standard input cannot be read: {error.strerror}. {hint}") from None
-    if not data:
+    if not parts:
         raise UsageError(f"-: standard input is empty or closed. {hint}")
-    return data
+    return b"".join(parts)
 
 
 def _forgiving(stream: Any, original: Any, descriptor: int) -> TextIO:

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from simimg import cli
-from simimg.standard_streams import ForgivingFile, output_error
+from simimg.standard_streams import ForgivingFile, output_error, read_input
 from tests.simimg.stream_probe import STUBS
 
 ROOT = Path(__file__).parents[2]
@@ -269,10 +269,28 @@ def test_an_image_from_standard_input(tmp_path: Path, commands: list[list[str]])
     codes, done = probe(tmp_path, searches[:1], input=b"no picture", capture_output=True)
     assert codes == [1]
     assert b"skipped -: " in done.stderr
-    assert json.loads(done.stdout)["exit_code"] == 1
+    error = json.loads(done.stdout)
+    assert error["exit_code"] == 1
+    assert error["error"].startswith("none of the given images can be decoded: -: text: ")
     codes, done = probe(tmp_path, searches[:1], input=b"", capture_output=True)
     assert codes == [1]
     assert b"standard input is empty or closed" in done.stderr
+
+
+def test_standard_input_that_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a pipe that does not block, as some programs leave one that they share."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    timers = [
+        threading.Timer(0.1, os.write, (writing, b"first ")),
+        threading.Timer(0.2, os.write, (writing, b"second")),
+        threading.Timer(0.3, os.close, (writing,)),
+    ]
+    for timer in timers:
+        timer.start()
+    with open(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert read_input() == b"first second"
 
 
 @pytest.mark.parametrize("columns", [40, 50])
@@ -285,7 +303,7 @@ def test_help_in_a_narrow_terminal(
         cli.main([name, "--helpfull"])
         return capsys.readouterr().out.splitlines()
 
-    for name in ("convert", "duplicates", "search", "train", "data_service", "completion", "export"):
+    for name in cli.COMMANDS:
         monkeypatch.setenv("COLUMNS", "120")
         words = {word for line in lines(name) for word in line.replace("|", " ").split()}
         monkeypatch.setenv("COLUMNS", str(columns))
