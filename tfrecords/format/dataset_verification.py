@@ -23,6 +23,7 @@ from tfrecords.format.jpeg_frame import size_of_example, sizes_bytes, sizes_path
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import (
+    INDEX_FOLDER,
     INFO_FILE,
     LAYOUT_FILE,
     MANIFEST_FILE,
@@ -116,7 +117,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
                 if (index := _index_of(layout, info)) and index not in unsound:
                     found += _index_problems(path, scan)
-                if _has_sizes(layout) and _sizes_of(info) not in unsound:
+                if _has_sizes(layout) and _sizes_of(layout, info) not in unsound:
                     found += _size_problems(path)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
@@ -169,7 +170,7 @@ def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = [info for infos in layout.splits.values() for info in infos]
     indices = {_index_of(layout, info) for info in shards} - {""}
-    sizes = {_sizes_of(info) for info in shards} if _has_sizes(layout) else set()
+    sizes = {_sizes_of(layout, info) for info in shards} if _has_sizes(layout) else set()
     return {MANIFEST_FILE, *metadata_files(layout), *indices, *sizes}
 
 
@@ -189,8 +190,10 @@ def _file_names(dataset_dir: Path) -> Iterator[str]:
             yield entry.name
 
 
-def _sizes_of(info: ShardInfo) -> str:
-    return f"{SIZES_FOLDER}/{sizes_path(Path(info.file)).name}"
+def _sizes_of(layout: Layout, info: ShardInfo) -> str:
+    """Return the name of a shard's sidecar of sizes, which is elsewhere in datasets of earlier versions."""
+    names = [f"{place}{info.file}.sizes" for place in (f"{SIZES_FOLDER}/", f"{INDEX_FOLDER}/", "")]
+    return next((name for name in names if name in layout.files), names[0])
 
 
 def _has_sizes(layout: Layout) -> bool:

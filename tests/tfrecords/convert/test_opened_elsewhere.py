@@ -19,7 +19,7 @@ from tfrecords.edit.dataset_edit import EditConfig, edit
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout, checksums
 from tfrecords.format.manifest import read_manifest
-from tfrecords.format.naming import INDEX_FOLDER, find_index
+from tfrecords.format.naming import INDEX_FOLDER, SIZES_FOLDER, find_index
 from tfrecords.format.shard import ShardReader
 from tfrecords.format.tfds_metadata import write_metadata
 
@@ -40,10 +40,11 @@ def config(photos: Path, **changes: object) -> ConvertConfig:
 
 
 def as_earlier(folder: Path) -> None:
-    """Makes a dataset one of an earlier version: sidecars beside the shards, and neither source nor description."""
-    for path in (folder / INDEX_FOLDER).iterdir():
-        path.rename(folder / path.name)
-    (folder / INDEX_FOLDER).rmdir()
+    """Makes a dataset one of an earlier version: sidecars elsewhere, and neither source nor description."""
+    last = SIZES_FOLDER if (folder / SIZES_FOLDER).exists() else INDEX_FOLDER
+    for path in (folder / last).iterdir():
+        path.rename(folder / (INDEX_FOLDER if last == SIZES_FOLDER else ".") / path.name)
+    (folder / last).rmdir()
     layout = dataclasses.replace(Layout.load(folder), source={})
     write_metadata(folder, layout)
     shards = {info.file for infos in layout.splits.values() for info in infos}
@@ -88,16 +89,18 @@ def test_versions_keep_the_sidecars(photos: Path, form: dict[str, object]) -> No
     assert any(f"{path} is missing" in problem for problem in verify(edited).problems)
 
 
-def test_datasets_of_earlier_versions(photos: Path) -> None:
-    folder = convert(config(photos, encoding="png")).dataset_dir
+@pytest.mark.parametrize("form", [{"encoding": "png"}, {"image_size": 0, "resize": "none"}], ids=["png", "own"])
+def test_datasets_of_earlier_versions(photos: Path, form: dict[str, object]) -> None:
+    folder = convert(config(photos, **form)).dataset_dir
     as_earlier(folder)
-    assert len(list(folder.glob("*.idx"))) == len(list(folder.glob("zoo-*[0-9]")))
+    elsewhere = "idx/*.sizes" if "resize" in form else "*.idx"
+    assert len(list(folder.glob(elsewhere))) == len(list(folder.glob("zoo-*[0-9]")))
     assert verify(folder).problems == ()
-    assert convert(config(photos, encoding="png")).num_converted == 0
+    assert convert(config(photos, **form)).num_converted == 0
     Image.new("RGB", (12, 12), "red").save(photos / "ant" / "new.png")
-    appended = convert(config(photos, encoding="png", append=True)).dataset_dir
+    appended = convert(config(photos, append=True, **form)).dataset_dir
     assert verify(appended).problems == ()
-    assert not list(appended.glob("*.idx"))
+    assert not list(appended.glob(elsewhere))
     assert sum(len(ShardReader(path).offsets()) for path in appended.glob("zoo-*")) == 13
 
 
