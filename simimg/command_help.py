@@ -16,6 +16,7 @@ from typing import Any
 
 COMMON_FLAGS = {
     "--json": "Print the result as one JSON object on standard output, and nothing else.",
+    "--strict": "Exit with code 1 instead of 0 if files were skipped or rejected.",
     "-v, --verbose": "Also print TensorFlow's log and the tracebacks of errors, on standard error.",
     "--flagfile=PATH": "Read flags from a file, one per line; lines that begin with # are comments.",
     "--help, --helpfull": "Describe the most important flags, or all flags and the keys of --json.",
@@ -23,13 +24,13 @@ COMMON_FLAGS = {
 """The flags that every command has, and what they do."""
 
 EXIT_CODES = {
-    0: "success",
-    1: "usage error, and nothing was done",
-    2: "success, but some inputs were skipped or a problem was found",
-    3: "failure, also to write the result to standard output",
-    130: "interrupted",
+    0: "Success. Files that were skipped or rejected are counted on standard error.",
+    1: "Done, with a problem: `doctor` found one, `calibrate` set no threshold, or files were skipped with --strict.",
+    2: "The command line cannot be used as it is. Nothing was done.",
+    3: "Failure, also to write the result to standard output, or `verify` found damage.",
+    130: "Interrupted. The same command continues.",
 }
-"""What the exit code of every command means."""
+"""The exit codes of all commands, and what they mean."""
 
 _MAX_COLUMNS = 120
 _MAX_INDENT = 28
@@ -47,8 +48,9 @@ def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
         lines += ["", title]
         for name, summary in commands.items():
             lines += _row(name, summary, indent)
-    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    lines += ["", *_filled(f"Exit codes: {codes}.")]
+    lines += ["", "Exit codes"]
+    for code, meaning in EXIT_CODES.items():
+        lines += _row(str(code), meaning, indent)
     lines += ["", *_filled("`simimg COMMAND --help` describes a command. To see everything at work: simimg demo")]
     return "\n".join(lines) + "\n"
 
