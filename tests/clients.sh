@@ -33,8 +33,9 @@ for group in "$@"; do
     python3 -m venv "$folder/venv"
     # shellcheck disable=SC2046
     "$folder/venv/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check $(packages "$group")
+    more=$([ "$group" = tensorflow ] && echo "${BIG_VISION:-}" || true)
     echo "== $group: $("$folder/venv/bin/python" --version)"
-    SIMIMG_CLIENTS_PYTHON=$folder/venv/bin/python PYTHONPATH="$PWD:${BIG_VISION:-}" HF_HOME="$folder/cache" \
+    SIMIMG_CLIENTS_PYTHON=$folder/venv/bin/python PYTHONPATH="$PWD:$more" HF_HOME="$folder/cache" \
         "$python" -m pytest -q -n0 -rA tests/test_clients.py || failed=1
     rm -rf "$folder"
 done
