@@ -270,7 +270,7 @@ def test_an_image_from_standard_input(tmp_path: Path, commands: list[list[str]])
     assert codes == [2]
     assert b"skipped -: " in done.stderr
     error = json.loads(done.stdout)
-    assert error["exit_code"] == 1
+    assert error["exit_code"] == 2
     assert error["error"].startswith("none of the given images can be decoded: -: text: ")
     codes, done = probe(tmp_path, searches[:1], input=b"", capture_output=True)
     assert codes == [2]
