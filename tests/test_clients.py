@@ -66,15 +66,18 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def is_installed(package: str) -> bool:
-    code = f"import importlib.util as u, sys\ntry: sys.exit(u.find_spec({package!r}) is None)\n"
-    return run(code + "except ImportError: sys.exit(1)").returncode == 0
+def missing(package: str, code: str) -> str:
+    """Returns the first module that the lines need and that is not installed; "" if there is none."""
+    modules = [package, *(name.split(".")[0] for name in re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE))]
+    look = "for name in NAMES.split():\n try: found = u.find_spec(name)\n except ImportError: found = None\n"
+    done = run(f"import importlib.util as u\n{look} if not found: print(name); break\n", NAMES=" ".join(modules))
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(("package", "code"), BLOCKS, ids=[package for package, _ in BLOCKS])
 def test_the_lines_of_the_document(package: str, code: str, data_dir: Path) -> None:
-    if not is_installed(package):
-        pytest.skip(f"{package} is not installed")
+    if name := missing(package, code):
+        pytest.skip(f"{name} is not installed")
     if '"array"' in code and not (data_dir / "array").exists():
         pytest.skip("array_record is not installed")
     done = run(code, DATA=str(data_dir))
