@@ -273,7 +273,7 @@ export class ReviewView {
     for (const { remove } of this.choices) {
       for (const row of remove) { removals += 1; size += this.collection.num_bytes[row]; }
     }
-    this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`,
+    this.sum.replaceChildren(el("b", {}, count(removals, "file")), removals ? ` to be removed, ${bytes(size).replace(" ", "\u00a0")}` : " to be removed",
       el("span", { class: "reviewed" }, `reviewed ${reviewed.toLocaleString("en")} of ${this.choices.length.toLocaleString("en")}`), this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
     const { path, version, num_unknown: unknown, possible, problem } = this.data.plan;
     this.saveButton.disabled = !this.dirty || this.saving || !possible || Boolean(problem);
@@ -449,6 +449,7 @@ export class ReviewView {
         place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
         text: others[place].reason, similarity: others[place].similarity,
       }),
+      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
       closed: (place) => this.#point(group.members.indexOf(others[place]), true),
     });
   }

@@ -99,7 +99,7 @@ export class SearchView {
       el("div", {}, el("h1", {}, el("span", { class: "by-mouse" }, "Drop images to find their matches"), el("span", { class: "by-touch" }, "Choose a picture to find its matches")),
         el("p", {}, el("span", { class: "by-mouse" }, "Or paste one, or choose some. "), "They stay on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
-        "Choose an image", el("kbd", {}, "O")));
+        el("span", { class: "by-mouse" }, "Choose images"), el("span", { class: "by-touch" }, "Choose a picture"), el("kbd", {}, "O")));
     this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
       "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
     this.selects = [];
@@ -421,6 +421,7 @@ export class SearchView {
           place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(similarityOf(one)), row: one.row,
         };
       },
+      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
       action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
       closed: (place) => this.found.focus(place),
     });

@@ -485,6 +485,10 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     assert page.one(".compare input[type=range]").get_attribute("value") == "54"
     page.press(" ")
     assert page.one(".compare input[type=range]").get_attribute("value") == "0"
+    page.press("f")  # over the comparison
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    page.press("0", Keys.ESCAPE)
+    page.until("!document.querySelector('dialog.photo')")
     page.press("a")
     assert not page.all(".compare .laid")
     assert not page.run("return document.querySelector('.marks .mark').getAttribute('d')")
@@ -753,12 +757,16 @@ def test_dark_by_the_system_and_by_the_button(page: Page) -> None:
     assert page.run(background) == "rgb(250, 250, 250)"  # back to what the system has
 
 
-@pytest.mark.parametrize("view", ["", "row/0", "copies", "map"])
+@pytest.mark.parametrize("view", ["", "row/0", "row/0 full size", "copies", "map"])
 def test_a_phone(page: Page, view: str) -> None:
     page.media(360, 740)
+    view, _, full = view.partition(" ")
     page.open(view)
     if view == "row/0":
         page.matched()
+    if full:
+        page.press("f")
+        page.until("document.querySelector('dialog.photo[data-full]')")
     assert page.run("return document.documentElement.scrollWidth") <= 360
     outside = """
     return [...document.querySelectorAll('button, a, input, select, h1, h2')].filter((node) => {
@@ -768,6 +776,14 @@ def test_a_phone(page: Page, view: str) -> None:
     }).map((node) => node.outerHTML);
     """
     assert page.run(outside) == []
+    cut_off = """
+    return [...document.querySelectorAll('button, select, input, h1, h2, label, .window img')].filter((node) => {
+      const clipping = node.parentElement.closest('.film, dialog, .photo-box, .window');
+      const box = node.getBoundingClientRect(), around = clipping?.getBoundingClientRect();
+      return around && node.checkVisibility() && (box.right > around.right + 1 || box.left < around.left - 1);
+    }).map((node) => node.outerHTML);
+    """
+    assert page.run(cut_off) == []
 
 
 def test_a_finger_drops_nothing(page: Page) -> None:
