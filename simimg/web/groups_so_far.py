@@ -10,7 +10,6 @@ import threading
 from typing import Any
 
 _SHOWN = 60  # groups; a page that is looked at for a minute needs no more
-_ROWS_SHOWN = 2
 
 
 class GroupsSoFar:
@@ -35,7 +34,7 @@ class GroupsSoFar:
             self._group_of.update(dict.fromkeys(one, one))
 
     def described(self) -> dict[str, Any]:
-        """Return JSON values: `num_groups`, and of the first `groups` their rows, of which all but two are a count."""
+        """Return JSON values: `num_groups`, and the rows of the first `groups`."""
         with self._lock:
             first = list(self._groups.values())[:_SHOWN]
             return {"num_groups": len(self._groups), "groups": [list(rows) for rows in first]}
