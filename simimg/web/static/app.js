@@ -5,6 +5,7 @@ import { AuditView } from "./audit.js";
 import { Collection } from "./collection.js";
 import { COMPARE_KEYS } from "./compare.js";
 import { DecisionStore } from "./decisions.js";
+import { PHOTO_KEYS } from "./photo.js";
 import { el, toast } from "./dom.js";
 import { keys, listen, showKeys } from "./keys.js";
 import { MapView } from "./map.js";
@@ -50,9 +51,11 @@ function toggleTheme() {
   setTheme(next === system ? "" : next);
 }
 
-function imageFile(transfer) {
-  return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name))
-    ?? transfer?.files?.[0];
+// The images among some files; without any, the first file, which the server will not take.
+function imageFiles(transfer) {
+  const files = [...(transfer?.files ?? [])];
+  const images = files.filter((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name));
+  return images.length ? images : files.slice(0, 1);
 }
 
 function receiveImages() {
@@ -67,17 +70,17 @@ function receiveImages() {
     veil.hidden = true;
     if (!hasFiles(event)) return;
     event.preventDefault();
-    const file = imageFile(event.dataTransfer);
-    if (file) views.search.take(file);
+    const files = imageFiles(event.dataTransfer);
+    if (files.length) views.search.take(files);
   });
   addEventListener("paste", (event) => {
-    const file = imageFile(event.clipboardData);
-    if (!file) return;
+    const files = imageFiles(event.clipboardData);
+    if (!files.length) return;
     event.preventDefault();
-    views.search.take(file);
+    views.search.take(files);
   });
   chooser.addEventListener("change", () => {
-    if (chooser.files[0]) views.search.take(chooser.files[0]);
+    if (chooser.files.length) views.search.take([...chooser.files]);
     chooser.value = "";
   });
 }
@@ -113,6 +116,7 @@ async function start() {
   views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection, store),
     audit: new AuditView(collection, store) };
   keys("Compare", () => false, COMPARE_KEYS);
+  keys("Full size", () => false, PHOTO_KEYS);
   listen();
   receiveImages();
   addEventListener("hashchange", route);
