@@ -117,9 +117,8 @@ class ConvertConfig:
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     write_index: bool = option("Write the offsets of raw records, too, for NVIDIA DALI.", False, group="images")
     splits: str = option(
-        f"Splits and their shares of each class, or numbers of images of each class, as train:30,test:50; "
-        f"{SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so if its folders are splits, or else takes "
-        f"{DEFAULT_SPLITS}.",
+        f"Splits and their shares, or numbers of images as in train:30,test:50, of each class; {SOURCE_SPLITS} keeps "
+        f"those of the source, and {AUTO_SPLITS} does so if its folders are splits, or else takes {DEFAULT_SPLITS}.",
         AUTO_SPLITS,
     )
     copies: str = option(
