@@ -36,6 +36,7 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
 from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from simimg.training.run_folder import REPORT_FILE
 from tfrecords.format.atomic_files import write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -214,7 +215,7 @@ def write_run_report(
         **by_kind(figures),
         binary_loss=info.config["loss"] == "binary",
     )
-    path = model_dir / "report.html"
+    path = model_dir / REPORT_FILE
     write_training_report(content, path)
     return path
 
