@@ -100,7 +100,8 @@ def check_sweep(sweep: Sweep, description: Mapping[str, Any]) -> None:
     """Raises UsageError if the folder has another sweep, or something else; names the difference."""
     path = sweep.folder / SWEEP_FILE
     if not path.is_file():
-        if sweep.folder.exists() and (not sweep.folder.is_dir() or any(sweep.folder.iterdir())):
+        is_file = sweep.folder.exists() and not sweep.folder.is_dir()
+        if is_file or (sweep.folder.is_dir() and {child.name for child in sweep.folder.iterdir()} - {_LOCK_FILE}):
             raise UsageError(
                 f"--sweep_dir={sweep.folder} exists and has no sweep. Choose another --sweep_dir, or remove it."
             )
