@@ -44,7 +44,7 @@ with quiet_tensorflow():
     from simimg.report.training_report import RunGroup, mean_deviation, write_comparison
     from simimg.signals import stop_requested
     from simimg.training import TrainConfig, load_result, load_run, workers
-    from simimg.training.sweep import (
+    from simimg.training.sweep_runs import (
         Sweep,
         SweepRun,
         check_sweep,

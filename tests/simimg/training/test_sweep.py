@@ -20,7 +20,7 @@ import pytest
 from simimg.cli import main
 from simimg.errors import TrainingInterrupted, UsageError
 from simimg.training import TrainConfig
-from simimg.training.sweep import Sweep, SweepRun, check_sweep, sweeping, train_all, write_sweep
+from simimg.training.sweep_runs import Sweep, SweepRun, check_sweep, sweeping, train_all, write_sweep
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
