@@ -180,8 +180,8 @@ def assign_counts(
         for label, number in needed.items():
             room[label][split] -= number
     for label, left in sorted(room.items()):
-        for (name, number), free in zip(counts.items(), left, strict=True):
-            if free == number < math.inf:
+        for (name, wanted), free in zip(counts.items(), left, strict=True):
+            if free == wanted < math.inf:
                 kind = f"the class {class_names[label]!r}" if label < len(class_names) else "a class"
                 raise UsageError(
                     f"--splits={splits_text(counts)}: {kind} has {classes.count(label):,} images, and none is left for "
