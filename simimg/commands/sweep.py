@@ -7,7 +7,7 @@ or a kill: finished runs are kept, and an interrupted one resumes from its check
 the others; the same command tries it again.
 
 At the end there is one table with the mean and the standard deviation of each combination, also in SWEEP_DIR/sweep.json
-and as SWEEP_DIR/report.html. The exit code is 2 if some runs failed, and 3 if all did.
+and as SWEEP_DIR/report.html. The exit code is 1 if some runs failed, and 3 if all did.
 
 Where each seed has a dataset of its own, write {seed} in --dataset_dir.
 
@@ -36,7 +36,7 @@ from simimg.commands.compare import (
     group_json,
     run_group,
 )
-from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
+from simimg.commands.console import PROBLEM, Result, note, progress_bar, quiet_tensorflow
 
 with quiet_tensorflow():
     from simimg.child_process import end_with_stdin
@@ -298,7 +298,7 @@ def _compared(sweep: Sweep, failed: Mapping[str, str]) -> Result:
     lines = [f"{split} {objective.words}, mean (standard deviation) of {len(every)} runs", *_table(groups, further)]
     lines += [f"failed: {name}: {error}" for name, error in failed.items()]
     lines.append(f"report: {report}")
-    return Result(values=values, text="\n".join(lines), exit_code=2 if failed else 0)
+    return Result(values=values, text="\n".join(lines), exit_code=PROBLEM if failed else 0)
 
 
 def _point_text(of: SweepRun) -> str:

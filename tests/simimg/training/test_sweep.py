@@ -73,7 +73,7 @@ def test_mistakes_are_told_before_the_first_run(
     simimg: Simimg, tiny: dict[str, Path], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     folder = tmp_path / "sweep"
-    assert message in simimg(f"--dataset_dir={tiny['three']}", f"--sweep_dir={folder}", *arguments, code=1)
+    assert message in simimg(f"--dataset_dir={tiny['three']}", f"--sweep_dir={folder}", *arguments, code=2)
     assert not folder.exists()
 
 
@@ -93,7 +93,7 @@ def test_the_runs_of_a_sweep(
     for part in ("simimg train ", "--nohorizontal_flip", "--learning_rate=0.1", "--rand_augment=2,9", "--seed=7"):
         assert part in command
     assert not (tmp_path / "runs").exists()
-    seeds = simimg(f"--dataset_dir={tiny['three'].parents[1]}/t{{seed}}/1.0.0", "--sweep_dir=s", "--dry_run", code=1)
+    seeds = simimg(f"--dataset_dir={tiny['three'].parents[1]}/t{{seed}}/1.0.0", "--sweep_dir=s", "--dry_run", code=2)
     assert "t0/1.0.0 is not a folder" in seeds
 
 
@@ -216,7 +216,7 @@ def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) ->
         until = time.monotonic() + 200
         while not first.is_dir() and time.monotonic() < until:
             time.sleep(0.05)
-        assert "is sweeping in" in simimg(*arguments, code=1)
+        assert "is sweeping in" in simimg(*arguments, code=2)
         while not list(first.glob("checkpoints/[0-9]*")) and time.monotonic() < until:
             time.sleep(0.02)
         (child,) = psutil.Process(process.pid).children()
@@ -224,7 +224,7 @@ def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) ->
     child.wait(10)
     assert not (first / "report.html").exists()
     second.write_text("in the way")
-    found = simimg(*arguments, code=2)
+    found = simimg(*arguments, code=1)
     assert list(found["failed"]) == [second.name]
     assert "cannot be created" in found["failed"][second.name]
     assert "resuming from epoch" in (folder / f"{first.name}.log").read_text()
@@ -243,5 +243,5 @@ def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) ->
     page = (folder / "report.html").read_text()
     assert "2 runs in 1 group" in page
     assert "Mean per class" in page
-    assert "--epochs=10 there, 11 now" in simimg(*[a.replace("=10", "=11") for a in arguments], code=1)
-    assert "Give --folds=2" in simimg(*[a.replace("folds=2", "folds=3") for a in arguments], code=1)
+    assert "--epochs=10 there, 11 now" in simimg(*[a.replace("=10", "=11") for a in arguments], code=2)
+    assert "Give --folds=2" in simimg(*[a.replace("folds=2", "folds=3") for a in arguments], code=2)
