@@ -206,8 +206,8 @@ def _row(number: int, group: RunGroup, names: Sequence[str], figures: Sequence[s
         each, mean = ", ".join(f"{value:.4g}" for value in group.scores), f"{group.mean:.4g}"
         deviation = "–" if group.deviation is None else f"{group.deviation:.2g}"
     seconds = sum(group.seconds) / len(group.seconds)
-    for key in figures:
-        middle, off = mean_deviation(group.figures[key])
+    for name in figures:
+        middle, off = mean_deviation(group.figures[name])
         values += f'<td class="num">{percent(middle, 1)}{"" if off is None else f" ± {100 * off:.1f}"}</td>'
     return (
         f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{mean}</b></td>'

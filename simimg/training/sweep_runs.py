@@ -113,9 +113,10 @@ def check_sweep(sweep: Sweep, description: Mapping[str, Any]) -> None:
         differing.append(f"{_grid_text(there.get('grid') or {})} there, {_grid_text(description['grid'])} now")
     for name in ("seeds", "folds"):
         if there.get(name) != description[name]:
-            old, new = (",".join(map(str, found)) for found in (there.get(name) or (), description[name]))
-            differing.append(f"{name} {old or 'none'} there, {new or 'none'} now")
-    old, new = there.get("options") or {}, description["options"]
+            before, now = (",".join(map(str, found)) for found in (there.get(name) or (), description[name]))
+            differing.append(f"{name} {before or 'none'} there, {now or 'none'} now")
+    old: dict[str, Any] = there.get("options") or {}
+    new: dict[str, Any] = description["options"]
     # An option that is newer than the sweep has its default, which is off.
     default = {key: json.loads(json.dumps(getattr(TrainConfig, key, None))) for key in new}
     differing += [

@@ -127,6 +127,7 @@ def test_further_figures_and_failed_runs(tmp_path: Path) -> None:
     page = (tmp_path / "compared.html").read_text().replace("\u00a0", " ")
     assert "<h1>lr</h1>" in page
     assert ">Macro F1</th>" in page
+    assert 'class="key of0">A</b> one</td>' in page
     assert "65.0 % ± 7.1" in page
     assert ">40.0 %<" in page
     assert "Failed runs" in page
