@@ -57,6 +57,7 @@ GROUPS = {
         "train": "Train a model on a dataset, on all GPUs of the machine.",
         "evaluate": "Measure a trained model on images it has not seen.",
         "predict": "Classify images with a trained model.",
+        "sweep": "Train with several seeds, folds and options, and compare the runs.",
         "compare": "Compare training runs.",
         "export": "Export a model for other programs, or the vectors of an index.",
         "import_weights": "Import the weights of SSCD, a pretrained copy detector.",
@@ -184,6 +185,11 @@ def run_command(module: types.ModuleType, given: dict[str, Any]) -> Any:
     """Run the command of a module with the given options, by field, and return its `Result`."""
     resolve = getattr(module, "resolve", lambda given: module.Options(**given))
     return module.run(resolve(given))
+
+
+def parse_flags(name: str, options: type, arguments: list[str]) -> dict[str, Any]:
+    """Return the values of some flags of a command, by field; raise UsageError for those that it does not take."""
+    return _parse(name, options, arguments)[0]
 
 
 def _as_typed(message: str, options: type, arguments: list[str]) -> str:

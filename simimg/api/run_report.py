@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from simimg.evaluation import (
     predict,
     regression_figures,
     search_copies,
+    with_details,
 )
 from simimg.input import Reader, Split, eval_batches, folders_with, open_reader, own_ids, reading, run_splits
 from simimg.models import device_copies
@@ -36,7 +37,9 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
 from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from simimg.training.run_folder import REPORT_FILE
 from tfrecords.convert.image.color import rgb_of
+from tfrecords.format.atomic_files import write_json
 from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -49,6 +52,10 @@ _ALWAYS_GIVEN = {"dataset_dir", "model_dir"}
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
 _BATCH_SIZE = 64
 
+VALIDATION = "validation"
+FIGURES_FILE = "evaluation-{}.json"
+"""The file in a run's folder with its figures on a split, whose name takes the place of the braces."""
+
 Figures: TypeAlias = Classification | CopyFigures | MultiLabelFigures | RegressionFigures
 
 
@@ -59,11 +66,13 @@ def measure(
     progress: Callable[[int], None] = lambda num_examples: None,
     *,
     with_mistakes: bool = True,
+    validation: Reader | None = None,
 ) -> tuple[Figures, list[Tile]]:
     """Return the figures of a model on a split, of the kind that it was trained for, and tiles of its mistakes.
 
     `progress` is called with the number of examples since the last call. Without `with_mistakes` there are no tiles,
-    which need a second pass over the split. Models for several labels or for numbers have none.
+    which need a second pass over the split. Models for several labels or for numbers have none. `validation` reads the
+    split that the temperature of a classifier is fitted on, which is another one than the measured split.
     """
     if info.objective.score == "recall":
         return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
@@ -75,7 +84,8 @@ def measure(
         return multi_label_figures(probabilities, labels, split.class_names), []
     if split.schema.label_type == "float":
         return regression_figures(probabilities, labels, split.class_names), []
-    figures = classify(probabilities, labels, split.class_names)
+    others = predict(forward, validation)[:2] if validation else None
+    figures = with_details(classify(probabilities, labels, split.class_names), probabilities, labels, others)
     if not with_mistakes:
         return figures, []
     batches = reading(split, eval_batches(reader, min(_BATCH_SIZE, split.num_examples)))
@@ -132,6 +142,21 @@ def _measure_copies(
     return search.figures, tiles
 
 
+def validation_reader(
+    dataset_dirs: Sequence[Path], info: RunInfo, split: str, kind: str = "auto", **crops: Any
+) -> Reader | None:
+    """Return the reader of the split validation, None if there is none, or if `split` has it, or for no classifier."""
+    if VALIDATION in split.split("+") or info.objective.score != "accuracy":
+        return None
+    there = folders_with(dataset_dirs, VALIDATION)
+    return open_reader(there, VALIDATION, kind, **crops)[0] if there else None
+
+
+def figures_json(figures: Figures) -> dict[str, Any]:
+    """Return figures as values for JSON."""
+    return figures.to_json() if isinstance(figures, Classification) else dataclasses.asdict(figures)
+
+
 def by_kind(figures: Figures | None) -> dict[str, Any]:
     """Return the figures by the name of their kind, as the functions that write reports take them."""
     return {
@@ -165,7 +190,9 @@ def write_run_report(
         there = folders_with(options.dataset_dirs, splits[split])
         crops["class_names"] = info.class_names or None
         reader, _ = open_reader(there, splits[split], options.reader, **crops)
-        figures, mistakes = measure(reader, model, info)
+        validation = validation_reader(options.dataset_dirs, info, split, options.reader, **crops)
+        figures, mistakes = measure(reader, model, info, validation=validation)
+        write_json(model_dir / FIGURES_FILE.format(split), figures_json(figures))
     classification = classes_only(figures)
     if classification is not None:
         picture = model_dir / f"confusion-{split}.png"
@@ -198,7 +225,7 @@ def write_run_report(
         **by_kind(figures),
         binary_loss=info.config["loss"] == "binary",
     )
-    path = model_dir / "report.html"
+    path = model_dir / REPORT_FILE
     write_training_report(content, path)
     return path
 

@@ -63,8 +63,9 @@ def evaluate(
         progress: called with the number of examples done and the total.
 
     Returns:
-        A `Classification`; `CopyFigures` for a model trained with `objective="similarity"`; `MultiLabelFigures` if
-        images have several labels, and `RegressionFigures` if they have numbers.
+        A `Classification`, with the temperature that fits the split `validation` if the dataset has one; `CopyFigures`
+        for a model trained with `objective="similarity"`; `MultiLabelFigures` if images have several labels, and
+        `RegressionFigures` if they have numbers.
 
     Raises:
         UsageError: the model does not fit the dataset.
@@ -75,14 +76,17 @@ def evaluate(
         >>> figures.num_examples, 0 <= figures.accuracy <= 1
         (10, True)
     """
-    from simimg.api.run_report import by_kind, classes_only, measure
+    from simimg.api.run_report import by_kind, classes_only, measure, validation_reader
     from simimg.doctor.machine import machine_facts
     from simimg.evaluation import MultiLabelFigures
     from simimg.report.training_report import write_evaluation_report
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = Counter(progress, reader.split.num_examples).advance
-    figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
+    validation = validation_reader(
+        folders(dataset_dir), info, split, class_names=info.class_names, **_center_crops(info)
+    )
+    figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None, validation=validation)
     if isinstance(figures, MultiLabelFigures) and not any(figures.num_images.values()):
         raise UsageError(
             f"no image in split {split} of {dataset_dir} has a label, so there is no average precision. Name another "
@@ -112,7 +116,6 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.models.model_folder import CONFIG_FILE
     from simimg.training import load_run, load_trained
-    from tfrecords.convert.image.decoder import CENTER
     from tfrecords.format.image_size import COLORS
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
@@ -123,10 +126,8 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
         fold = load_run(Path(model_dir)).config.get("fold", 0)
         if fold and split in (found := run_splits(places, fold)):
             split = found[split]
-    crops: dict[str, Any] = {}
-    if (Path(model_dir) / CONFIG_FILE).is_file() and (run := load_run(Path(model_dir))).resize == CENTER:
-        crops = {"crop": "center", "image_size": run.image_size}
-    reader, _ = open_reader(places, split, **crops)
+    has_run = (Path(model_dir) / CONFIG_FILE).is_file()
+    reader, _ = open_reader(places, split, **(_center_crops(load_run(Path(model_dir))) if has_run else {}))
     model, info = load_trained(Path(model_dir))
     by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
     if by_name and set(reader.split.class_names) <= set(info.class_names):
@@ -157,6 +158,13 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
             "same size."
         )
     return reader, model, info
+
+
+def _center_crops(info: RunInfo) -> dict[str, Any]:
+    """Return the options of a reader for a model that was trained on crops."""
+    from tfrecords.convert.image.decoder import CENTER
+
+    return {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
 
 
 def _some(names: Sequence[str]) -> str:

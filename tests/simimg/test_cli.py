@@ -291,6 +291,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
     [
         "verify",
         "train",
+        "sweep",
         "evaluate",
         "predict",
         "compare",
@@ -569,6 +570,7 @@ BASE = {
     "convert": {"image_dir": Path("photos")},
     "verify": {"dataset_dir": Path("data")},
     "train": {"dataset_dir": Path("data")},
+    "sweep": {"dataset_dir": Path("data")},
     "evaluate": {"dataset_dir": Path("data"), "model_dir": Path("model")},
     "import_weights": {"model_dir": Path("model")},
     "index": {"image_dir": Path("photos"), "index_dir": Path("index")},
@@ -586,9 +588,11 @@ BASE = {
     "bench": {"stage": "convert"},
 }
 BESIDE = {
-    ("train", "resolution"): {"model": "lite0"},
-    ("train", "probe"): {"model": "lite0"},
-    ("train", "train_backbone"): {"model": "lite0"},
+    **{
+        (name, flag): {"model": "lite0"}
+        for name in ("train", "sweep")
+        for flag in ("resolution", "probe", "train_backbone")
+    },
     ("index", "dataset_dir"): {"image_dir": None},
     ("decide", "index_dir"): {"list": True},
     ("audit", "delete"): {"decisions": Path("findings.csv")},
@@ -608,14 +612,15 @@ TEXTS = {
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
-    ("train", "rand_augment"): "2,9",
-    ("train", "dataset_weights"): "2",
+    **{(name, "rand_augment"): "2,9" for name in ("train", "sweep")},
+    **{(name, "dataset_weights"): "2" for name in ("train", "sweep")},
 }
 LISTS = {
     "kinds": ("label", "dark"),
     "keep": ("oldest", "exif"),
     "edits": ("crop", "turn"),
     "plan_edits": ("crop", "turn"),
+    "grid": ("epochs=2,3", "ema=0.1,0.2"),
 }
 
 
@@ -623,7 +628,9 @@ def flags_of_all_commands() -> Iterator[tuple[str, str]]:
     for name in cli.COMMANDS:
         for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
             # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does.
-            if not field.metadata["positional"] and (name, field.name) != ("train", "config"):
+            if field.metadata["positional"] or (name in ("train", "sweep") and field.name == "config"):
+                continue
+            if (name, field.name) != ("sweep", "model_dir"):  # which is refused
                 yield name, field.name
 
 

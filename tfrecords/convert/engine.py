@@ -33,7 +33,7 @@ from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
-from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS, are_counts, splits_text
 from tfrecords.convert.sources import Source, open_source, printable
 from tfrecords.convert.sources.labels import some_of
 from tfrecords.convert.sources.linked_files import none_known
@@ -163,6 +163,7 @@ def _description(source: Source, options: ResolvedConfig) -> str:
     splits = "its splits are kept"
     if options.fractions:
         shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
+        shares = f"{splits_text(options.fractions)} of each class" if are_counts(options.fractions) else shares
         shares = f"{options.folds} folds" if options.folds else shares
         splits = f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
         if options.time_column:

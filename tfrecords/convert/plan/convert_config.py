@@ -16,7 +16,7 @@ from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.recorded_options import recorded_options
-from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, are_counts, parse_splits
 from tfrecords.convert.plan.stored_form import RAW_UP_TO_PX, check_form, encoding_of, image_options
 from tfrecords.convert.sources import (
     EXCLUDE_FROM_HELP,
@@ -114,8 +114,8 @@ class ConvertConfig:
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     write_index: bool = option("Write the offsets of raw records, too, for NVIDIA DALI.", False, group="images")
     splits: str = option(
-        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
-        f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
+        f"Splits and their shares, or numbers of images as in train:30,test:50, of each class; {SOURCE_SPLITS} keeps "
+        f"those of the source, and {AUTO_SPLITS} does so if its folders are splits, or else takes {DEFAULT_SPLITS}.",
         AUTO_SPLITS,
     )
     copies: str = option(
@@ -265,6 +265,12 @@ class ConvertConfig:
             )
         if self.folds and self.splits != AUTO_SPLITS:
             raise UsageError(f"--folds={self.folds} makes the splits. Leave out --splits={self.splits}.")
+        if are_counts(parse_splits(self.splits)) and (self.time_column or self.append):
+            given = f"--time_column={self.time_column} divides by time" if self.time_column else "--append adds images"
+            raise UsageError(
+                f"{given}, and --splits={self.splits} counts the images of each class at random. Give shares, as in "
+                f"{DEFAULT_SPLITS}."
+            )
         if self.time_column and self.folds:
             raise UsageError(
                 f"--time_column={self.time_column} divides by time, --folds={self.folds} does not. Give one of them."
@@ -344,7 +350,7 @@ class ResolvedConfig(ConvertConfig):
 
     Attributes:
         image: decides the pixels.
-        fractions: the fraction of each split, in order; empty if the splits are those of the source.
+        fractions: what `parse_splits` returns; empty if the splits are those of the source.
         offsets: where the parts of a record lie.
         recorded: the options that decide the bytes of the dataset, as layout.json has them.
     """

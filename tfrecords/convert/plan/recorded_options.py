@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tfrecords.convert.image.decoder import parse_backdrop, parse_background
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.sample_range import AUTO
-from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
+from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits, splits_text
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.excluded_paths import ExcludedPaths
 from tfrecords.convert.sources.stored_dataset import name_and_version
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def recorded_options(config: ConvertConfig) -> dict[str, object]:
     """Return these options, by name."""
-    splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(config.splits).items())
+    splits = splits_text(parse_splits(config.splits))
     base = config.image_dir or os.path.dirname(config.table)
     return {
         "name": config.name,
