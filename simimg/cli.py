@@ -42,6 +42,7 @@ from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
+from tfrecords.locations import refuse_url
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -217,7 +218,13 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
         raise UsageError(f"unexpected argument {positional[0]!r}{_flag_for(positional[0], fields, given)}")
     if positional and taker is not None:
         given[taker.name] = tuple(positional)
-    for field, _ in fields:
+    for field, kind in fields:
+        if field.name in given and _is_path(field, kind) and not field.metadata["url"]:
+            value = given[field.name]
+            for one in value if isinstance(value, tuple) else (value,):
+                refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
+        if field.metadata["variable"] and field.name in given:
+            os.environ[field.metadata["variable"]] = given[field.name]
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
             raise UsageError(f"{usage(field)} is required: {text[:1].lower()}{text[1:]}")
@@ -296,6 +303,12 @@ def _from_flag(value: Any, kind: Any) -> Any:
     if kind == tuple[str, ...]:
         return tuple(value)
     return value
+
+
+def _is_path(field: dataclasses.Field[Any], kind: Any) -> bool:
+    """Return whether the values of an option are paths, or names that may be paths."""
+    named = field.name in ("model", "from_dataset") or field.name.endswith("_dir")
+    return "Path" in str(kind) or bool(field.metadata["positional"]) or named
 
 
 def _did_you_mean(word: str, known: typing.Iterable[str], prefix: str = "") -> str:

@@ -112,10 +112,12 @@ def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_
         ()
     """
     from tfrecords.format.dataset_verification import verify as verify_bytes
+    from tfrecords.storage.remote_dataset import local_dataset
 
-    if not Path(dataset_dir).is_dir():
+    folder = local_dataset(dataset_dir, what="dataset_dir", verified=False)
+    if not folder.is_dir():
         raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
-    return verify_bytes(Path(dataset_dir), progress=progress)
+    return verify_bytes(folder, progress=progress)
 
 
 def load(
@@ -182,10 +184,12 @@ def load(
     """
     from simimg.input import mixture_of, open_reader
     from simimg.input.distributed_images import open_images
+    from tfrecords.storage.remote_dataset import local_dataset
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    opened, _ = open_reader(folders(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    places = [local_dataset(one, split, what="dataset_dir") for one in folders(dataset_dir)]
+    opened, _ = open_reader(places, split, reader, crop=crop, image_size=image_size)
     mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
     return open_images(

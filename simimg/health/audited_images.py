@@ -100,7 +100,7 @@ class AuditedImages:
         """List the images of an index, by row."""
         info = index.info
         folder = None if info.image_dir is None else Path(info.image_dir)
-        dataset_dir = None if info.dataset_dir is None else Path(info.dataset_dir)
+        dataset_dir = info.dataset_folder
         images = list(index.images)
         has_labels = dataset_dir is None or not Layout.exists(dataset_dir)
         if not has_labels and dataset_dir is not None:

@@ -40,6 +40,7 @@ from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
+from tfrecords.storage.remote_dataset import origin_of
 
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
@@ -116,7 +117,7 @@ def write_generation(
             resize=embedder.resize,
             num_images=len(table),
             image_dir=None if image_dir is None else str(image_dir.resolve()),
-            dataset_dir=None if dataset_dir is None else str(dataset_dir.resolve()),
+            dataset_dir=None if dataset_dir is None else origin_of(dataset_dir),
             engines=tuple(engines),
             num_calibrated=before.info.num_calibrated if before else 0,
             pixels=pixels,

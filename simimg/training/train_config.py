@@ -18,6 +18,7 @@ from simimg.models.model_folder import OBJECTIVES, Objective
 from simimg.models.saved_model import VIEWS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
+from tfrecords.locations import location_text
 from tfrecords.options import check_choices, option
 
 _PRETRAINED = (*LITES, *APPLICATIONS)
@@ -62,8 +63,9 @@ class TrainConfig:
     """
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
         repeated="PATH",
+        url=True,
     )
     dataset_weights: str = option(
         "Of several datasets: how often each one is used relative to the others, such as 3,1; by default, each example "
@@ -293,6 +295,11 @@ class TrainConfig:
     def dataset_dirs(self) -> tuple[Path, ...]:
         """The folders of the datasets, one or more."""
         return self.dataset_dir if isinstance(self.dataset_dir, tuple) else (self.dataset_dir,)
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The datasets as they were given, for messages: paths and URLs."""
+        return tuple(map(location_text, self.dataset_dirs))
 
     @property
     def start(self) -> str:

@@ -54,17 +54,19 @@ class ConvertConfig:
         "Folder with one folder of images per class; or a zip file, tar shards (p-{000..009}.tar), a TFDS folder, a "
         "URL.",
         "",
+        url=True,
     )
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+        url=True,
     )
     from_dataset: str = option(
         "Dataset folder to convert into another size or encoding from its stored images, without the files.",
         "",
         flag="from",
     )
-    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
+    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
     image_size: int = option(
