@@ -225,6 +225,7 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
                 refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
         if field.metadata["variable"] and field.name in given:
             os.environ[field.metadata["variable"]] = given[field.name]
+    for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
             raise UsageError(f"{usage(field)} is required: {text[:1].lower()}{text[1:]}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
+from tfrecords.locations import url_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,7 +37,8 @@ def convert(
         image_dir: a folder with one folder of images per class, or any other source of `simimg convert`; none with
             `from_dataset`, the folder of a dataset that is converted into another size or encoding.
         progress: called several times per second.
-        describe: called once, with a line that says what the source was taken for, before any image is read.
+        describe: called with a line that says what the source was taken for, before any image is read; and before
+            the files are sent to a `data_dir` at a URL, with a line that says how many.
         **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
 
     Raises:
@@ -51,13 +54,23 @@ def convert(
     from tfrecords.convert.engine import convert as convert_images
     from tfrecords.convert.plan.convert_config import ConvertConfig
     from tfrecords.convert.sources.stored_dataset import with_stored_size
+    from tfrecords.storage.remote_conversion import remote_target
 
     given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
     config = ConvertConfig(**with_stored_size(given))
-    summary = convert_images(config, progress=progress, describe=describe)
-    if not (summary.dataset_dir / "report.html").exists():
-        write_conversion_report(summary.dataset_dir, config.image_dir)
-    return summary
+    if not (url := url_of(config.data_dir).rstrip("/")):
+        summary = convert_images(config, progress=progress, describe=describe)
+        if not (summary.dataset_dir / "report.html").exists():
+            write_conversion_report(summary.dataset_dir, config.image_dir)
+        return summary
+    with remote_target(url, config.resolved().name) as target:
+        here_alone = dataclasses.replace(config, data_dir=target.data_dir)
+        summary = convert_images(here_alone, progress=progress, describe=describe)
+        if not target.exists:
+            write_conversion_report(summary.dataset_dir, config.image_dir)
+            target.send(describe)
+        target.finish()
+    return dataclasses.replace(summary, dataset_dir=Path(target.url))
 
 
 def edit(

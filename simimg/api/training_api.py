@@ -201,9 +201,10 @@ def predict(
     from simimg.inference.network import MANY, open_network
     from simimg.models.model_folder import check_trained, load_run
 
+    run_dir = here(model_dir, "model_dir")
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
-    check_trained(here(model_dir, "model_dir"))
-    info = load_run(here(model_dir, "model_dir"))
+    check_trained(run_dir)
+    info = load_run(run_dir)
     if info.objective.lower_is_better:
         raise UsageError(
             f"{model_dir} was trained to give numbers ({', '.join(info.class_names)}), and has no classes. Measure it "

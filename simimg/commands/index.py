@@ -70,6 +70,7 @@ class Options(CacheOptions):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         for name in ("ray_address", "num_gpus_per_worker"):
             if getattr(self, name) and self.engine != "ray":

@@ -63,7 +63,7 @@ class Options(TrainConfig, CacheOptions):
 
 def resolve(given: dict[str, Any]) -> TrainConfig:
     """Return the configuration: that of the file or else of the preset, overridden by the flags."""
-    given = {name: value for name, value in given.items() if name not in ("cache_dir", "cache_bytes")}
+    CacheOptions(**{name: given.pop(name) for name in ("cache_dir", "cache_bytes") if name in given})
     file = given.pop("config", None)
     if file is None:
         if "dataset_dir" not in given:

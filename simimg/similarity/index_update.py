@@ -243,7 +243,7 @@ def _finish(
             np.stack([cache.embedding(image) for image in images]),
             images,
             image_dir=image_dir,
-            dataset_dir=dataset_dir,
+            dataset_dir=places[1],
             pixels=pixels,
             before=before,
             engines=engines,

@@ -40,7 +40,6 @@ from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
-from tfrecords.storage.remote_dataset import origin_of
 
 COPY_THRESHOLD = 0.9
 """The least similarity of copies where nothing was calibrated."""
@@ -78,7 +77,7 @@ def write_generation(
     pictures: Sequence[IndexedImage],
     *,
     image_dir: Path | None,
-    dataset_dir: Path | None = None,
+    dataset_dir: str | None = None,
     pixels: str = "",
     before: SearchIndex | None = None,
     engines: Sequence[Engine] = (),
@@ -117,7 +116,7 @@ def write_generation(
             resize=embedder.resize,
             num_images=len(table),
             image_dir=None if image_dir is None else str(image_dir.resolve()),
-            dataset_dir=None if dataset_dir is None else origin_of(dataset_dir),
+            dataset_dir=dataset_dir,
             engines=tuple(engines),
             num_calibrated=before.info.num_calibrated if before else 0,
             pixels=pixels,

@@ -564,6 +564,7 @@ TEXTS = {
     ("convert", "zip_encoding"): "cp949",
     ("train", "rand_augment"): "2,9",
     ("train", "dataset_weights"): "2",
+    **{(name, "cache_bytes"): "5GB" for name in ("convert", "evaluate", "index", "show", "verify")},
 }
 LISTS = {
     "kinds": ("label", "dark"),
@@ -576,8 +577,10 @@ LISTS = {
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:
     for name in cli.COMMANDS:
         for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
-            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does.
-            if not field.metadata["positional"] and (name, field.name) != ("train", "config"):
+            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does. Its flags of a
+            # cache are no options of a run; tests/simimg/commands/test_remote_datasets.py shows what they do.
+            of_no_run = name == "train" and field.name in ("config", "cache_dir", "cache_bytes")
+            if not field.metadata["positional"] and not of_no_run:
                 yield name, field.name
 
 

@@ -42,7 +42,10 @@ _IN_USE, _FETCHING, _ROOM = "in_use.lock", "fetching.lock", "room.lock"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """Where datasets of object stores are kept on this machine; each is the value of an environment variable, too."""
+    """Where datasets of object stores are kept on this machine; each sets an environment variable.
+
+    Raises UsageError if `cache_bytes` is no number of bytes.
+    """
 
     cache_dir: str = option(
         "Folder that keeps what was read of a dataset at a URL; by default ~/.cache/simimg.",
@@ -57,6 +60,9 @@ class CacheOptions:
         group="datasets at URLs",
         variable=BYTES_VARIABLE,
     )
+
+    def __post_init__(self) -> None:
+        parse_bytes(self.cache_bytes)
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ def store(running_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The server, as the environment of this process names it."""
     use(running_store.variables, monkeypatch)
     return running_store
+
+
+@pytest.fixture
+def use_store(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    return lambda variables: use(variables, monkeypatch)
 
 
 def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,14 @@ def test_a_fetch_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("5000000000", 5 * 10**9), ("5e9", 5 * 10**9), ("5GB", 5 * 10**9), ("1.5 k", 1500), ("1_000", 1000), ("auto", None)],
+    [
+        ("5000000000", 5 * 10**9),
+        ("5e9", 5 * 10**9),
+        ("5GB", 5 * 10**9),
+        ("1.5 k", 1500),
+        ("1_000", 1000),
+        ("auto", None),
+    ],
 )
 def test_bytes_as_people_write_them(text: str, number: int | None) -> None:
     assert parse_bytes(text) == number

@@ -37,6 +37,7 @@ from tfrecords.format.array_record_shard import array_record_library
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
+from tfrecords.locations import url_of
 from tfrecords.options import check_choices, option
 
 # Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
@@ -66,7 +67,7 @@ class ConvertConfig:
         "",
         flag="from",
     )
-    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
+    data_dir: Path = option("Folder or URL of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
     image_size: int = option(
@@ -252,10 +253,11 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
-        if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
+        if (url := url_of(self.data_dir)) and (self.append or self.engine != "local"):
+            given = "--append" if self.append else f"--engine={self.engine}"
             raise UsageError(
-                f"--data_dir={self.data_dir}: should be a folder, because a dataset appears by an atomic rename. "
-                "Convert to a local folder and copy the finished dataset."
+                f"--data_dir={url}: {given} needs a folder that all workers see. Convert to a folder and copy the "
+                "finished dataset, or leave it out."
             )
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
