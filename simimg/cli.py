@@ -234,8 +234,9 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
 
 def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
     """Return the end of the message about an argument without a flag: the flag that was probably meant."""
-    paths = [field.name for field, kind in fields if field.name not in given and "Path" in str(kind)]
-    folders = [field.name for field, _ in fields if field.name not in given and field.name.endswith("_dir")]
+    fields = [(field, kind) for field, kind in fields if field.name not in given and not field.metadata["variable"]]
+    paths = [field.name for field, kind in fields if "Path" in str(kind)]
+    folders = [field.name for field, _ in fields if field.name.endswith("_dir")]
     looks_like_path = "/" in argument or Path(argument).expanduser().exists()
     is_file = Path(argument).expanduser().is_file()
     names = [*([name for name in paths if name not in folders] if is_file else ()), *folders, *paths]

@@ -186,9 +186,9 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir") -> Iterato
         raise type(error)(text) from error.__cause__
 
 
-def remove_leftovers(url: str, what: str = "--dataset_dir") -> int:
-    """Remove what interrupted conversions left of the dataset at `url`, if it has no dataset_info.json: its objects,
-    and for every dataset, uploads that were never ended; return how many of both.
+def remove_leftovers(url: str, what: str = "--dataset_dir") -> tuple[int, bool]:
+    """Remove what interrupted conversions left of the dataset at `url`: uploads that were never ended, and if it has no
+    dataset_info.json, all of its objects. Return how many of both, and whether there is a complete dataset.
 
     Raises:
         UsageError: the store cannot be used.
@@ -200,7 +200,7 @@ def remove_leftovers(url: str, what: str = "--dataset_dir") -> int:
         raise UsageError(f"{what}={redacted(url)}: should be the URL of a dataset, DATA_DIR/NAME/VERSION.")
     with claimed(driver, target, url, what), usage_errors(url, what):
         number = abort_uploads(driver, target)
-        if not driver.exists(f"{target}/{INFO_FILE}"):
+        if not (is_complete := driver.exists(f"{target}/{INFO_FILE}")):
             found = [path for path in driver.find(target) if path != target]  # some servers list the folder itself
             strange = [path for path in found if not _is_of_dataset(path.removeprefix(target).lstrip("/"))]
             if strange:
@@ -211,7 +211,7 @@ def remove_leftovers(url: str, what: str = "--dataset_dir") -> int:
             for path in found:
                 driver.rm_file(path)
             number += len(found)
-    return number
+    return number, is_complete
 
 
 def abort_uploads(driver: Any, target: str) -> int:

@@ -86,6 +86,29 @@ def test_an_index_of_a_dataset(simimg: Callable[..., Any], stored: Any, cache: P
         assert searcher.index.info.dataset_dir == URL
 
 
+def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datasets: dict[str, Path]) -> None:
+    """To a URL as to a folder: the same files, the report among them; a second time, there is nothing to do."""
+    url = "memory://store/new/raw/1.0.0"
+    flags = [f"--image_dir={photos}", "--name=raw", "--encoding=raw", "--image_size=32", "--num_workers=1"]
+    made = simimg("convert", "--data_dir=memory://store/new", *flags)
+    assert (made["dataset_dir"], made["num_examples"]) == (url, 72)
+    for path in datasets["raw"].iterdir():
+        if path.name != "report.html":
+            assert stored.cat_file(f"/store/new/raw/1.0.0/{path.name}") == path.read_bytes()
+    assert stored.exists("/store/new/raw/1.0.0/report.html")
+    assert simimg("verify", f"--dataset_dir={url}", "--clean")["removed"] == 0
+    assert simimg("convert", "--data_dir=memory://store/new", *flags)["num_examples"] == 72
+    assert f"{url} was made with other options" in simimg(
+        "convert", "--data_dir=memory://store/new", *flags, "--seed=1", code=1
+    )
+    stored.rm("/store/new/raw/1.0.0/dataset_info.json")
+    assert "it is being written, or that was interrupted" in simimg("verify", f"--dataset_dir={url}", code=1)
+    assert simimg("verify", f"--dataset_dir={url}", "--clean")["removed"] > 4
+    assert not stored.find("/store/new/raw/1.0.0")
+    assert "--clean is about datasets at URLs" in simimg("verify", "--dataset_dir=data", "--clean", code=1)
+    assert not Path("memory:").exists()
+
+
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
     """Every option that is a path takes URLs, or refuses them by name; nothing is taken for a folder called `s3:`."""
     for name in cli.COMMANDS:

@@ -178,13 +178,13 @@ def test_leftovers_are_removed(empty: Any, photos: Path) -> None:
     assert uploads(empty) == sorted(keys)
     empty.pipe_file("own/data/zoo/1.0.0/layout.json", b"{}")
     empty.pipe_file("own/data/zoo/1.0.0/zoo-train.tfrecord-00000-of-00001", b"half")
-    assert remove_leftovers(URL) == 4
+    assert remove_leftovers(URL) == (4, False)
     assert uploads(empty) == ["data/zoo/1.0.0-other/c"]
     assert not [path for path in empty.find("own/data") if path != "own/data"]  # a folder, for SeaweedFS
     open_upload(empty, keys[0])
     converted(DATA, photos)  # removes them, too
     assert uploads(empty) == ["data/zoo/1.0.0-other/c"]
-    assert remove_leftovers(URL) == 0
+    assert remove_leftovers(URL) == (0, True)
     local_dataset(URL)
     empty.pipe_file("own/data/zoo/2.0.0/holiday.mov", b"precious")
     with pytest.raises(UsageError, match="has objects that are of no conversion, e.g. own/data/zoo/2.0.0/holiday.mov"):
