@@ -42,7 +42,7 @@ from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
-from tfrecords.locations import refuse_url
+from tfrecords.locations import path_of, refuse_url
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -299,9 +299,9 @@ class _ValueParser(flags.ArgumentParser):
 
 def _from_flag(value: Any, kind: Any) -> Any:
     if isinstance(value, list) and tuple[Path, ...] in typing.get_args(kind):
-        return tuple(Path(one).expanduser() for one in value)
+        return tuple(path_of(one).expanduser() for one in value)
     if kind is Path or Path in typing.get_args(kind):
-        return Path(value).expanduser()
+        return path_of(value).expanduser()
     if kind == tuple[str, ...]:
         return tuple(value)
     return value

@@ -25,7 +25,7 @@ def here(path: Folder, name: str) -> Path:
 
 def folders(given: Folder | Sequence[Folder]) -> tuple[Path, ...]:
     """Return one or several folders as paths."""
-    return tuple(Path(one) for one in ([given] if isinstance(given, str | Path) else given))
+    return tuple(path_of(one) for one in ([given] if isinstance(given, str | Path) else given))
 
 
 class Counter:
@@ -63,7 +63,7 @@ def checked_options(kind: Any, command: str, given: dict[str, Any]) -> dict[str,
             )
         field = fields[name]
         if "Path" in str(field.type) and isinstance(checked[name], str | Path):
-            checked[name] = Path(checked[name]) if field.metadata["url"] else here(checked[name], name)
+            checked[name] = path_of(checked[name]) if field.metadata["url"] else here(checked[name], name)
         elif "tuple[Path, ...]" in str(fields[name].type) and isinstance(checked[name], Sequence):
             checked[name] = folders(checked[name])
         elif str(fields[name].type).startswith("tuple"):

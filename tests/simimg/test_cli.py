@@ -564,7 +564,7 @@ TEXTS = {
     ("convert", "zip_encoding"): "cp949",
     ("train", "rand_augment"): "2,9",
     ("train", "dataset_weights"): "2",
-    **{(name, "cache_bytes"): "5GB" for name in ("convert", "evaluate", "index", "show", "verify")},
+    **{(name, "cache_bytes"): "5GB" for name in ("audit", "convert", "evaluate", "index", "leaks", "show", "verify")},
 }
 LISTS = {
     "kinds": ("label", "dark"),

@@ -42,20 +42,20 @@ _IN_USE, _FETCHING, _ROOM = "in_use.lock", "fetching.lock", "room.lock"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """Where datasets of object stores are kept on this machine; each sets an environment variable.
+    """Where data of object stores is kept on this machine; each option sets an environment variable.
 
     Raises UsageError if `cache_bytes` is no number of bytes.
     """
 
     cache_dir: str = option(
-        "Folder that keeps what was read of a dataset at a URL; by default ~/.cache/simimg.",
+        "Folder for what is read of datasets at URLs, and for a conversion to one; by default ~/.cache/simimg.",
         "",
         group="datasets at URLs",
         variable=DIR_VARIABLE,
     )
     cache_bytes: str = option(
-        "Most bytes that it may keep, such as 200GB; what was used longest ago makes room. auto leaves a tenth of the "
-        "disk's free space.",
+        "Most bytes that it may keep of what is read, such as 200GB; what was used longest ago makes room. auto leaves "
+        "a tenth of the disk's free space.",
         AUTO,
         group="datasets at URLs",
         variable=BYTES_VARIABLE,
@@ -99,6 +99,18 @@ class ObjectCache:
     def of_environment(cls) -> ObjectCache:
         """Return the cache that the environment names; raises UsageError if it names none that can be used."""
         return cls(cache_folder(), parse_bytes(os.environ.get(BYTES_VARIABLE) or AUTO))
+
+    def check_size(self, num_bytes: int) -> None:
+        """Raise UsageError if the cache can never hold so many bytes at once; nothing has to be read to find out."""
+        if self._max_bytes is not None and num_bytes > self._max_bytes:
+            raise UsageError(
+                f"--cache_bytes={self._max_bytes}: {num_bytes:,} bytes are needed at once. Give it more bytes, or read "
+                "one split or one dataset at a time."
+            )
+
+    def has(self, key: str) -> bool:
+        """Return whether the cache has an object now."""
+        return (self._objects / key).exists()
 
     def hold(self, key: str, num_bytes: int, fetch: Callable[[Path], None]) -> Path:
         """Return the path of an object, which is held until this process ends.

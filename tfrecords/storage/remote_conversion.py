@@ -183,6 +183,7 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir") -> Iterato
         raise Interrupted("interrupted; the same command resumes the conversion.") from None
     except SimimgError as error:
         text = str(error).replace(str(target.dataset_dir), target.url)
+        text = text.replace("choose another --data_dir", "name another --cache_dir")
         raise type(error)(text) from error.__cause__
 
 

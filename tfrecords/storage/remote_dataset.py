@@ -134,7 +134,8 @@ class _RemoteDataset:
 
     def link(self, wanted: Sequence[tuple[RemoteObject, str]]) -> None:
         """Give objects, each with its SHA-256 or "", their names in the folder; those that the cache lacks are read."""
-        num_bytes = sum(found.num_bytes for found, _ in wanted)
+        self._cache.check_size(sum(found.num_bytes for found, _ in wanted))
+        num_bytes = sum(found.num_bytes for found, sha256 in wanted if not self._cache.has(self._key(found, sha256)))
         if num_bytes > _TOLD_BYTES:
             _LOGGER.info(
                 "reading %s (%s MB) through %s", redacted(self._url), f"{num_bytes / 1e6:,.0f}", self._cache.folder
@@ -154,9 +155,11 @@ class _RemoteDataset:
                 raise
             return self._object(wanted[0], "")
 
-    def _object(self, found: RemoteObject, sha256: str) -> Path:
+    def _key(self, found: RemoteObject, sha256: str) -> str:
         named = "\0".join((self._url, found.name, str(found.num_bytes), str(found.stamp), sha256))
-        key = f"{hashlib.sha256(named.encode()).hexdigest()[:40]}-{found.num_bytes}"
+        return f"{hashlib.sha256(named.encode()).hexdigest()[:40]}-{found.num_bytes}"
+
+    def _object(self, found: RemoteObject, sha256: str) -> Path:
         url = f"{self._url}/{found.name}"
 
         def fetch(path: Path) -> None:
@@ -172,7 +175,7 @@ class _RemoteDataset:
             if not sha256 and self._verified and _stamp(self._driver.info(found.path)) != found.stamp:
                 raise DataError(f"{redacted(url)} was replaced while it was read. Give the same command again.")
 
-        return self._cache.hold(key, found.num_bytes, fetch)
+        return self._cache.hold(self._key(found, sha256), found.num_bytes, fetch)
 
     def _read(self, found: RemoteObject, path: Path) -> None:
         self._driver.get_file(found.path, str(path))

@@ -49,16 +49,16 @@ def test_every_reader(stored: Any, datasets: dict[str, Path], reader: str, encod
 
 
 def test_training_and_measuring(simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path]) -> None:
-    """On a URL as in a folder: the same losses; the run's files name the URL."""
+    """A run's files name the URL, and it is measured there as in the folder."""
     flags = ["--preset=tutorial", "--epochs=1", "--global_batch_size=18", "--seed=2"]
     there = simimg("train", f"--dataset_dir={URL}", "--model_dir=there", *flags)
-    here = simimg("train", f"--dataset_dir={datasets['raw']}", "--model_dir=here", *flags)
-    assert there["test_accuracy"] == here["test_accuracy"]
     assert json.loads(Path("there/config.json").read_text())["config"]["dataset_dir"] == URL
     assert URL in Path("there/report.html").read_text()
     assert resolve({"config": Path("there/config.json")}).dataset_names == (URL,)
     measured = simimg("evaluate", f"--dataset_dir={URL}", "--model_dir=there")
-    assert measured["accuracy"] == here["test_accuracy"]
+    assert measured["accuracy"] == there["test_accuracy"]
+    here = simimg("evaluate", f"--dataset_dir={datasets['raw']}", "--model_dir=there")
+    assert here["confusion"] == measured["confusion"]
     message = simimg("train", f"--dataset_dir={URL}", "--data_service=grpc://localhost:1", code=1)
     assert f"{URL} is at a URL. Leave --data_service out" in message
 
@@ -78,12 +78,17 @@ def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path:
     assert "memory://store/none does not exist" in simimg("verify", "--dataset_dir=memory://store/none", code=1)
 
 
-def test_an_index_of_a_dataset(simimg: Callable[..., Any], stored: Any, cache: Path) -> None:
+def test_searching_a_dataset(simimg: Callable[..., Any], stored: Any) -> None:
     made = simimg("index", f"--dataset_dir={URL}", "--index_dir=index")
     assert made["num_images"] == 72
     assert simimg("index", f"--dataset_dir={URL}", "--index_dir=index")["num_embedded"] == 0
     with library.Searcher("index") as searcher:
         assert searcher.index.info.dataset_dir == URL
+    assert simimg("leaks", f"--dataset_dir={URL}", "--index_dir=index", "--report=leaks.html")["num_test_affected"] >= 0
+    assert URL in Path("leaks.html").read_text()
+    found = simimg("audit", f"--dataset_dir={URL}", "--kinds=dark,bright", "--report=audit.html")
+    assert found["num_images"] == 72
+    assert URL in Path("audit.html").read_text()
 
 
 def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datasets: dict[str, Path]) -> None:

@@ -147,7 +147,7 @@ def test_what_fails_for_a_moment_is_tried_again(memory: Any, monkeypatch: pytest
 
 def test_a_cache_that_is_too_small(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMIMG_CACHE_BYTES", "5k")
-    with pytest.raises(UsageError, match=r"--cache_bytes=5000: .* more are needed\. Give it more bytes"):
+    with pytest.raises(UsageError, match=r"--cache_bytes=5000: [\d,]+ bytes are needed at once\. Give it more bytes"):
         local_dataset(MEMORY)
 
 
