@@ -75,7 +75,7 @@ class Claim:
 
     def _check_alone(self) -> None:
         found = {str(info["name"]): info for info in self._driver.ls(self._folder, detail=True)}
-        own = next((info for path, info in found.items() if path.endswith(self._token)), {})
+        own: dict[str, Any] = next((info for path, info in found.items() if path.endswith(self._token)), {})
         for path, info in sorted(found.items()):
             if path.endswith(self._token) or info.get("type") == "directory":
                 continue
@@ -164,7 +164,7 @@ def _process(pid: int) -> dict[str, str]:
 def _seconds(info: dict[str, Any]) -> float:
     """Return when an object was written, by the server's clock; 0 if its listing does not say."""
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
-        value = info.get(name)
+        value: Any = info.get(name)
         if hasattr(value, "timestamp"):
             return float(value.timestamp())
         if isinstance(value, int | float):
