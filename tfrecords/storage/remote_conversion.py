@@ -80,7 +80,8 @@ class RemoteTarget:
                         shutil.copyfile(path, self.dataset_dir / path.name)
                 # When the conversion began is not known: files without a stamp may all have changed since.
                 os.utime(self.dataset_dir / LAYOUT_FILE, (0, 0))
-        abort_uploads(self._driver, self._target)
+        with suppress(Exception):  # not every server has these requests, nor everybody the right to make them
+            abort_uploads(self._driver, self._target)
         self._claim = claim
 
     def send(self, describe: Callable[[str], object]) -> None:
@@ -174,6 +175,8 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir") -> Iterato
     driver, root = open_driver(data_url, what)
     first_answer(lambda: driver.info(f"{root}/{name}"), data_url, what)
     with usage_errors(data_url, what):
+        if hasattr(driver, "call_s3"):  # some servers make a bucket of a mistyped name when an object is put there
+            driver.call_s3("head_bucket", Bucket=root.partition("/")[0])
         target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"))
     try:
         with claimed(driver, f"{root}/{name}/{target.dataset_dir.name}", target.url, what) as claim:
@@ -244,13 +247,13 @@ def _is_of_dataset(name: str) -> bool:
 
 
 def _newest_version(driver: Any, folder: str) -> str:
-    """Return the newest version of the dataset in `folder`, a driver's path; the first one if there is none."""
+    """Return the newest version of the dataset in `folder`, a driver's path; the first one if none is complete."""
     try:
         names = [str(info["name"]).rstrip("/").rpartition("/")[2] for info in driver.ls(folder, detail=True)]
     except FileNotFoundError:
         return VERSION
-    there = [name for name in names if is_version(name)]
-    return max(there, key=lambda name: tuple(map(int, name.split("."))), default=VERSION)
+    there = sorted(filter(is_version, names), key=lambda name: tuple(map(int, name.split("."))))
+    return next((name for name in reversed(there) if driver.exists(f"{folder}/{name}/{INFO_FILE}")), VERSION)
 
 
 @contextmanager

@@ -26,15 +26,16 @@ from tfrecords.storage.remote_dataset import local_dataset
 
 DATA, URL = "s3://own/data", "s3://own/data/zoo/1.0.0"
 IN_MEMORY = "memory://data"
-# Converts as the test does, and is killed when so many files were sent.
+# Converts as the test does, and gets a signal when so many files were sent.
 KILLED = """
-import os, signal, sys
+import os, sys, time
 from tfrecords.storage import remote_conversion
 put, count = remote_conversion.RemoteTarget._put, [int(sys.argv[3])]
 def killed(self, *arguments, **options):
     count[0] -= 1
     if count[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(sys.argv[4]))
+        time.sleep(60)
     return put(self, *arguments, **options)
 remote_conversion.RemoteTarget._put = killed
 remote_conversion._NUM_THREADS = 1
@@ -97,7 +98,7 @@ def test_the_same_bytes_as_in_a_folder(
 
 
 @pytest.mark.parametrize("sent", [0, 2, 5, 6])
-def test_killed_at_any_file(
+def test_ended_at_any_file(
     empty: Any, store: Any, photos: Path, made: Path, digests_of: Callable[..., Any], sent: int, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -105,8 +106,13 @@ def test_killed_at_any_file(
         pytest.skip("each server has two of them")
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    command = [sys.executable, str(script), DATA, str(photos), str(sent)]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    how = signal.SIGINT if sent == 2 else signal.SIGKILL
+    command = [sys.executable, str(script), DATA, str(photos), str(sent), str(int(how))]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    if how == signal.SIGINT:
+        assert ended.stderr.strip().endswith("Interrupted: interrupted; the same command resumes the conversion.")
+    else:
+        assert ended.returncode == -signal.SIGKILL
     assert len([path for path in empty.find("own/data") if ".writing" not in path]) == sent
     with pytest.raises(UsageError, match="has no dataset_info.json|it is being written|does not exist"):
         local_dataset(URL)
@@ -192,10 +198,11 @@ def test_leftovers_are_removed(empty: Any, photos: Path) -> None:
     with pytest.raises(UsageError, match="s3://own/data: should be the URL of a dataset"):
         remove_leftovers("s3://own/data")
     abort_uploads(empty, "own/data")
+    assert converted(DATA, photos).num_converted == 0  # what is in 2.0.0 is no dataset
 
 
 def test_who_may_not_write(empty: Any, store: Any, photos: Path, use_store: Callable[..., None]) -> None:
-    with pytest.raises(UsageError, match="--data_dir=s3://no-bucket/data"):
+    with pytest.raises(UsageError, match="--data_dir=s3://no-bucket/data does not exist. Check the name of the bucket"):
         converted("s3://no-bucket/data", photos)
     if store.kind == "moto":  # which checks no secrets
         return
