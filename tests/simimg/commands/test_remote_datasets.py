@@ -59,7 +59,7 @@ def test_training_and_measuring(simimg: Callable[..., Any], stored: Any, dataset
     assert measured["accuracy"] == there["test_accuracy"]
     here = simimg("evaluate", f"--dataset_dir={datasets['raw']}", "--model_dir=there")
     assert here["confusion"] == measured["confusion"]
-    message = simimg("train", f"--dataset_dir={URL}", "--data_service=grpc://localhost:1", code=1)
+    message = simimg("train", f"--dataset_dir={URL}", "--data_service=grpc://localhost:1", code=2)
     assert f"{URL} is at a URL. Leave --data_service out" in message
 
 
@@ -71,11 +71,11 @@ def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path:
     assert list((tmp_path / "own" / "datasets").iterdir())
     for arguments in ([URL], [f"--dataset_dir={URL}"], [URL, "--id=3"]):
         assert simimg("show", *arguments)["dataset_dir"] == URL
-    message = simimg("verify", f"--dataset_dir={URL}", "--cache_bytes=1k", f"--cache_dir={tmp_path / 'small'}", code=1)
+    message = simimg("verify", f"--dataset_dir={URL}", "--cache_bytes=1k", f"--cache_dir={tmp_path / 'small'}", code=2)
     assert "--cache_bytes=1000: " in message
-    assert "should be a number of bytes" in simimg("verify", f"--dataset_dir={URL}", "--cache_bytes=much", code=1)
-    assert "should be a number of bytes" in simimg("train", f"--dataset_dir={URL}", "--cache_bytes=0", code=1)
-    assert "memory://store/none does not exist" in simimg("verify", "--dataset_dir=memory://store/none", code=1)
+    assert "should be a number of bytes" in simimg("verify", f"--dataset_dir={URL}", "--cache_bytes=much", code=2)
+    assert "should be a number of bytes" in simimg("train", f"--dataset_dir={URL}", "--cache_bytes=0", code=2)
+    assert "memory://store/none does not exist" in simimg("verify", "--dataset_dir=memory://store/none", code=2)
 
 
 def test_searching_a_dataset(simimg: Callable[..., Any], stored: Any) -> None:
@@ -104,13 +104,13 @@ def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datas
     assert simimg("verify", f"--dataset_dir={url}", "--clean")["removed"] == 0
     assert simimg("convert", "--data_dir=memory://store/new", *flags)["num_examples"] == 72
     assert f"{url} was made with other options" in simimg(
-        "convert", "--data_dir=memory://store/new", *flags, "--seed=1", code=1
+        "convert", "--data_dir=memory://store/new", *flags, "--seed=1", code=2
     )
     stored.rm("/store/new/raw/1.0.0/dataset_info.json")
-    assert "it is being written, or that was interrupted" in simimg("verify", f"--dataset_dir={url}", code=1)
+    assert "it is being written, or that was interrupted" in simimg("verify", f"--dataset_dir={url}", code=2)
     assert simimg("verify", f"--dataset_dir={url}", "--clean")["removed"] > 4
     assert not stored.find("/store/new/raw/1.0.0")
-    assert "--clean is about datasets at URLs" in simimg("verify", "--dataset_dir=data", "--clean", code=1)
+    assert "--clean is about datasets at URLs" in simimg("verify", "--dataset_dir=data", "--clean", code=2)
     assert not Path("memory:").exists()
 
 
@@ -121,14 +121,14 @@ def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
         for field in fields.values():
             if "Path" in str(field.type) and not field.metadata["url"]:
                 flag = f"--{field.metadata['flag'] or field.name}=s3://bucket/place"
-                assert f"{flag}: this has to be a path of this machine" in simimg(name, flag, code=1)
+                assert f"{flag}: this has to be a path of this machine" in simimg(name, flag, code=2)
     for arguments in (
         ["search", "--index_dir=index", "s3://bucket/1.jpg"],
         ["predict", "--model_dir=model", "s3://bucket/1.jpg"],
         ["index", "--image_dir=photos", "--index_dir=index", "--model=s3://bucket/model"],
         ["convert", "--from=s3://bucket/zoo/1.0.0"],
     ):
-        assert "s3://bucket/" in (message := simimg(*arguments, code=1))
+        assert "s3://bucket/" in (message := simimg(*arguments, code=2))
         assert "this has to be a path of this machine. Name a local one" in message
     assert not Path("s3:").exists()
 
