@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from functools import partial
 from typing import TYPE_CHECKING
 
