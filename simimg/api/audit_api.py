@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Folder, here
@@ -111,7 +111,7 @@ def audit(
         found = audit_images(audited, wanted, opened, max_pixels=max_pixels, progress=progress)
         if opened is not None and index_dir is not None and wanted == frozenset(KINDS):
             save_findings(opened, found)
-        return _settled(found, decided, None if index_dir is None else Path(index_dir))
+        return _settled(found, decided, None if index_dir is None else here(index_dir, "index_dir"))
 
 
 def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:
