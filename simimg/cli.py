@@ -44,6 +44,7 @@ from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
 from tfrecords.format.image_size import ImageSize
+from tfrecords.locations import path_of, refuse_url
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -235,6 +236,13 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
         raise UsageError(f"unexpected argument {positional[0]!r}{_flag_for(positional[0], fields, given)}")
     if positional and taker is not None:
         given[taker.name] = tuple(positional)
+    for field, kind in fields:
+        if field.name in given and _is_path(field, kind) and not field.metadata["url"]:
+            value = given[field.name]
+            for one in value if isinstance(value, tuple) else (value,):
+                refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
+        if field.metadata["variable"] and field.name in given:
+            os.environ[field.metadata["variable"]] = given[field.name]
     for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
@@ -244,8 +252,9 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
 
 def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
     """Return the end of the message about an argument without a flag: the flag that was probably meant."""
-    paths = [field.name for field, kind in fields if field.name not in given and "Path" in str(kind)]
-    folders = [field.name for field, _ in fields if field.name not in given and field.name.endswith("_dir")]
+    fields = [(field, kind) for field, kind in fields if field.name not in given and not field.metadata["variable"]]
+    paths = [field.name for field, kind in fields if "Path" in str(kind)]
+    folders = [field.name for field, _ in fields if field.name.endswith("_dir")]
     looks_like_path = "/" in argument or Path(argument).expanduser().exists()
     is_file = Path(argument).expanduser().is_file()
     names = [*([name for name in paths if name not in folders] if is_file else ()), *folders, *paths]
@@ -311,12 +320,18 @@ class _ValueParser(flags.ArgumentParser):
 
 def _from_flag(value: Any, kind: Any) -> Any:
     if isinstance(value, list) and tuple[Path, ...] in typing.get_args(kind):
-        return tuple(Path(one).expanduser() for one in value)
+        return tuple(path_of(one).expanduser() for one in value)
     if kind is Path or Path in typing.get_args(kind):
-        return Path(value).expanduser()
+        return path_of(value).expanduser()
     if kind == tuple[str, ...]:
         return tuple(value)
     return value
+
+
+def _is_path(field: dataclasses.Field[Any], kind: Any) -> bool:
+    """Return whether the values of an option are paths, or names that may be paths."""
+    named = field.name in ("model", "from_dataset", "exclude_from") or field.name.endswith("_dir")
+    return "Path" in str(kind) or bool(field.metadata["positional"]) or named
 
 
 def _did_you_mean(word: str, known: typing.Iterable[str], prefix: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tfrecords.base_errors import UsageError
 from tfrecords.format.image_size import ImageSize, Rectangle
+from tfrecords.locations import location_text
 
 _Config = TypeVar("_Config")
 
@@ -27,6 +28,8 @@ def option(
     words: Mapping[str, float] = {},
     flag: str = "",
     repeated: str = "",
+    url: bool = False,
+    variable: str = "",
 ) -> Any:
     """Declare a field of a config dataclass.
 
@@ -39,11 +42,14 @@ def option(
         words: numbers that have a name, such as `{"auto": 0}`; the command line accepts and shows the name.
         repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
             `GLOB`.
+        url: whether a path may also be the URL of a folder; see `tfrecords.locations` for its form.
+        variable: an environment variable that the command line sets to the flag's value, for this process and its
+            children.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
     metadata = {
         "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
-        "repeated": repeated,
+        "repeated": repeated, "url": url, "variable": variable,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -104,7 +110,7 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return location_text(value)
     if isinstance(value, Rectangle):
         return str(value)
     if isinstance(value, tuple):

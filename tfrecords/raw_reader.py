@@ -38,6 +38,7 @@ from tfrecords.format.naming import TFRECORD
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES
+from tfrecords.locations import location_text, url_of
 
 
 class Examples(NamedTuple):
@@ -62,7 +63,12 @@ class RawSplit:
     """
 
     def __init__(self, dataset_dir: str | Path, split: str) -> None:
-        self._dataset_dir, self.split = Path(dataset_dir).absolute(), split
+        from tfrecords.storage.remote_dataset import local_dataset  # not at the top: of folders it is not needed
+
+        self._given, self.split = location_text(dataset_dir), split
+        self._dataset_dir = local_dataset(dataset_dir, split, what="dataset_dir").absolute()
+        if not url_of(dataset_dir):  # of a process with another working folder
+            self._given = str(self._dataset_dir)
         if not self._dataset_dir.is_dir() or not Layout.exists(self._dataset_dir):
             raise UsageError(f"{dataset_dir} has no layout.json. Name a dataset folder that `simimg convert` wrote.")
         self.layout = layout = Layout.load(self._dataset_dir)
@@ -175,7 +181,7 @@ class RawSplit:
 
     def __reduce__(self) -> tuple[type[RawSplit], tuple[str, str]]:
         self._opened()
-        return RawSplit, (str(self._dataset_dir), self.split)
+        return RawSplit, (self._given, self.split)
 
     def _opened(self) -> np.ndarray:
         if self._records is None:

@@ -44,6 +44,7 @@ from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
+from tfrecords.storage.remote_dataset import local_dataset
 
 _IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
 _NUM_COPIES = 6
@@ -148,7 +149,7 @@ def validation_reader(
     """Return the reader of the split validation, None if there is none, or if `split` has it, or for no classifier."""
     if VALIDATION in split.split("+") or info.objective.score != "accuracy":
         return None
-    there = folders_with(dataset_dirs, VALIDATION)
+    there = folders_with([local_dataset(one, VALIDATION) for one in dataset_dirs], VALIDATION)
     return open_reader(there, VALIDATION, kind, **crops)[0] if there else None
 
 
@@ -180,14 +181,15 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    splits = run_splits(options.dataset_dirs, options.fold)
+    places = [local_dataset(one) for one in options.dataset_dirs]
+    splits = run_splits(places, options.fold)
     crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
-    train, _ = open_reader(options.dataset_dirs, splits["train"], options.reader, **crops)
+    train, _ = open_reader(places, splits["train"], options.reader, **crops)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
-        there = folders_with(options.dataset_dirs, splits[split])
+        there = folders_with(places, splits[split])
         crops["class_names"] = info.class_names or None
         reader, _ = open_reader(there, splits[split], options.reader, **crops)
         validation = validation_reader(options.dataset_dirs, info, split, options.reader, **crops)
@@ -204,7 +206,7 @@ def write_run_report(
         name=model_dir.name,
         dataset=(
             f"{train.split.num_examples:,} images of {count_of(len(info.class_names), *_outputs_of(info))}, "
-            f"{sides_text(info.image_size)} px, from {', '.join(map(str, options.dataset_dirs))}"
+            f"{sides_text(info.image_size)} px, from {', '.join(options.dataset_names)}"
         ),
         model_dir=str(model_dir),
         command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),

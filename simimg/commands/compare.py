@@ -40,6 +40,7 @@ FIGURES = {
 }
 # Options that neither change what a model learns nor deserve a column.
 ASIDE = {"model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
+ASIDE |= {"cache_dir", "cache_bytes"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from simimg import api
 from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
 from simimg.errors import UsageError
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 with quiet_tensorflow():
     from simimg.api.run_report import figures_json
@@ -37,11 +38,11 @@ JSON_KEYS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `evaluate`."""
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; several are measured as one.", repeated="PATH"
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; several are measured as one.", repeated="PATH", url=True
     )
     model_dir: Path = option("Folder of a finished training run.")
     split: str = option(

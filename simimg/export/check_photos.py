@@ -15,6 +15,7 @@ from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, re
 from simimg.models.model_folder import RunInfo
 from tfrecords.convert.image.decoder import CENTER
 from tfrecords.format.image_size import image_shape, image_size_of
+from tfrecords.storage.remote_dataset import local_dataset
 
 _NUM_CHECKED = 10
 _NUM_CALIBRATION = 200  # LiteRT's guide to post-training quantization: "around 100-500 samples"
@@ -45,9 +46,10 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
         UsageError: `dataset_dir` is no dataset of this model, or is needed to calibrate and not there.
     """
     given = info.config.get("dataset_dir") or ""
-    folders = (dataset_dir,) if dataset_dir else tuple(map(Path, [given] if isinstance(given, str) else given))
+    named = (dataset_dir,) if dataset_dir else tuple([given] if isinstance(given, str) else given)
     empty = np.zeros((0, *image_shape(info.image_size, info.channels)), np.uint8)
     try:
+        folders = tuple(map(local_dataset, named))
         splits = run_splits(folders, info.config.get("fold", 0))
         checked, source = _tested(info, folders, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
         calibration = _read(info, folders, splits["train"], _NUM_CALIBRATION)[0] if calibrate else empty

@@ -30,7 +30,7 @@ from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
-from tfrecords.base_errors import DataError
+from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
 from tfrecords.convert.image.image_formats import ANY_SIZE
@@ -235,14 +235,14 @@ class IndexImages:
     @functools.cached_property
     def _dataset(self) -> tuple[DatasetImages, dict[str, int]] | None:
         """The stored images of the index's dataset, and the rows of its manifest by path."""
-        if self.index.info.dataset_dir is None:
-            return None
-        folder = Path(self.index.info.dataset_dir)
         try:
+            folder = self.index.info.dataset_folder
+            if folder is None:
+                return None
             manifest = read_manifest(folder)
             rows = {path: row for row, path in enumerate(manifest.paths) if manifest.reasons[row] < 0}
             return DatasetImages(folder, Layout.load(folder), manifest), rows
-        except DataError:  # it was removed, or is being converted again
+        except (DataError, UsageError):  # it was removed, or is being converted again
             return None
 
 

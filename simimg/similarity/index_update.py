@@ -40,6 +40,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
+from tfrecords.storage.remote_dataset import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
 _OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
@@ -227,7 +228,7 @@ def _finish(
     cache.finish()
     engines = _engines(index_dir, cache, before, {image.sha256 for image in images})
     images = [cache.with_facts(image) for image in images]
-    places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
+    places = tuple(None if place is None else origin_of(place) for place in (image_dir, dataset_dir))
     if (
         before is not None
         and before.images.has_all_hashes
@@ -242,7 +243,7 @@ def _finish(
             np.stack([cache.embedding(image) for image in images]),
             images,
             image_dir=image_dir,
-            dataset_dir=dataset_dir,
+            dataset_dir=places[1],
             pixels=pixels,
             before=before,
             engines=engines,

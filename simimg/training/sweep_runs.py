@@ -29,6 +29,7 @@ from simimg.training.run_folder import REPORT_FILE, RESULT_FILE, dataset_sha256
 from simimg.training.train_config import TrainConfig
 from tfrecords.format.atomic_files import locked_file, read_json, write_json
 from tfrecords.format.layout import Layout
+from tfrecords.storage.remote_dataset import local_dataset
 from tfrecords.format.naming import num_folds
 
 SWEEP_FILE = "sweep.json"
@@ -79,14 +80,15 @@ class Sweep:
         """
         datasets: dict[str, str] = {}
         for run in self.runs:
-            splits = run_splits(run.config.dataset_dirs, run.config.fold)
-            for folder in run.config.dataset_dirs:
-                if str(folder) in datasets:
-                    continue
+            if not {*run.config.dataset_names} - {*datasets}:
+                continue
+            folders = [local_dataset(location) for location in run.config.dataset_dirs]
+            splits = run_splits(folders, run.config.fold)
+            for name, folder in zip(run.config.dataset_names, folders, strict=True):
                 there = num_folds(Layout.load(folder).splits) if Layout.exists(folder) else 0
                 if len(self.folds) > 1 and there != len(self.folds):
-                    raise UsageError(f"--folds={len(self.folds)}: {folder} has {there} folds. Give --folds={there}.")
-                datasets[str(folder)] = dataset_sha256(open_split(folder, splits["train"]))
+                    raise UsageError(f"--folds={len(self.folds)}: {name} has {there} folds. Give --folds={there}.")
+                datasets[name] = dataset_sha256(open_split(folder, splits["train"]))
         aside = {*self.grid, "seed", "fold"}
         options = {key: value for key, value in self.runs[0].config.determining().items() if key not in aside}
         found = {

@@ -19,6 +19,7 @@ from simimg.models.saved_model import VIEWS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
 from tfrecords.format.image_size import ImageSize, parse_image_size
+from tfrecords.locations import location_text
 from tfrecords.options import check_choices, option
 
 _PRETRAINED = (*LITES, *APPLICATIONS)
@@ -33,10 +34,7 @@ _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
 )
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
-_CLASSIFIER_ONLY = (
-    *(("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1)),
-    *(("mixup", 0), ("cutmix", 0)),
-)
+_CLASSIFIER_ONLY = dict(probe=False, test_views="one", class_weights="none", accumulate=1, mixup=0, cutmix=0)
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
@@ -63,8 +61,9 @@ class TrainConfig:
     """
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
         repeated="PATH",
+        url=True,
     )
     dataset_weights: str = option(
         "Of several datasets: how often each one is used relative to the others, such as 3,1; by default, each example "
@@ -282,7 +281,7 @@ class TrainConfig:
         if not self.train_backbone and self.start == "none":
             raise UsageError(f"--notrain_backbone: --model={self.model} starts without pretrained weights to keep.")
         if self.objective == "similarity":
-            for name, off in _CLASSIFIER_ONLY:
+            for name, off in _CLASSIFIER_ONLY.items():
                 if getattr(self, name) != off:
                     raise UsageError(
                         f"--{name}={getattr(self, name)} is for classifiers. Leave it out with --objective=similarity, "
@@ -297,6 +296,11 @@ class TrainConfig:
     def dataset_dirs(self) -> tuple[Path, ...]:
         """The folders of the datasets, one or more."""
         return self.dataset_dir if isinstance(self.dataset_dir, tuple) else (self.dataset_dir,)
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The datasets as they were given, for messages: paths and URLs."""
+        return tuple(map(location_text, self.dataset_dirs))
 
     @property
     def start(self) -> str:

@@ -614,6 +614,7 @@ TEXTS = {
     ("convert", "zip_encoding"): "cp949",
     **{(name, "rand_augment"): "2,9" for name in ("train", "sweep")},
     **{(name, "dataset_weights"): "2" for name in ("train", "sweep")},
+    **{(name, "cache_bytes"): "5GB" for name in ("audit", "convert", "evaluate", "index", "leaks", "show", "verify")},
 }
 LISTS = {
     "kinds": ("label", "dark"),
@@ -627,10 +628,11 @@ LISTS = {
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:
     for name in cli.COMMANDS:
         for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
-            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does.
-            if field.metadata["positional"] or (name in ("train", "sweep") and field.name == "config"):
-                continue
-            if (name, field.name) != ("sweep", "model_dir"):  # which is refused
+            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does. Its flags of a
+            # cache are no options of a run; tests/simimg/commands/test_remote_datasets.py shows what they do.
+            of_no_run = name in ("train", "sweep") and field.name in ("config", "cache_dir", "cache_bytes")
+            refused = (name, field.name) == ("sweep", "model_dir")
+            if not (field.metadata["positional"] or of_no_run or refused):
                 yield name, field.name
 
 

@@ -44,6 +44,7 @@ from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import TFRECORD, dataset_dir
+from tfrecords.locations import refuse_url
 from tfrecords.machine_limits import num_cores
 
 
@@ -71,13 +72,15 @@ def convert(
     source was taken for, before any image is read.
 
     Raises:
-        UsageError: there are no images, or the dataset exists and differs; nothing was written.
+        UsageError: there are no images, or the dataset exists and differs, or `data_dir` is a URL, which
+            `simimg.convert` takes; nothing was written.
         ConversionError: the shards cannot be written, a worker died, too many files were rejected, or another
             conversion is writing the same dataset.
         DataError: the existing dataset is damaged.
         Interrupted: Ctrl-C. Finished shards are kept, and the same call resumes.
     """
     start = time.perf_counter()
+    refuse_url(config.data_dir, "--data_dir")
     options = config.resolved()
     try:
         previous = find_previous_version(options)

@@ -118,6 +118,11 @@ def versions(data_dir: Path, name: str) -> list[Path]:
     return sorted(folders, key=lambda path: _parsed(path.name))
 
 
+def is_version(name: str) -> bool:
+    """Return whether a folder of this name is a version of a dataset."""
+    return bool(_parsed(name))
+
+
 def next_version(version: str, *, changes: bool = False) -> str:
     """Return the version number of a dataset made by appending to `version`: 1.1.0 after 1.0.0.
 

@@ -26,6 +26,7 @@ from tfrecords.format.dataset_images import DatasetImages, count_labels, label_p
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import read_quarantine
+from tfrecords.storage.remote_dataset import local_dataset
 
 _MAX_SAMPLES = 96  # of one class
 _MAX_CONFLICTS = 24  # with images
@@ -79,6 +80,7 @@ def open_part(dataset_dir: Path, *, class_name: str = "", split: str = "", reaso
         UsageError: there is no dataset, or no such class, split or reason in it.
         DataError: it is damaged.
     """
+    dataset_dir = local_dataset(dataset_dir)
     if not Layout.exists(dataset_dir):
         raise UsageError(
             f"{dataset_dir} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION."

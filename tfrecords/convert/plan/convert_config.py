@@ -33,6 +33,7 @@ from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
+from tfrecords.locations import url_of
 from tfrecords.options import check_choices, option
 
 ENGINES = ("local", "ray", "beam")
@@ -48,17 +49,19 @@ class ConvertConfig:
         "Folder with one folder of images per class; or a zip file, tar shards (p-{000..009}.tar), a TFDS folder, a "
         "URL.",
         "",
+        url=True,
     )
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+        url=True,
     )
     from_dataset: str = option(
         "Dataset folder to convert into another size or encoding from its stored images, without the files.",
         "",
         flag="from",
     )
-    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
+    data_dir: Path = option("Folder or URL of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
     image_size: ImageSize = option(
@@ -240,10 +243,11 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
-        if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
+        if (url := url_of(self.data_dir)) and (self.append or self.engine != "local"):
+            given = "--append" if self.append else f"--engine={self.engine}"
             raise UsageError(
-                f"--data_dir={self.data_dir}: should be a folder, because a dataset appears by an atomic rename. "
-                "Convert to a local folder and copy the finished dataset."
+                f"--data_dir={url}: {given} needs a folder that all workers see. Convert to a folder and copy the "
+                "finished dataset, or leave it out."
             )
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
