@@ -25,12 +25,13 @@ def translation(x: float, y: float) -> np.ndarray:
 
 def compose(*maps: np.ndarray) -> np.ndarray:
     """Return the map that applies the last given map first, like a matrix product."""
-    product, *others = maps
-    for other in others:
-        shift = product[:, 2]
-        product = product[:, :1] * other[0] + product[:, 1:2] * other[1]
-        product[:, 2] += shift
-    return product
+    (a, b, x), (c, d, y) = maps[0].tolist()
+    for other in maps[1:]:  # numbers of Python: arrays of six elements take several times as long
+        (e, f, u), (g, h, v) = other.tolist()
+        a, b, x, c, d, y = (
+            a * e + b * g, a * f + b * h, a * u + b * v + x, c * e + d * g, c * f + d * h, c * u + d * v + y
+        )  # fmt: skip
+    return np.array([[a, b, x], [c, d, y]])
 
 
 def determinant(matrix: np.ndarray) -> float:
@@ -66,17 +67,20 @@ def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
     If all points lie on one line, the map is undetermined, and the zero map (determinant 0) is returned.
     """
-    centers = [ordered_sum(side.T) / len(side) for side in (start, goal)]
-    (x, y), moved = (start - centers[0]).T, (goal - centers[1]).T
-    xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+    points = np.concatenate([start.T, goal.T])
+    centers = ordered_sum(points) / len(start)
+    x, y, goal_x, goal_y = points - centers[:, None]
+    # All sums at once: each is computed as if alone.
+    products = np.stack([x * x, x * y, y * y, goal_x * x, goal_x * y, goal_y * x, goal_y * y])
+    xx, xy, yy, *sums = ordered_sum(products).tolist()
     by = xx * yy - xy * xy
     if by <= 1e-12 * max(xx, yy) ** 2:
         return np.zeros((2, 3))
+    left, top, *goals = centers.tolist()
     rows = []
-    for side, center in zip(moved, centers[1].tolist(), strict=True):
-        with_x, with_y = float(ordered_sum(side * x)), float(ordered_sum(side * y))
+    for with_x, with_y, center in zip(sums[::2], sums[1::2], goals, strict=True):
         a, b = (with_x * yy - with_y * xy) / by, (with_y * xx - with_x * xy) / by
-        rows.append([a, b, center - a * float(centers[0][0]) - b * float(centers[0][1])])
+        rows.append([a, b, center - a * left - b * top])
     return np.array(rows)
 
 

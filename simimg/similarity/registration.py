@@ -27,6 +27,7 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
+_AT_CENTER = 1 / 64  # px beside the center of a pixel at which interpolation takes nothing from its neighbors
 # A correction is kept if it reduces the error at least to this share. Whole images on each other are rarely off.
 _CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
@@ -135,14 +136,14 @@ class Registration:
         for _ in range(_CORRECTIONS):
             warped, inside = _interpolated(other, tried, size)
             detail = _detail(warped)
-            inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-            gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
-            error = np.rint(detail * gain).astype(np.int16) - goal
-            total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
+            mask = cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8))
+            gain = min(4.0, _strength(goal, mask) / max(1e-6, _strength(detail, mask)))
+            error = np.rint(detail * np.float32(gain)).astype(np.int16) - goal
+            total = int(cv2.norm(cv2.min(np.abs(error), 24), cv2.NORM_L1, mask))  # a sum of integers
             if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
                 break
             best, least = tried, total
-            moved = _shifts(error, *slopes, inside)
+            moved = _shifts(error, *slopes, mask)
             if moved is None:
                 break
             tried = compose(tried, moved)
@@ -164,7 +165,7 @@ def _snapped(to_other: np.ndarray, size: tuple[int, int], other: tuple[int, int]
     corners = _corners(size)
     unit = transform(compose(scaling(1 / other[0], 1 / other[1]), to_other), corners)
     nearest = np.rint(unit)
-    if float(np.abs(unit - nearest).max()) > _SNAP or len(np.unique(nearest, axis=0)) != 4:
+    if float(np.abs(unit - nearest).max()) > _SNAP or len(set(map(tuple, nearest.tolist()))) != 4:
         return to_other
     return fit(corners, nearest * np.array(other))
 
@@ -195,8 +196,26 @@ def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) 
     full = compose(translation(-0.5, -0.5), matrix, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    there = cv2.warpAffine(np.full(image.shape[:2], 255, np.uint8), full, size, flags=flags, borderValue=0)
-    return warped, there > 250
+    return warped, _covered(full, _size(image), size)
+
+
+def _covered(matrix: np.ndarray, image: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of a frame a map leads between the centers of an image's pixels: bool `[h, w]`.
+
+    In each row of the frame these are the pixels from one column to another one.
+    """
+    rows = np.arange(size[1], dtype=np.float64)
+    first, last = np.zeros(size[1]), np.full(size[1], size[0] - 1.0)
+    for (slope, down, offset), side in zip(matrix.tolist(), image, strict=True):
+        start = down * rows + offset
+        least, most = -_AT_CENTER - start, side - 1 + _AT_CENTER - start
+        if abs(slope) < 1e-9:
+            last[(least > 0) | (most < 0)] = -1
+        else:
+            ends = np.minimum(least / slope, most / slope), np.maximum(least / slope, most / slope)
+            first, last = np.maximum(first, ends[0]), np.minimum(last, ends[1])
+    columns = np.arange(size[0])
+    return (columns >= np.ceil(first)[:, None]) & (columns <= np.floor(last)[:, None])
 
 
 def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
@@ -231,27 +250,29 @@ def _detail(gray: np.ndarray) -> np.ndarray:
     return cv2.subtract(cv2.GaussianBlur(gray, (3, 3), 0.8), cv2.blur(gray, (21, 21)))
 
 
-def _strength(detail: np.ndarray, inside: np.ndarray) -> float:
-    values = detail[inside].astype(np.int64)
-    return math.sqrt(int((values * values).sum()) / max(1, len(values)))
+def _strength(detail: np.ndarray, mask: np.ndarray) -> float:
+    # A sum of integers, so its order does not matter.
+    return math.sqrt(cv2.norm(detail, cv2.NORM_L2SQR, mask) / max(1, cv2.countNonZero(mask)))
 
 
-def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """Return the map of the frame onto itself that most cells agree on; None if too few cells have texture."""
     height, width = error.shape
     rows, columns = height // _CELLS, width // _CELLS
     if min(rows, columns) < 4:
         return None
     cut = slice(0, rows * _CELLS), slice(0, columns * _CELLS)
-    e, x, y = (
-        np.where(inside[cut], side[cut], 0).astype(np.int32) for side in (np.clip(error, -60, 60), slope_x, slope_y)
+    x, y, e = (
+        cv2.bitwise_and(side, side, mask=mask[cut])
+        for side in (slope_x[cut], slope_y[cut], np.clip(error[cut], -60, 60))
     )
 
-    def sums(products: np.ndarray) -> np.ndarray:  # of integers, so that their order does not matter
-        cells = products.reshape(_CELLS, rows, _CELLS, columns).sum(axis=(1, 3), dtype=np.int64)
-        return cells.astype(np.float64)
+    def sums(one: np.ndarray, other: np.ndarray) -> np.ndarray:  # of integers, so that their order does not matter
+        products = cv2.multiply(one, other, dtype=cv2.CV_32F).reshape(-1, columns)
+        by_row = cv2.reduce(products, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)
+        return by_row.reshape(_CELLS, rows, _CELLS).sum(axis=1)
 
-    xx, xy, yy, xe, ye = (sums(product) for product in (x * x, x * y, y * y, x * e, y * e))
+    xx, xy, yy, xe, ye = (sums(*two) for two in ((x, x), (x, y), (y, y), (x, e), (y, e)))
     by = xx * yy - xy * xy
     lesser = (xx + yy) / 2 - np.sqrt(np.maximum(0, (xx + yy) ** 2 / 4 - by))  # eigenvalue: texture in both directions
     slope = math.sqrt(float((xx + yy).sum()) / 2 / (rows * columns * _CELLS**2))  # sums of integers, so exact
@@ -268,7 +289,8 @@ def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside:
 
 def _agreeing(centers: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Return the affine map that moves the centers by their shifts, without those that do not agree."""
-    middle = np.median(shift, axis=0)
+    ordered = np.sort(shift, axis=0)
+    middle = (ordered[(len(shift) - 1) // 2] + ordered[len(shift) // 2]) / 2
     moved = translation(*middle.tolist())
     error = np.abs(shift - middle).max(axis=1)
     for tolerance in _AGREEING:
