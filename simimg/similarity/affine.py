@@ -12,6 +12,8 @@ import numpy as np
 
 from simimg.determinism import ordered_sum
 
+_AT_CENTER = 1 / 64  # px beside the center of a pixel at which interpolation takes nothing from its neighbors
+
 
 def scaling(x: float, y: float) -> np.ndarray:
     """Return the map that scales both axes."""
@@ -82,6 +84,25 @@ def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
         a, b = (with_x * yy - with_y * xy) / by, (with_y * xx - with_x * xy) / by
         rows.append([a, b, center - a * left - b * top])
     return np.array(rows)
+
+
+def covered(matrix: np.ndarray, image: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of a frame a map leads between the centers of an image's pixels: bool `[h, w]`.
+
+    In each row of the frame these are the pixels from one column to another one.
+    """
+    rows = np.arange(size[1], dtype=np.float64)
+    first, last = np.zeros(size[1]), np.full(size[1], size[0] - 1.0)
+    for (slope, down, offset), side in zip(matrix.tolist(), image, strict=True):
+        start = down * rows + offset
+        least, most = -_AT_CENTER - start, side - 1 + _AT_CENTER - start
+        if abs(slope) < 1e-9:
+            last[(least > 0) | (most < 0)] = -1
+        else:
+            ends = np.minimum(least / slope, most / slope), np.maximum(least / slope, most / slope)
+            first, last = np.maximum(first, ends[0]), np.minimum(last, ends[1])
+    columns = np.arange(size[0])
+    return (columns >= np.ceil(first)[:, None]) & (columns <= np.floor(last)[:, None])
 
 
 def part_in_unit_square(polygon: np.ndarray) -> np.ndarray:

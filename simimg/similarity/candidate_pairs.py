@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -64,6 +64,12 @@ def hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = 
                 for other_kind, near in firsts[other].items():
                     if row != near and (kinds is None or kind != other_kind):
                         yield row, near
+
+
+def spanning_pairs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return as few of the pairs as connect all rows that they connect, those of the smallest rows first."""
+    joined = DisjointSets()
+    return [pair for pair in sorted((min(pair), max(pair)) for pair in pairs) if joined.join(*pair)]
 
 
 def at_least(values: dict[tuple[int, int], float], least: float) -> Callable[[tuple[int, int]], bool]:

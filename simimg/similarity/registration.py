@@ -14,7 +14,7 @@ import math
 import cv2
 import numpy as np
 
-from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
+from simimg.similarity.affine import compose, covered, determinant, fit, inverse, scaling, transform, translation
 
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
 _STRETCHED = 1.05  # ratio of the sides, beyond which it is told
@@ -27,7 +27,6 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
-_AT_CENTER = 1 / 64  # px beside the center of a pixel at which interpolation takes nothing from its neighbors
 # A correction is kept if it reduces the error at least to this share. Whole images on each other are rarely off.
 _CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
@@ -174,7 +173,7 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     """Return an image under a map from px of the frame, smoothed to the frame's resolution, and where it is."""
     turned = _turned(image, matrix, size)
     if turned is not None:
-        return np.ascontiguousarray(turned), np.ones(size[::-1], bool)
+        return turned, np.ones(size[::-1], bool)
     reduction = math.sqrt(abs(determinant(matrix)))
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
@@ -185,9 +184,8 @@ def _reduced(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tu
     """Return a whole image in one of the eight positions, reduced to the size of the frame, and where it is."""
     is_turned = abs(matrix[0, 0]) < abs(matrix[0, 1])
     image = cv2.resize(image, size[::-1] if is_turned else size, interpolation=cv2.INTER_AREA)
-    image = image.transpose(1, 0, 2) if is_turned else image
-    across, down = (-1 if row.sum() < 0 else 1 for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
-    return np.ascontiguousarray(image[::down, ::across]), np.ones(size[::-1], bool)
+    across, down = (bool(row.sum() < 0) for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
+    return _in_position(image, is_turned, across, down), np.ones(size[::-1], bool)
 
 
 def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -196,37 +194,24 @@ def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) 
     full = compose(translation(-0.5, -0.5), matrix, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return warped, _covered(full, _size(image), size)
-
-
-def _covered(matrix: np.ndarray, image: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Return which pixels of a frame a map leads between the centers of an image's pixels: bool `[h, w]`.
-
-    In each row of the frame these are the pixels from one column to another one.
-    """
-    rows = np.arange(size[1], dtype=np.float64)
-    first, last = np.zeros(size[1]), np.full(size[1], size[0] - 1.0)
-    for (slope, down, offset), side in zip(matrix.tolist(), image, strict=True):
-        start = down * rows + offset
-        least, most = -_AT_CENTER - start, side - 1 + _AT_CENTER - start
-        if abs(slope) < 1e-9:
-            last[(least > 0) | (most < 0)] = -1
-        else:
-            ends = np.minimum(least / slope, most / slope), np.maximum(least / slope, most / slope)
-            first, last = np.maximum(first, ends[0]), np.minimum(last, ends[1])
-    columns = np.arange(size[0])
-    return (columns >= np.ceil(first)[:, None]) & (columns <= np.floor(last)[:, None])
+    return warped, covered(full, _size(image), size)
 
 
 def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Return a view of the image in one of the eight positions; None if the map is no such one, or the size another."""
+    """Return the image in one of the eight positions; None if the map is no such one, or the size another."""
     for transposed in (False, True):
-        turned = image.transpose(1, 0, 2) if transposed else image
         linear = matrix[::-1, :2] if transposed else matrix[:, :2]
-        if _size(turned) == size and float(np.abs(np.abs(linear) - np.eye(2)).max()) < 1e-6:
-            along = [(-1 if linear[axis, axis] < 0 else 1) for axis in (1, 0)]
-            return turned[:: along[0], :: along[1]]
+        if _size(image)[:: -1 if transposed else 1] == size and np.abs(np.abs(linear) - np.eye(2)).max() < 1e-6:
+            return _in_position(image, transposed, *(bool(linear[axis, axis] < 0) for axis in (0, 1)))
     return None
+
+
+def _in_position(image: np.ndarray, transposed: bool, mirrored: bool, upside_down: bool) -> np.ndarray:
+    """Return an image that is transposed first, and then mirrored or turned upside down, as a new array or as it is."""
+    image = cv2.transpose(image) if transposed else image
+    if mirrored or upside_down:
+        return cv2.flip(image, -1 if mirrored and upside_down else int(mirrored))
+    return image
 
 
 def _reduced_size(image: np.ndarray, factor: float) -> tuple[int, int]:
