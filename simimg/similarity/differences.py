@@ -231,7 +231,9 @@ def _seen(
         faintly = core & ~differs & (ranges <= _FLAT)
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
-    edges, others = (local_range(cv2.extractChannel(side, 0)) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
+    edges, others = (
+        local_range(cv2.extractChannel(side, 0)) for side in ((fitted.image, ours) if swapped else (ours, fitted.image))
+    )
     seen = Seen(differs, faintly, in_color, levels, edges, others, inside, noise, is_drawing, colors.is_recolored)
     return _with_noise(seen, ours, fitted, core) if is_whole else seen
 

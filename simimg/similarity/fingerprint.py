@@ -70,7 +70,8 @@ class Details:
     def __init__(
         self,
         thumbnail: np.ndarray,
-        source: Callable[[], tuple[np.ndarray, bytes]],
+        gray: Callable[[], np.ndarray],
+        checksum: Callable[[], bytes],
         num_keypoints: int,
         store: FingerprintStore | None = None,
         key: str = "",
@@ -80,7 +81,7 @@ class Details:
         `store` keeps the keypoints under `key`.
         """
         self._thumbnail = thumbnail
-        self._source = source
+        self._load_gray, self._checksum = gray, checksum
         self._num_keypoints = num_keypoints
         self._store, self._key = store, key
         self._lock = threading.Lock()
@@ -112,16 +113,12 @@ class Details:
         """The checksum of all pixels."""
         with self._lock:
             if not self._pixels_sha256:
-                self._load()
+                self._pixels_sha256 = self._checksum()
             return self._pixels_sha256
 
     def _gray(self) -> np.ndarray:
         kept = None if self._store is None else self._store.gray(self._key)
-        return self._load() if kept is None else kept
-
-    def _load(self) -> np.ndarray:
-        gray, self._pixels_sha256 = self._source()
-        return gray
+        return self._load_gray() if kept is None else kept
 
     def _kept(self, part: str, compute: Callable[[], Keypoints]) -> Keypoints:
         if self._store is None:
@@ -189,8 +186,9 @@ def fingerprint(
     small = (max(2, round(image.width * factor)), max(2, round(image.height * factor)))
     thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=3.0))
     # The image itself is not kept: it may have 192 MB.
-    known = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
-    return Fingerprint(image.size, thumbnail, _whole(thumbnail), Details(thumbnail, lambda: known, most), quality)
+    gray, checksum = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
+    details = Details(thumbnail, lambda: gray, lambda: checksum, most)
+    return Fingerprint(image.size, thumbnail, _whole(thumbnail), details, quality)
 
 
 def _with_contrast(first: Fingerprint, second: Fingerprint, background: tuple[int, int, int]) -> Fingerprint:
@@ -224,8 +222,11 @@ def _cached(
             store.add_thumbnail(key, kept)
     found = []
     for place, thumbnail in enumerate(kept.pixels()):
-        source = functools.partial(_all_pixels, path, sha256, background, bool(place))
-        details = Details(thumbnail, source, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
+        gray, checksum = (
+            functools.partial(function, path, sha256, background, bool(place))
+            for function in (_detailed_gray, _pixels_sha256)
+        )
+        details = Details(thumbnail, gray, checksum, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
         one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality)
         found.append(one)
     return found[0] if len(found) == 1 else _with_contrast(found[0], found[1], background)
@@ -246,16 +247,27 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     return StoredThumbnail.of(size, jpeg_quality(data), [square[part] for square in squares])
 
 
-def _all_pixels(
-    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool
-) -> tuple[np.ndarray, bytes]:
-    """Return what the details of a file's fingerprint are made of, see `Details`."""
+def _detailed_gray(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> np.ndarray:
+    """Return a file's image as its fine keypoints are detected in it."""
+    # Resizing an image to less than a third begins with means of pixels, which a JPEG's decoder can compute itself.
+    return gray_pixels(_composite(path, sha256, background, on_contrast, 3 * _CANDIDATE[0]), _CANDIDATE[0])
+
+
+def _pixels_sha256(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> bytes:
+    return hashlib.sha256(_composite(path, sha256, background, on_contrast).tobytes()).digest()
+
+
+def _composite(
+    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, least_px: int = 0
+) -> Image.Image:
     data = read_unchanged(Path(path), sha256)
-    composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
+    composites = decode_composites(
+        data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=least_px
+    )
     image = composites[on_contrast]
     if image is None:
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
-    return gray_pixels(image, _CANDIDATE[0]), hashlib.sha256(image.tobytes()).digest()
+    return image
 
 
 def prepare_fingerprint(

@@ -96,7 +96,7 @@ def _without_coverage(found: Verification) -> Verification:
 
 
 def _reduced(image: Image.Image) -> np.ndarray:
-    if max(image.size) > MOST_PX:
-        image = image.copy()
-        image.thumbnail((MOST_PX, MOST_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if (longer := max(image.size)) > MOST_PX:
+        width, height = (max(1, round(side * MOST_PX / longer)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return np.asarray(image)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from simimg.similarity.differences import MOST_PX
 from simimg.similarity.fingerprint import (
     CACHED,
     Fingerprint,
@@ -225,7 +226,10 @@ class IndexImages:
 
     def _decoded(self, row: int, stamp: Stamp) -> FullImage:
         data = self.read(row)
-        images = decode_composites(data, background=self._background, truncated="keep", max_pixels=ANY_SIZE)
+        # A JPEG comes with twice the pixels, which are reduced as those of other formats are.
+        images = decode_composites(
+            data, background=self._background, truncated="keep", max_pixels=ANY_SIZE, least_px=2 * MOST_PX
+        )
         return full_image(*images, self._background, jpeg_quality(data))
 
     def _full_square(self, row: int) -> FullImage | None:
