@@ -167,12 +167,10 @@ def _num_unlike(pair: Registered, is_plain: bool, is_whole: bool) -> int:
 
 
 def _num_beyond(difference: np.ndarray, levels: tuple[float, ...], core: np.ndarray) -> int:
-    """Return the number of pixels in a mask that differ by more than some levels, in any channel."""
+    """Return the number of pixels in a mask that differ by more than some levels; each channel counts."""
     more = cv2.subtract(difference, levels)
-    if not cv2.hasNonZero(more.reshape(len(more), -1)):
-        return 0
-    anywhere = cv2.transform(more, np.ones((1, 3), np.float32))
-    return cv2.countNonZero(cv2.bitwise_and(anywhere, anywhere, mask=core.view(np.uint8)))
+    more = cv2.bitwise_and(more, more, mask=core.view(np.uint8))
+    return cv2.countNonZero(more.reshape(len(more), -1))
 
 
 def _compared(
@@ -323,8 +321,10 @@ def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
 def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     """Return the energy of the Laplacian, relative to the variance of the levels."""
     mask = core.view(np.uint8)
-    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S), mask=mask))
-    return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
+    count = cv2.countNonZero(mask)
+    known = None if count == mask.size else mask  # without a mask, it takes a third of the time
+    energy = cv2.norm(cv2.Laplacian(gray, cv2.CV_16S), cv2.NORM_L2SQR, known) / max(1, count)
+    return energy / max(1.0, float(cv2.meanStdDev(gray, mask=known)[1][0, 0]) ** 2)
 
 
 def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float) -> Differences:

@@ -49,6 +49,9 @@ _LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4",
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
+_GAP = (
+    3.0  # times the size of a thumbnail to which Pillow reduces a large image by means of pixels, before it resamples
+)
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
@@ -184,7 +187,7 @@ def fingerprint(
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
     small = (max(2, round(image.width * factor)), max(2, round(image.height * factor)))
-    thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=_GAP))
     # The image itself is not kept: it may have 192 MB.
     gray, checksum = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
     details = Details(thumbnail, lambda: gray, lambda: checksum, most)
@@ -237,7 +240,7 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     options = ImageOptions(
         image_size=THUMBNAIL_PX, resize="pad", truncated="keep", background=background, max_pixels=ANY_SIZE
     )
-    image = load_image(data, options, contrast=True)
+    image = load_image(data, options, contrast=True, reducing_gap=_GAP)
     size = image.width, image.height
     shares = (side * THUMBNAIL_PX / max(size) for side in size)
     width, height = (max(1, round(share)) for share in shares)
@@ -295,19 +298,20 @@ def fingerprint_file(
     *,
     store: FingerprintStore | None = None,
     unchanged: bool = False,
+    stamp: Stamp | None = None,
 ) -> Fingerprint:
     """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached, until the file changes.
 
     `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any. The color `background` is behind
     transparent pixels. What is computed is kept in `store`, and taken from there without reading the file if it is
-    known to be `unchanged`.
+    known to be `unchanged`. `stamp` is that of the file if the caller knows it.
 
     Raises:
         OSError: the file cannot be read.
         Refusal: the file is not an image, or its checksum differs.
     """
     with _LOCKS[hash(path) % len(_LOCKS)]:
-        return _cached(str(path), sha256, stamp_of(path.stat()), background, store, unchanged)
+        return _cached(str(path), sha256, stamp or stamp_of(path.stat()), background, store, unchanged)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

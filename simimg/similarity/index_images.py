@@ -91,7 +91,9 @@ class IndexImages:
             if self._checked.get(row) == (stamp, True):
                 return None
             unchanged = stamp[2:] == known.size_and_time
-            return fingerprint_file(known.path, known.sha256, self._background, store=self._store, unchanged=unchanged)
+            return fingerprint_file(
+                known.path, known.sha256, self._background, store=self._store, unchanged=unchanged, stamp=stamp
+            )
         except OSError:
             return None
         except Refusal:

@@ -60,8 +60,8 @@ def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
     return _to_srgb(image.convert("RGB"), profile if image.mode in ("P", "RGBX") else None)
 
 
-def is_transparent(image: Image.Image) -> bool:
-    """Return whether a loaded image has transparent pixels, whatever its mode."""
+def is_transparent(image: Image.Image, opaque: int = _OPAQUE) -> bool:
+    """Return whether a loaded image has transparent pixels, whatever its mode: below a level of alpha."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # see `to_rgb`
         return isinstance(transparent, int) and bool((np.asarray(image) == transparent).any())
@@ -71,7 +71,7 @@ def is_transparent(image: Image.Image) -> bool:
         alpha = image.convert("RGBA").getchannel("A")
     else:
         return False
-    return int(alpha.getextrema()[0]) < _OPAQUE  # type: ignore[arg-type]
+    return int(alpha.getextrema()[0]) < opaque  # type: ignore[arg-type]
 
 
 def contrasting(background: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -147,6 +147,8 @@ def _laid_on(background: Background, image: Image.Image, profile: bytes | None) 
     """Return an image with transparency on a background, made in bands: a whole one would be in memory four times."""
     # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
+    if image.mode == "RGBA" and not is_transparent(image, opaque=255):
+        return _to_srgb(image.convert(colors), profile)
     width, height = image.size
     laid = Image.new("RGB", image.size)
     rows = max(1, _BAND_PIXELS // width)

@@ -15,7 +15,7 @@ from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
-from tfrecords.convert.image.decoded_once import once
+from tfrecords.convert.image.decoded_once import once, once_of
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
@@ -46,6 +46,8 @@ _TRANSPOSE = {
 }
 
 _EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
+
+_KEPT_PIXELS = 1 << 25  # of an image whose colors are kept beside what was read: 100 MB
 
 # Levels between the lowest and the highest value of each channel, at most, of an image that shows nothing.
 _PLAIN = 8
@@ -119,10 +121,13 @@ class DecodedImage:
         return self.contrast
 
 
-def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
+def load_image(
+    data: bytes, options: ImageOptions, *, contrast: bool = False, reducing_gap: float | None = None
+) -> DecodedImage:
     """Return the image in the bytes of a file, upright, in sRGB, as a square or in its own shape.
 
     A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
+    For `reducing_gap`, see Pillow's `resize`: with it, large images are resized in less time, and less exactly.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
@@ -150,10 +155,11 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
         reduction=lambda width, height: _reduction(width, height, options),
     )
     with reading(data):  # of colors, whose profiles come from the file
-        found = _laid_out(read, CHECKER if options.backdrop == CHECKER else options.background, options)
-        if is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
+        background = CHECKER if options.backdrop == CHECKER else options.background
+        found = _laid_out(data, read, background, options, reducing_gap)
+        if _is_transparent(data, read) and (contrast or shows_nothing(found.pixels)):
             other = dataclasses.replace(options, background=contrasting(options.background))
-            laid = _laid_out(read, other.background, other)
+            laid = _laid_out(data, read, other.background, other, reducing_gap)
             found = dataclasses.replace(found, contrast=laid.pixels)
             if options.backdrop == "auto" and found.vanishes:
                 found = dataclasses.replace(found, pixels=laid.pixels, contrast=found.pixels if contrast else None)
@@ -182,7 +188,7 @@ def decode(
     """
     read = read_image(data, keep_truncated=truncated == "keep", max_pixels=max_pixels)
     with reading(data):
-        return _upright(read.image, read.orientation, background)
+        return _turned(to_rgb(read.image, background), read.orientation)
 
 
 def decode_visible(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -217,32 +223,26 @@ def decode_composites(
     keep = truncated == "keep"
     read = read_image(data, keep_truncated=keep, sample_range=sample_range, max_pixels=max_pixels, reduction=reduced)
     with reading(data):
-        return _composites(read.image, read.orientation, background)
+        colors = [background, contrasting(background)] if _is_transparent(data, read) else [background]
+        image, *contrast = (_turned(_colors(data, read, color), read.orientation) for color in colors)
+        return image, contrast[0] if contrast else None
 
 
 def upright_composites(
     image: Image.Image, background: tuple[int, int, int] = WHITE
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `upright`, and the image on the contrasting background; None if it is opaque."""
-    return _composites(image, orientation_of(image), background)
+    return upright(image, background), upright(image, contrasting(background)) if is_transparent(image) else None
 
 
 def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
-    return _upright(image, orientation_of(image), background)
+    return _turned(to_rgb(image, background), orientation_of(image))
 
 
-def _composites(
-    image: Image.Image, orientation: int, background: tuple[int, int, int]
-) -> tuple[Image.Image, Image.Image | None]:
-    contrast = _upright(image, orientation, contrasting(background)) if is_transparent(image) else None
-    return _upright(image, orientation, background), contrast
-
-
-def _upright(image: Image.Image, orientation: int, background: tuple[int, int, int]) -> Image.Image:
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     method = _TRANSPOSE.get(orientation)
-    rgb = to_rgb(image, background)
-    return rgb if method is None else rgb.transpose(method)
+    return image if method is None else image.transpose(method)
 
 
 def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
@@ -331,14 +331,28 @@ def _reduction(width: int, height: int, options: ImageOptions) -> int:
     return reduction(max(width, height) if _by_longer_side(options) else min(width, height), _needed(options))
 
 
-def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    found = _finished(to_rgb(read.image, background), read.box, read.size, read.orientation, options)
+def _colors(data: bytes, read: ReadImage, background: Background) -> Image.Image:
+    """Return what was read of a file in sRGB on a background, mode RGB, which must not be changed."""
+    if read.image.width * read.image.height > _KEPT_PIXELS:
+        return to_rgb(read.image, background)
+    return once_of(data, read, background, lambda: to_rgb(read.image, background))
+
+
+def _is_transparent(data: bytes, read: ReadImage) -> bool:
+    return once_of(data, read, "is transparent", lambda: is_transparent(read.image))
+
+
+def _laid_out(
+    data: bytes, read: ReadImage, background: Background, options: ImageOptions, gap: float | None
+) -> DecodedImage:
+    found = _finished(_colors(data, read, background), read.box, read.size, read.orientation, options, gap)
     return dataclasses.replace(found, narrow=True) if read.narrow else found
 
 
 def _finished(
-    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
-) -> DecodedImage:
+    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions,
+    reducing_gap: float | None = None,
+) -> DecodedImage:  # fmt: skip
     """Return the part `box`, (left, top, right, bottom), of `image` as an upright square, or in its own shape.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
@@ -370,7 +384,7 @@ def _finished(
             return DecodedImage(pixels, width, height)
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:
-        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
+        resized = image.resize(inner, Image.Resampling.BICUBIC, box, reducing_gap)
     if resized.mode != "RGB":
         resized = resized.convert("RGB")
     if (method := _TRANSPOSE.get(orientation)) is not None:
