@@ -25,6 +25,7 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.fingerprint_store import FingerprintStore, StoredThumbnail
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
+from simimg.similarity.reduced_image import is_worth_keeping, reduced_pixels
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
 from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
 from tfrecords.convert.image.image_formats import ANY_SIZE, image_header, reading
@@ -217,7 +218,7 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 def _cached(
     path: str, sha256: str, stamp: Stamp, background: tuple[int, int, int], store: FingerprintStore | None, known: bool
 ) -> Fingerprint:
-    key = f"{sha256}-{color_name(background)}"
+    key = store_key(sha256, background)
     kept = store.thumbnail(key) if store and known else None
     if kept is None:
         kept = _loaded(read_unchanged(Path(path), sha256), background)
@@ -281,7 +282,7 @@ def prepare_fingerprint(
     It is for images that were just decoded, in a block of `decoded_once`. Of a JPEG, whose decoder can reduce it, this
     is the thumbnail only.
     """
-    key = f"{sha256}-{color_name(background)}"
+    key = store_key(sha256, background)
     with suppress(Refusal):  # it will be said when the fingerprint is needed
         store.add_thumbnail(key, _loaded(data, background))
         if not data.startswith(JPEG_START):
@@ -289,6 +290,13 @@ def prepare_fingerprint(
             for place, image in enumerate(composites):
                 if image is not None:
                     store.add_gray(f"{key}-{place}", gray_pixels(image, _CANDIDATE[0]))
+            if is_worth_keeping(composites[0]):
+                store.add_reduced(key, lambda: tuple(reduced_pixels(image) for image in composites if image))
+
+
+def store_key(sha256: str, background: tuple[int, int, int]) -> str:
+    """Return the key of a file in a `FingerprintStore`, when its transparent pixels are on this color."""
+    return f"{sha256}-{color_name(background)}"
 
 
 def fingerprint_file(

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -87,10 +87,12 @@ class FingerprintStore:
     def __init__(self, index_dir: Path | None, max_bytes: int = _MAX_BYTES) -> None:
         """Take the folder of an index; None writes nothing, and keeps the last ones in memory.
 
-        Gray images are never written: their keypoints are.
+        Gray images are never written: their keypoints are. Neither are images at the size at which they are compared.
         """
         self._grays: dict[str, np.ndarray] = {}
         self._num_gray_bytes = 0
+        self._reduced: dict[str, tuple[np.ndarray, ...]] = {}
+        self._num_reduced_bytes = 0
         self._connection: sqlite3.Connection | None = None
         self._path = None if index_dir is None else index_dir / f"{_NAME}-{_versions()}.sqlite"
         self._max_bytes = max_bytes
@@ -142,6 +144,20 @@ class FingerprintStore:
             self._grays[key] = gray
             while self._num_gray_bytes > _MAX_KEPT_BYTES:
                 self._num_gray_bytes -= self._grays.pop(next(iter(self._grays))).nbytes
+
+    def reduced(self, key: str) -> tuple[np.ndarray, ...] | None:
+        """Return an image at the size at which copies are compared, and if it is transparent, on both backgrounds."""
+        with self._lock:
+            return self._reduced.get(key)
+
+    def add_reduced(self, key: str, compute: Callable[[], tuple[np.ndarray, ...]]) -> None:
+        """Keep such an image in memory, if there is room left: nothing is computed in vain for large collections."""
+        if self._num_reduced_bytes < _MAX_KEPT_BYTES:
+            found = compute()
+            with self._lock:
+                if key not in self._reduced:
+                    self._reduced[key] = found
+                    self._num_reduced_bytes += sum(pixels.nbytes for pixels in found)
 
     def save(self) -> None:
         """Write what was added to the disk."""

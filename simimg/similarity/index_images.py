@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from simimg.similarity.differences import MOST_PX
 from simimg.similarity.fingerprint import (
     CACHED,
     Fingerprint,
@@ -25,10 +24,12 @@ from simimg.similarity.fingerprint import (
     jpeg_quality,
     read_unchanged,
     stamp_of,
+    store_key,
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
+from simimg.similarity.reduced_image import LEAST_JPEG_PX
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
@@ -141,12 +142,12 @@ class IndexImages:
     def compared(self, found: Verification, one: int, other: int) -> Verification:
         """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
         as_files = self.file(one) is not None and self.file(other) is not None
-        ours, theirs = (self._full_file(row) if as_files else self._full_square(row) for row in (one, other))
+        ours, theirs = (self.full_file(row) if as_files else self._full_square(row) for row in (one, other))
         return found if ours is None or theirs is None else compared(found, ours, theirs)
 
     def compared_file(self, found: Verification, image: FullImage, row: int) -> Verification:
         """Return the verification that an image is a copy of a row's file, with what differs at full size."""
-        theirs = self._full_file(row)
+        theirs = self.full_file(row)
         return found if theirs is None else compared(found, image, theirs)
 
     def compared_square(self, found: Verification, image: FullImage, row: int) -> Verification:
@@ -158,6 +159,13 @@ class IndexImages:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
         return None if file is None else _verified(new, file, thorough=thorough)
+
+    def full_file(self, row: int) -> FullImage | None:
+        """Return a row's file at the size at which copies are compared; None if it is gone or was edited."""
+        try:
+            return self._full(row, stamp_of(self._known(row).path.stat()))
+        except (OSError, Refusal):
+            return None
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
@@ -220,17 +228,15 @@ class IndexImages:
         image = self.square_image(row)
         return None if image is None else fingerprint(image)
 
-    def _full_file(self, row: int) -> FullImage | None:
-        try:
-            return self._full(row, stamp_of(self._known(row).path.stat()))
-        except (OSError, Refusal):
-            return None
-
     def _decoded(self, row: int, stamp: Stamp) -> FullImage:
+        known = self._known(row)
+        if stamp[2:] == known.size_and_time and (
+            kept := self._store.reduced(store_key(known.sha256, self._background))
+        ):
+            return FullImage(*kept, background=self._background)
         data = self.read(row)
-        # A JPEG comes with twice the pixels, which are reduced as those of other formats are.
         images = decode_composites(
-            data, background=self._background, truncated="keep", max_pixels=ANY_SIZE, least_px=2 * MOST_PX
+            data, background=self._background, truncated="keep", max_pixels=ANY_SIZE, least_px=LEAST_JPEG_PX
         )
         return full_image(*images, self._background, jpeg_quality(data))
 
