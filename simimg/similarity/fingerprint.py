@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.fingerprint_store import FingerprintStore, StoredThumbnail
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
-from simimg.similarity.reduced_image import is_worth_keeping, reduced_pixels
+from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
 from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
-from tfrecords.convert.image.image_formats import ANY_SIZE, image_header, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 Stamp = tuple[int, int, int, int]
@@ -43,10 +43,6 @@ CACHED = 8000
 
 # So that threads that want the same image do not compute it twice.
 _LOCKS = [threading.Lock() for _ in range(64)]
-_DNG_VERSION = 0xC612  # a tag that every DNG file has
-# Pillow's names of TIFF's compressions.
-_LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate",
-                            "tiff_deflate", "lzma", "zstd"))  # fmt: skip
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
@@ -226,10 +222,9 @@ def _cached(
             store.add_thumbnail(key, kept)
     found = []
     for place, thumbnail in enumerate(kept.pixels()):
-        gray, checksum = (
-            functools.partial(function, path, sha256, background, bool(place))
-            for function in (_detailed_gray, _pixels_sha256)
-        )
+        file = path, sha256, background, bool(place)
+        gray = functools.partial(_detailed_gray, *file, store if sha256 else None)
+        checksum = functools.partial(_pixels_sha256, *file)
         details = Details(thumbnail, gray, checksum, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
         one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality)
         found.append(one)
@@ -251,27 +246,26 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     return StoredThumbnail.of(size, jpeg_quality(data), [square[part] for square in squares])
 
 
-def _detailed_gray(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> np.ndarray:
+def _detailed_gray(
+    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, store: FingerprintStore | None = None
+) -> np.ndarray:
     """Return a file's image as its fine keypoints are detected in it."""
-    # Resizing an image to less than a third begins with means of pixels, which a JPEG's decoder can compute itself.
-    return gray_pixels(_composite(path, sha256, background, on_contrast, 3 * _CANDIDATE[0]), _CANDIDATE[0])
+    kept = store.reduced(store_key(sha256, background)) if store else None
+    if kept is None:
+        kept = reduced_file(read_unchanged(Path(path), sha256), background)
+        if store and is_worth_keeping(kept[0]):
+            store.add_reduced(store_key(sha256, background), kept)
+    if on_contrast >= len(kept):
+        raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
+    return gray_pixels(Image.fromarray(kept[on_contrast]), _CANDIDATE[0])
 
 
 def _pixels_sha256(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> bytes:
-    return hashlib.sha256(_composite(path, sha256, background, on_contrast).tobytes()).digest()
-
-
-def _composite(
-    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, least_px: int = 0
-) -> Image.Image:
     data = read_unchanged(Path(path), sha256)
-    composites = decode_composites(
-        data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=least_px
-    )
-    image = composites[on_contrast]
+    image = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)[on_contrast]
     if image is None:
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
-    return image
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def prepare_fingerprint(
@@ -286,12 +280,10 @@ def prepare_fingerprint(
     with suppress(Refusal):  # it will be said when the fingerprint is needed
         store.add_thumbnail(key, _loaded(data, background))
         if not data.startswith(JPEG_START):
-            composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
-            for place, image in enumerate(composites):
-                if image is not None:
-                    store.add_gray(f"{key}-{place}", gray_pixels(image, _CANDIDATE[0]))
-            if is_worth_keeping(composites[0]):
-                store.add_reduced(key, lambda: tuple(reduced_pixels(image) for image in composites if image))
+            images = reduced_file(data, background)
+            if not (is_worth_keeping(images[0]) and store.add_reduced(key, images)):
+                for place, image in enumerate(images):
+                    store.add_gray(f"{key}-{place}", gray_pixels(Image.fromarray(image), _CANDIDATE[0]))
 
 
 def store_key(sha256: str, background: tuple[int, int, int]) -> str:
@@ -363,33 +355,6 @@ def jpeg_quality_of(image: Image.Image) -> int | None:
     if luminance is None:
         return None
     return 1 + int(np.abs(_sorted_tables() - np.sort(luminance)).sum(axis=1).argmin())
-
-
-def is_lossless(data: bytes) -> bool:
-    """Return whether the format of an image file keeps every pixel: PNG, BMP, lossless WebP, and TIFF without JPEG.
-
-    The bytes decide, not the suffix. Formats that may drop pixels without saying so (HEIF, AVIF, JPEG 2000, DNG) count
-    as lossy.
-    """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return any(kind == b"VP8L" for kind in _webp_chunks(data))
-    try:
-        with image_header(data) as image:
-            if image.format == "TIFF":
-                is_dng = _DNG_VERSION in getattr(image, "tag_v2", {})
-                return not is_dng and image.info.get("compression") in _LOSSLESS_TIFF
-            return image.format in ("PNG", "BMP")
-    except Refusal:
-        return False
-
-
-def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the names of a WebP file's chunks, those of an animation's frames left out."""
-    at = 12
-    while at + 8 <= len(data):
-        yield data[at : at + 4]
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + length + length % 2
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -150,14 +150,13 @@ class FingerprintStore:
         with self._lock:
             return self._reduced.get(key)
 
-    def add_reduced(self, key: str, compute: Callable[[], tuple[np.ndarray, ...]]) -> None:
-        """Keep such an image in memory, if there is room left: nothing is computed in vain for large collections."""
-        if self._num_reduced_bytes < _MAX_KEPT_BYTES:
-            found = compute()
-            with self._lock:
-                if key not in self._reduced:
-                    self._reduced[key] = found
-                    self._num_reduced_bytes += sum(pixels.nbytes for pixels in found)
+    def add_reduced(self, key: str, images: tuple[np.ndarray, ...]) -> bool:
+        """Keep such an image in memory; return False if there is no room left."""
+        with self._lock:
+            if self._num_reduced_bytes < _MAX_KEPT_BYTES and key not in self._reduced:
+                self._reduced[key] = images
+                self._num_reduced_bytes += sum(pixels.nbytes for pixels in images)
+            return key in self._reduced
 
     def save(self) -> None:
         """Write what was added to the disk."""

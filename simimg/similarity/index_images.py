@@ -21,7 +21,6 @@ from simimg.similarity.fingerprint import (
     Stamp,
     fingerprint,
     fingerprint_file,
-    jpeg_quality,
     read_unchanged,
     stamp_of,
     store_key,
@@ -29,12 +28,12 @@ from simimg.similarity.fingerprint import (
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
-from simimg.similarity.reduced_image import LEAST_JPEG_PX
+from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
+from tfrecords.convert.image.decoder import decode, decode_visible
 from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -228,17 +227,17 @@ class IndexImages:
         image = self.square_image(row)
         return None if image is None else fingerprint(image)
 
-    def _decoded(self, row: int, stamp: Stamp) -> FullImage:
-        known = self._known(row)
-        if stamp[2:] == known.size_and_time and (
-            kept := self._store.reduced(store_key(known.sha256, self._background))
-        ):
-            return FullImage(*kept, background=self._background)
-        data = self.read(row)
-        images = decode_composites(
-            data, background=self._background, truncated="keep", max_pixels=ANY_SIZE, least_px=LEAST_JPEG_PX
-        )
-        return full_image(*images, self._background, jpeg_quality(data))
+    def _decoded(self, row: int, stamp: Stamp) -> FullImage | None:
+        known, small = self._known(row), self.file(row)
+        if small is None:
+            return None
+        key = store_key(known.sha256, self._background)
+        kept = self._store.reduced(key) if stamp[2:] == known.size_and_time else None
+        if kept is None:
+            kept = reduced_file(self.read(row), self._background)
+            if is_worth_keeping(kept[0]):
+                self._store.add_reduced(key, kept)
+        return FullImage(kept[0], kept[1] if len(kept) > 1 else None, self._background, small.jpeg_quality)
 
     def _full_square(self, row: int) -> FullImage | None:
         image = self.square_image(row)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.similarity.differences import MOST_PX
-from simimg.similarity.fingerprint import is_lossless, jpeg_quality
+from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     COMPARABLE,
@@ -38,6 +38,7 @@ from simimg.similarity.image_worth import (
     color_image,
     earlier_quality,
     has_more_detail,
+    is_lossless,
     is_saved_again,
     jpeg_coefficients,
     jpeg_table,

@@ -10,29 +10,35 @@ import numpy as np
 from PIL import Image
 
 from simimg.similarity.differences import MOST_PX
+from tfrecords.convert.image.decoder import decode_composites
+from tfrecords.convert.image.image_formats import ANY_SIZE
 
 _GAP = 2  # times the size to which a large image is reduced by means of pixels, before it is resampled
 
-LEAST_JPEG_PX = _GAP * MOST_PX
-"""Of the longer side to which a JPEG's decoder may reduce an image, which means the same."""
-
-_MANY_PIXELS = 1 << 21  # fewer are decoded again: that takes little time
-
-
-def reduced_image(image: Image.Image) -> Image.Image:
-    """Return an image, mode RGB, whose longer side has at most `MOST_PX`; smaller ones as they are."""
-    longer = max(image.size)
-    if longer <= MOST_PX:
-        return image
-    width, height = (max(1, round(side * MOST_PX / longer)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=float(_GAP))
+_WORTH_BYTES = MOST_PX * MOST_PX  # smaller images are decoded again: that takes little time
 
 
 def reduced_pixels(image: Image.Image) -> np.ndarray:
-    """Return the pixels of `reduced_image`, uint8 `[h, w, 3]`."""
-    return np.asarray(reduced_image(image))
+    """Return an image, mode RGB, with at most `MOST_PX` along its longer side: uint8 `[h, w, 3]`."""
+    if (longer := max(image.size)) > MOST_PX:
+        width, height = (max(1, round(side * MOST_PX / longer)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=float(_GAP))
+    return np.asarray(image)
 
 
-def is_worth_keeping(image: Image.Image) -> bool:
-    """Whether an image is so large that its reduced one should be kept."""
-    return image.width * image.height >= _MANY_PIXELS
+def reduced_file(data: bytes, background: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """Return the reduced image of a file, and of a transparent one also that on the contrasting background.
+
+    Raises:
+        Refusal: the bytes are not an image.
+    """
+    # To twice the pixels, a JPEG's decoder may reduce the image: by means of pixels as well.
+    images = decode_composites(
+        data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=_GAP * MOST_PX
+    )
+    return tuple(reduced_pixels(image) for image in images if image is not None)
+
+
+def is_worth_keeping(pixels: np.ndarray) -> bool:
+    """Whether a reduced image, uint8 `[h, w, 3]`, is that of a large file, which should not be decoded again."""
+    return max(pixels.shape) == MOST_PX and pixels.nbytes >= _WORTH_BYTES

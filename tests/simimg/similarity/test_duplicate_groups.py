@@ -18,8 +18,8 @@ from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.duplicate_groups import _group, find_duplicates
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
-from simimg.similarity.fingerprint import is_lossless
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.image_worth import is_lossless
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.plan_file import load_plan
 from simimg.similarity.search_index import SearchIndex, write_generation
