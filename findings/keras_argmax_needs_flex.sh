@@ -6,13 +6,14 @@
 # Seen: with the TensorFlow backend, argmax treats -0.0 as less than 0.0 by bit operations on floats. LiteRT has none, so
 #   the file needs the Flex delegate (FlexBitwiseAnd), and the interpreter of ai-edge-litert refuses it.
 #   `export(format="openvino")` raises an error that names Bitcast.
+# scipy is installed since Keras's exporter to OpenVINO imports it, although neither package requires it.
 # Exits with 1 if this changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
-  tensorflow==2.21.0 keras==3.15.1 ai-edge-litert==2.3.0 openvino==2026.4.1
+  tensorflow==2.21.0 keras==3.15.1 ai-edge-litert==2.3.0 openvino==2026.4.1 scipy==1.17.1
 cat > "$folder/export.py" <<'PY'
 import sys
 

@@ -14,8 +14,7 @@ module has
 Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`. An
 error is a sentence on standard error, and with `--json` also {"error": …, "exit_code": …} on standard output.
 
-Exit codes: 0 success, 1 usage error, 2 success but some inputs were skipped or `doctor` found a problem, 3 failure,
-130 interrupted. Standard streams that are closed or full change none of them.
+`EXIT_CODES` in `simimg.command_help` lists the exit codes. Standard streams that are closed or full change none.
 """
 
 from __future__ import annotations
@@ -159,13 +158,22 @@ def _main(arguments: list[str]) -> int:
     if asked := [argument for argument in _before_separator(rest) if argument in _HELP]:
         sys.stdout.write(command_help(name, module, full=asked[0].endswith("full")))
         return 0
-    given, as_json = _parse(name, module.Options, rest)
+    given, as_json, is_strict = _parse(name, module.Options, rest)
     try:
         result = run_command(module, given)
     except UsageError as error:
         raise UsageError(_as_typed(str(error), module.Options, rest)) from error
     sys.stdout.write(_json(result.values) if as_json else result.text.rstrip() + "\n")
-    return int(result.exit_code)
+    return _exit_code(result, is_strict)
+
+
+def _exit_code(result: Any, is_strict: bool) -> int:
+    """Return the exit code of a result, and tell how much was left out."""
+    code = int(result.exit_code or (is_strict and result.num_skipped > 0))
+    if result.num_skipped:
+        units = f"{result.unit} was" if result.num_skipped == 1 else f"{result.unit}s were"
+        _complain(f"{result.num_skipped:,} {units} skipped (exit code {code}{'' if code else ', or 1 with --strict'}).")
+    return code
 
 
 def run_command(module: types.ModuleType, given: dict[str, Any]) -> Any:
@@ -196,8 +204,8 @@ def _with_flagfiles(arguments: list[str]) -> list[str]:
         raise UsageError("--flagfile cannot be read: its text is not UTF-8.") from None
 
 
-def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, Any], bool]:
-    """Return the values of the given flags and arguments, by field, and whether JSON was requested."""
+def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, Any], bool, bool]:
+    """Return the values of the given flags and arguments, by field, and of --json and --strict."""
     values, fields = _flags_of(options)
     try:
         _, *positional = values([f"simimg {name}", *arguments])
@@ -221,7 +229,7 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
             raise UsageError(f"{usage(field)} is required: {text[:1].lower()}{text[1:]}")
-    return given, bool(values["json"].value)
+    return given, bool(values["json"].value), bool(values["strict"].value)
 
 
 def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
@@ -242,6 +250,7 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     flags.DEFINE_bool("json", False, "", flag_values=values)
+    flags.DEFINE_bool("strict", False, "", flag_values=values)
     flags.DEFINE_bool("verbose", False, "", short_name="v", flag_values=values)
     for field, kind in fields:
         if field.metadata["positional"]:

@@ -16,11 +16,21 @@ from typing import Any
 
 COMMON_FLAGS = {
     "--json": "Print the result as one JSON object on standard output, and nothing else.",
+    "--strict": "Exit with code 1 instead of 0 if files were skipped or rejected.",
     "-v, --verbose": "Also print TensorFlow's log and the tracebacks of errors, on standard error.",
     "--flagfile=PATH": "Read flags from a file, one per line; lines that begin with # are comments.",
     "--help, --helpfull": "Describe the most important flags, or all flags and the keys of --json.",
 }
 """The flags that every command has, and what they do."""
+
+EXIT_CODES = {
+    0: "Success. Files that were skipped or rejected are counted on standard error.",
+    1: "Done, with a problem: `doctor` found one, `calibrate` set no threshold, or files were skipped with --strict.",
+    2: "The command line cannot be used as it is. Nothing was done.",
+    3: "Failure, or `verify` found damage.",
+    130: "Interrupted. The same command continues.",
+}
+"""The exit codes of all commands, and what they mean."""
 
 _MAX_COLUMNS = 120
 _MAX_INDENT = 28
@@ -38,6 +48,9 @@ def overview(groups: Mapping[str, Mapping[str, str]]) -> str:
         lines += ["", title]
         for name, summary in commands.items():
             lines += _row(name, summary, indent)
+    lines += ["", "Exit codes"]
+    for code, meaning in EXIT_CODES.items():
+        lines += _row(str(code), meaning, indent)
     lines += ["", *_filled("`simimg COMMAND --help` describes a command. To see everything at work: simimg demo")]
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """Every exception that this project raises on purpose, in one tree, so that `except SimimgError` catches them all.
 
     SimimgError                  exit code 3
-    ├── UsageError               exit code 1: an argument is not valid; nothing was done
+    ├── UsageError               exit code 2: an argument is not valid; nothing was done
     ├── ConversionError          a conversion cannot continue
     │   └── Interrupted          exit code 130: interrupted; the same command resumes
     ├── DataError                a dataset folder is damaged or incomplete

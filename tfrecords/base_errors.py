@@ -1,7 +1,7 @@
 """The exceptions that this project raises on purpose. `tfrecords` defines these; `simimg.errors` has the whole tree.
 
     SimimgError                  exit code 3
-    ├── UsageError               exit code 1: an argument cannot be used; nothing was done
+    ├── UsageError               exit code 2: an argument cannot be used; nothing was done
     ├── ConversionError          a conversion could not be completed
     │   └── Interrupted          exit code 130: stopped on request; the same command resumes it
     └── DataError                a dataset folder is incomplete or contradicts itself
@@ -22,7 +22,7 @@ class SimimgError(Exception):
 class UsageError(SimimgError):
     """An argument cannot be used. Raised before anything was done."""
 
-    exit_code = 1
+    exit_code = 2
 
 
 class ConversionError(SimimgError):

@@ -16,7 +16,7 @@ from typing import Any
 
 import simimg
 from simimg import cli
-from simimg.command_help import COMMON_FLAGS, flag_name, shown_default
+from simimg.command_help import COMMON_FLAGS, EXIT_CODES, flag_name, shown_default
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +35,18 @@ MORE = (
 )
 
 
+EXIT_CODES_HEAD = """\
+## Exit codes
+
+A file that cannot be used does not end a command and does not change its exit code, so that a script with `set -e` goes
+on after a good conversion. The number of these files is on standard error, and in the result of `--json` as
+`num_refused` or `skipped`. Two flags make them a failure. With `--strict`, every command does its work without these
+files and then exits with code 1. With `--max_refused=0`, `convert` exits with code 3 and makes no dataset.
+
+| code | |
+|---|---|""".splitlines()
+
+
 def commands_page() -> str:
     """Returns the page of all commands: what each does, and a table of its flags."""
     lines = ["# Commands", "", HEADER, "Every command also has these flags:", ""]
@@ -43,6 +55,7 @@ def commands_page() -> str:
         "A file for `--flagfile` has one flag per line, such as `--preset=lite0`; flags that follow it override it.",
         "",
     ]
+    lines += [*EXIT_CODES_HEAD, *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()), ""]
     for name in cli.COMMANDS:
         module = importlib.import_module(f"simimg.commands.{name}")
         summary, _, details = inspect.cleandoc(module.__doc__ or "").partition("\n")

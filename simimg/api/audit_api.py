@@ -28,6 +28,7 @@ def audit(
     decisions: Folder | None = None,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    exclude_from: Folder | None = None,
     max_pixels: int = 0,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Audit:
@@ -45,6 +46,7 @@ def audit(
         decisions: CSV file of earlier findings with decisions; what was decided about is left out.
         include: as for `index`.
         exclude: as for `index`.
+        exclude_from: as for `index`.
         max_pixels: as for `index`.
         progress: called with the stage (`indexing`, `measuring`, `judging`, `comparing`), the number of images done
             and the total.
@@ -66,11 +68,11 @@ def audit(
     wanted = wanted_kinds(tuple(kinds))
     decided = {} if decisions is None else read_finding_decisions(Path(decisions))
     taken, left_out = tuple(include), tuple(exclude)
-    selection = Selection(taken, left_out)
+    selection = Selection(taken, left_out, str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and dataset_dir is None and index_dir is None:
         raise UsageError("name what to audit: image_dir, dataset_dir or index_dir.")
     if selection.has_patterns and (image_dir is None or dataset_dir is not None):
-        raise UsageError("include and exclude are about the files of an image_dir alone.")
+        raise UsageError("include, exclude and exclude_from are about the files of an image_dir alone.")
     files_in = None if image_dir is None else Path(image_dir)
     with ExitStack() as stack:
         opened: SearchIndex | None = None
@@ -86,6 +88,7 @@ def audit(
                 model=model,
                 include=taken,
                 exclude=left_out,
+                exclude_from=exclude_from,
                 max_pixels=max_pixels,
                 progress=partial(progress, "indexing"),
             )

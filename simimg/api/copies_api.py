@@ -36,6 +36,7 @@ def duplicates(
     fast: bool = False,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    exclude_from: Folder | None = None,
     max_pixels: int = 0,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
@@ -62,6 +63,7 @@ def duplicates(
             computed, so `index_dir` is not an index that can be searched.
         include: as for `index`.
         exclude: as for `index`.
+        exclude_from: as for `index`.
         max_pixels: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
@@ -91,16 +93,16 @@ def duplicates(
     planned = planned_edits(plan_edits)
     rules = tuple(keep)
     check_keep(rules, None if image_dir is None else Path(image_dir))
-    taken, left_out = tuple(include), tuple(exclude)
-    if image_dir is None and (taken or left_out):
-        raise UsageError("include and exclude are about the files of an image_dir, and there is none.")
+    selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
+    if image_dir is None and selection.has_patterns:
+        raise UsageError("include, exclude and exclude_from are about the files of an image_dir, and there is none.")
     store = FingerprintStore(None if index_dir is None else Path(index_dir))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
             counter = partial(progress, "indexing")
             update = (
-                _index_hashes(image_dir, folder, max_pixels, counter, Selection(taken, left_out))
+                _index_hashes(image_dir, folder, max_pixels, counter, selection)
                 if fast
                 else update_index(
                     image_dir,
@@ -108,7 +110,7 @@ def duplicates(
                     model=model,
                     max_pixels=max_pixels,
                     progress=counter,
-                    selection=(taken, left_out),
+                    selection=selection,
                     also=partial(prepare_fingerprint, store=store),
                 )
             )

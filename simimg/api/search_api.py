@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simimg.similarity.index_update import IndexUpdate
     from simimg.similarity.query_search import SearchResult
     from simimg.similarity.search_index import SearchIndex
+    from tfrecords.convert.sources import Selection
 
 
 def index(
@@ -28,6 +29,7 @@ def index(
     precision: str = "auto",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    exclude_from: Folder | None = None,
     max_pixels: int = 0,
     engine: str = "local",
     ray_address: str = "",
@@ -48,6 +50,7 @@ def index(
         include: patterns of the files of `image_dir` to take, such as `cat/*.jpg`; by default all. See
             `tfrecords.convert.sources.selection`. Files that an index has and that are not taken leave it.
         exclude: patterns of files and folders to leave out.
+        exclude_from: a list of paths to leave out, see `tfrecords.convert.sources.excluded_paths`.
         max_pixels: files with more pixels are skipped; 0 for the limit of the model's dataset, or 178,956,970.
         engine: what embeds files: `local`, this process; or `ray` (extra `ray`), tasks on a cluster.
         ray_address: HOST:PORT of the cluster, or `auto` for that of this machine; "" starts Ray here.
@@ -63,13 +66,15 @@ def index(
         >>> made.num_embedded, len(made.refused)
         (40, 2)
     """
+    from tfrecords.convert.sources import Selection
+
     return update_index(
         image_dir,
         index_dir,
         dataset_dir=dataset_dir,
         model=model,
         precision=precision,
-        selection=(tuple(include), tuple(exclude)),
+        selection=Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or "")),
         max_pixels=max_pixels,
         engine=engine,
         ray_address=ray_address,
@@ -85,7 +90,7 @@ def update_index(
     dataset_dir: Folder | None = None,
     model: str,
     precision: str = "auto",
-    selection: tuple[tuple[str, ...], tuple[str, ...]],
+    selection: Selection,
     max_pixels: int,
     engine: str = "local",
     ray_address: str = "",
@@ -93,20 +98,20 @@ def update_index(
     progress: Callable[[int, int], object],
     also: Callable[[str, bytes], object] | None = None,
 ) -> IndexUpdate:
-    """Do what `index` does, with its patterns as `selection`; for `also`, see `simimg.image_files.load_files`."""
+    """Do what `index` does, with what it takes as `selection`; for `also`, see `simimg.image_files.load_files`."""
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
-    from tfrecords.convert.sources import Selection
 
-    taken = Selection(*selection)
     files_in = None if image_dir is None else Path(image_dir)
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
         raise UsageError("name what to index: image_dir, or dataset_dir.")
-    if dataset_dir is not None and taken.has_patterns:
-        raise UsageError("include and exclude are about the files of an image_dir; a dataset is indexed as a whole.")
+    if dataset_dir is not None and selection.has_patterns:
+        raise UsageError(
+            "include, exclude and exclude_from are about the files of an image_dir; a dataset is indexed as a whole."
+        )
     if precision == "auto":
         precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
     embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
@@ -118,7 +123,9 @@ def update_index(
         from tfrecords.convert.workers.ray_runner import RayRunner
 
         runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
-    return index_folder(Path(index_dir), files_in, embedder, selection=taken, runner_of=runner_of, also=also, **calls)
+    return index_folder(
+        Path(index_dir), files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls
+    )
 
 
 def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:

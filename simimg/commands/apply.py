@@ -58,7 +58,7 @@ def run(options: Options) -> Result:
         lines.append(f"decisions of the plan {stored} in {plan.index_dir}: {num_decisions:,}")
     if applied.moved and not options.dry_run:
         lines.append(f"`simimg undo --plan={shlex.quote(str(options.plan))}` moves them back")
-    return Result(values=values, text="\n".join(lines), exit_code=2 if applied.skipped else 0)
+    return Result(values=values, text="\n".join(lines), num_skipped=len(applied.skipped))
 
 
 def moved(moves: Applied) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from simimg.health.finding import KINDS, Finding, write_csv
 from simimg.image_files import check_max_pixels
 from simimg.report.audit_report import FindingRow, FindingSection, write_audit_report
 from simimg.report.contact_sheet import Tile
-from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
+from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -75,6 +75,7 @@ class Options:
     )
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
+    exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
     max_pixels: int = option("As for `simimg index`.", 0, words={"auto": 0})
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ def run(options: Options) -> Result:
             decisions=options.decisions,
             include=options.include,
             exclude=options.exclude,
+            exclude_from=options.exclude_from,
             max_pixels=options.max_pixels,
             progress=show,
         )
@@ -138,7 +140,7 @@ def run(options: Options) -> Result:
         "num_relabeled": num_relabeled,
         "seconds": round(time.perf_counter() - start, 3),
     }
-    return Result(values=values, text=_text(options, found, values), exit_code=2 if found.refused else 0)
+    return Result(values=values, text=_text(options, found, values), num_skipped=len(found.refused))
 
 
 def _text(options: Options, found: Audit, values: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ with copies of the training photos in the test, and without them. It uses one se
 
 The stages `growth`, `duplicates` and `protocols` are in the source repository only. So are the rivals that need
 packages which simimg does not need. These rivals get virtual environments of their own under --cache_dir, which takes
-some minutes and 3 GB once. If a rival cannot be installed, it is named with the reason, and the exit code is 2.
+some minutes and 3 GB once. If a rival cannot be installed, it is left out and named with the reason.
 The time of every run is written to a dated JSON file in --out_dir, with a report and a plot beside it.
 
 Examples:
@@ -164,7 +164,7 @@ def run(options: Options) -> Result:
         f"report: {report}",
     ]
     values |= {"file": str(file), "report": str(report)}
-    return Result(values=values, text="\n".join(lines), exit_code=2 if left_out else 0)
+    return Result(values=values, text="\n".join(lines), num_skipped=len(left_out), unit="rival")
 
 
 def _convert(options: Options, file: Path, watch: _Watch) -> _Measured:

@@ -4,7 +4,7 @@ Random images of the index are edited in fourteen ways and searched for. As many
 missing from the index, are searched for too and should find nothing. The similarity above which 99% of the matches are
 correct is stored in the index as the threshold of `simimg search`. The copies are also compared as `simimg duplicates`
 and `simimg leaks` compare files, which gives them a threshold of their own. Where nothing reaches 99%, the threshold
-stays as it was, and the exit code is 2. Images that the index contains twice are not counted.
+stays as it was, and the exit code is 1. Images that the index contains twice are not counted.
 
 Example: simimg calibrate --index_dir=indexes/photos --picture=calibration.png
 """
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, note, progress_bar
+from simimg.commands.console import PROBLEM, Result, note, progress_bar
 from simimg.errors import SearchIndexError, UsageError
 from simimg.report.charts import calibration_curves
 from simimg.report.contact_sheet import Tile, tile_sheet
@@ -116,7 +116,7 @@ def run(options: Options) -> Result:
     if options.failures is not None:
         lines.append(f"failures: {options.failures}" if failures else "there are no failures to draw")
     return Result(
-        values=values, text="\n".join(lines), exit_code=0 if stored and None not in thresholds.values() else 2
+        values=values, text="\n".join(lines), exit_code=0 if stored and None not in thresholds.values() else PROBLEM
     )
 
 

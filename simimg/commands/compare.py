@@ -85,7 +85,7 @@ def run(options: Options) -> Result:
     lines = [_text(group, width, f"{split} {objective.words}", objective.text) for group in groups]
     if options.report:
         lines.append(f"report: {options.report}")
-    return Result(values=values, text="\n".join(lines), exit_code=0 if len(found) == len(options.runs) else 2)
+    return Result(values=values, text="\n".join(lines), num_skipped=len(options.runs) - len(found), unit="run")
 
 
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:

@@ -61,6 +61,7 @@ class Command:
 
 _COMMON = (
     Flag(name="json", help="Print the result as one JSON object.", takes="nothing"),
+    Flag(name="strict", help="Exit with code 1 if files were skipped.", takes="nothing"),
     Flag(name="verbose", help="Also print TensorFlow's log and the tracebacks of errors.", takes="nothing"),
     Flag(name="flagfile", help="Read flags from a file, one per line.", takes="file"),
 )

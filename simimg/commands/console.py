@@ -18,13 +18,22 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+PROBLEM = 1
+"""Exit code of a command that did its work and found a problem, or with `--strict` left something out."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """Result of a command: `values` for `--json`, `text` for people, and the exit code."""
+    """Result of a command: `values` for `--json`, `text` for people, and the exit code.
+
+    What could not be used changes the exit code with `--strict` only, so a command counts it here, in `unit`s.
+    """
 
     values: dict[str, Any]
     text: str
     exit_code: int = 0
+    num_skipped: int = 0
+    unit: str = "file"
 
 
 def note(text: str) -> None:

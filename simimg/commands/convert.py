@@ -3,9 +3,10 @@
 The source is a folder with one folder of images per class, an archive of such a folder, tar shards, a table of paths
 and labels, a TensorFlow dataset, or a URL; a line says what it was taken for. The dataset goes to
 DATA_DIR/NAME/1.0.0, and `tfds.builder_from_directory` opens it too; report.html in it shows its contents. Files that
-cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards, and the exit code is
-then 2. If the conversion is interrupted, the same command resumes it. --from=DATASET_DIR converts a dataset into
-another size or encoding without the files, and notes what its stored images lose by that.
+cannot be used are rejected with a reason each and listed in quarantine.jsonl beside the shards. The exit code is still
+0, or 1 with --strict. With --max_refused=0, the command fails and makes no dataset. If the conversion is interrupted,
+the same command resumes it. --from=DATASET_DIR converts a dataset into another size or encoding without the files, and
+notes what its stored images lose by that.
 
 Example: simimg convert --image_dir=photos --name=photos --image_size=64
 """
@@ -66,7 +67,7 @@ def run(options: Options) -> Result:
     values = {name: getattr(summary, name) for name in JSON_KEYS.split()}
     values["dataset_dir"] = str(summary.dataset_dir)
     values["label_conflicts"] = [dataclasses.asdict(conflict) for conflict in summary.label_conflicts]
-    return Result(values=values, text=_text(summary), exit_code=2 if summary.num_refused else 0)
+    return Result(values=values, text=_text(summary), num_skipped=summary.num_refused)
 
 
 def _tfds_source(options: Options) -> dict[str, str]:

@@ -104,8 +104,8 @@ def run(options: Options) -> Result:
         f"{len(found['results']):,} edited copies\n"
         f"{time.perf_counter() - start:.0f} s; report: {report.resolve().as_uri()}"
     )
-    exit_code = 2 if options.image_dir is not None and converted["num_refused"] else 0
-    return Result(values=values, text=text, exit_code=exit_code)
+    num_skipped = 0 if options.image_dir is None else converted["num_refused"]
+    return Result(values=values, text=text, num_skipped=num_skipped)
 
 
 def _draw(options: Options) -> Path:

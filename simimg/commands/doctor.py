@@ -4,7 +4,7 @@ Checks Python and its packages, GPUs and why one is not used, cores, memory and 
 the working folder, /dev/shm and the limit of open files. With --dataset_dir, it also checks a dataset without reading
 its shards. To measure the disk, it writes 64 MB to the working folder and removes them. With --train, it also trains
 one step with each kind of option, on one device or on all of them, in at most two minutes, and reports the cause of
-each failure. The exit code is 2 if there is a problem.
+each failure. The exit code is 1 if there is a problem.
 
 Examples:
     simimg doctor --dataset_dir=data/photos/1.0.0
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
+from simimg.commands.console import PROBLEM, Result, progress_bar, quiet_tensorflow, showing
 
 with quiet_tensorflow():
     import tensorflow as tf
@@ -94,9 +94,8 @@ def result_of(found: dict[str, doctor.CheckResult], problems: Sequence[str] = ()
         "notes": notes,
         "problems": problems,
     }
-    return Result(
-        values=values, text="\n".join(_lines(list(found.values()), notes, problems)), exit_code=2 if problems else 0
-    )
+    text = "\n".join(_lines(list(found.values()), notes, problems))
+    return Result(values=values, text=text, exit_code=PROBLEM if problems else 0)
 
 
 def _lines(found: Sequence[doctor.CheckResult], notes: Sequence[str], problems: Sequence[str]) -> list[str]:

@@ -48,7 +48,15 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, SUFFIXES, Selection, check_patterns, walk
+from tfrecords.convert.sources import (
+    EXCLUDE_FROM_HELP,
+    EXCLUDE_HELP,
+    INCLUDE_HELP,
+    SUFFIXES,
+    Selection,
+    check_patterns,
+    walk,
+)
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -93,6 +101,7 @@ class Options:
 
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
+    exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
 
     def __post_init__(self) -> None:
         check_patterns(self.include, self.exclude)
@@ -112,7 +121,8 @@ def run(options: Options) -> Result:
     start = time.perf_counter()
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
-        _note_time(options.image_dir, options.model, Selection(options.include, options.exclude))
+        patterns = options.include, options.exclude, str(options.exclude_from or ""), str(options.image_dir)
+        _note_time(options.image_dir, options.model, Selection(*patterns))
     with stage_bars() as show:
         found = api.duplicates(
             options.image_dir,
@@ -127,6 +137,7 @@ def run(options: Options) -> Result:
             fast=options.fast,
             include=options.include,
             exclude=options.exclude,
+            exclude_from=options.exclude_from,
             max_pixels=options.max_pixels,
             refused=noting_skipped(refused),
             noted=lambda text: note(f"note: {text}"),
@@ -194,7 +205,7 @@ def run(options: Options) -> Result:
         lines.append(f"report: {options.report}")
     if found.groups and options.index_dir is None:
         lines.append("to have decisions about these groups remembered, give --index_dir=PATH")
-    return Result(values=values, text="\n".join(lines), exit_code=2 if refused or found.num_missing else 0)
+    return Result(values=values, text="\n".join(lines), num_skipped=len(refused) + found.num_missing)
 
 
 def _note_time(image_dir: Path, model: str, selection: Selection | None = None) -> None:

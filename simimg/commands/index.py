@@ -2,7 +2,7 @@
 
 Each image becomes an embedding, a vector of numbers, by `lite0`, a pretrained network that needs no training, or by a
 model of your own or of others. A second run embeds only new and changed files and drops removed ones; an interrupted
-run resumes. Files that cannot be decoded are skipped with a reason each, and the exit code is then 2.
+run resumes. Files that cannot be decoded are skipped with a reason each.
 
 Example: simimg index --image_dir=photos --index_dir=indexes/photos
 """
@@ -20,7 +20,7 @@ from simimg.image_files import check_max_pixels
 from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.plan.convert_config import RAY_ADDRESS_HELP
-from tfrecords.convert.sources import EXCLUDE_HELP, INCLUDE_HELP, check_patterns
+from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
@@ -50,6 +50,7 @@ class Options:
     )
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")
+    exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
     max_pixels: int = option(
         f"Skip files with more pixels; auto is the limit of the model's dataset, or {MAX_PIXELS}.",
         0,
@@ -93,6 +94,7 @@ def run(options: Options) -> Result:
             precision=options.precision,
             include=options.include,
             exclude=options.exclude,
+            exclude_from=options.exclude_from,
             max_pixels=options.max_pixels,
             engine=options.engine,
             ray_address=options.ray_address,
@@ -141,4 +143,4 @@ def run(options: Options) -> Result:
         )
     if update.refused:
         text += f"\n{len(update.refused):,} skipped"
-    return Result(values=values, text=text, exit_code=2 if update.refused else 0)
+    return Result(values=values, text=text, num_skipped=len(update.refused))

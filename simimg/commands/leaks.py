@@ -145,7 +145,7 @@ def run(options: Options) -> Result:
         )
     if command:
         lines += _cleaned(found, options, moved, command)
-    return Result(values=values, text="\n".join(lines), exit_code=2 if found.num_missing else 0)
+    return Result(values=values, text="\n".join(lines), num_skipped=found.num_missing)
 
 
 def _values(pair: LeakedPair) -> dict[str, object]:

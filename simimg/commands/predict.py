@@ -18,7 +18,7 @@ from simimg.commands.console import Result, noting_skipped, progress_bar, showin
 from simimg.errors import UsageError
 from tfrecords.options import option
 
-JSON_KEYS = "results"
+JSON_KEYS = "results num_refused"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,4 +60,5 @@ def run(options: Options) -> Result:
             }
         )
         lines.append(f"{path}  " + "  ".join(f"{name} {share:.1%}" for name, share in classes))
-    return Result(values={"results": results}, text="\n".join(lines), exit_code=2 if refused else 0)
+    values = {"results": results, "num_refused": len(refused)}
+    return Result(values=values, text="\n".join(lines), num_skipped=len(refused))

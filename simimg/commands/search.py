@@ -29,7 +29,7 @@ from tfrecords.options import check_choices, option
 if TYPE_CHECKING:
     from simimg.report.contact_sheet import Tile
 
-JSON_KEYS = "results"
+JSON_KEYS = "results num_refused"
 
 _TILE_PX = 320
 _FEW = 4  # images, for which little memory matters more than the time of a search
@@ -91,7 +91,7 @@ def _search(options: Options, named: dict[str, str]) -> Result:
         {"query": named.get(query, query), "matches": [_values(match) for match in matches]}
         for query, matches in found.items()
     ]
-    return Result(values={"results": results}, text=text, exit_code=2 if refused else 0)
+    return Result(values={"results": results, "num_refused": len(refused)}, text=text, num_skipped=len(refused))
 
 
 def _values(match: SearchResult) -> dict[str, object]:

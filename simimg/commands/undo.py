@@ -34,4 +34,4 @@ def run(options: Options) -> Result:
         others = ", ".join(map(printable, undone.left[:3])) + (" …" if len(undone.left) > 3 else "")
         note(f"{plan.quarantine_dir} is left: it holds {others}, which no plan moved there")
     text = f"{len(undone.moved):,} files moved back to {plan.image_dir}"
-    return Result(values=moved(undone), text=text, exit_code=2 if undone.skipped else 0)
+    return Result(values=moved(undone), text=text, num_skipped=len(undone.skipped))

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simimg import __version__, cli, command_help
-from simimg.commands.console import Result
-from simimg.errors import CheckpointError, DataError, Interrupted, TrainingInterrupted, UsageError
+from simimg.command_help import EXIT_CODES
+from simimg.commands.console import PROBLEM, Result
+from simimg.errors import CheckpointError, DataError, Interrupted, SimimgError, TrainingInterrupted, UsageError
 from tfrecords.options import option
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def check_mistake(answer: tuple[int, str, str], *words: str) -> None:
     """Checks that an answer is what a usage error should be."""
     code, out, err = answer
-    assert code == 1
+    assert code == 2
     assert out == ""
     assert err.startswith("simimg: ")
     assert "Traceback" not in err
@@ -88,7 +89,7 @@ def check_mistake(answer: tuple[int, str, str], *words: str) -> None:
 def test_overview(run: Run) -> None:
     for arguments in (["--help"], ["-h"], ["help"], []):
         code, out, err = run(*arguments)
-        assert code == (0 if arguments else 1)
+        assert code == (0 if arguments else 2)
         assert err == ""
         for name, summary in cli.COMMANDS.items():
             assert f"  {name} " in out
@@ -172,7 +173,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
         "print(codes, sorted({'tensorflow', 'keras', 'numpy', 'PIL', 'pyarrow'} & set(sys.modules)))"
     )
     done = python("-c", code)
-    assert done.stdout.splitlines()[-1] == "[0, 0, 1] []"
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2] []"
     assert f"simimg {__version__}" in done.stdout
 
 
@@ -228,14 +229,14 @@ def test_json_of_commands_that_are_fast(run: Run, datasets: dict[str, Path], pho
     check_keys(the_json(verified, JSON_KEYS["verify"]), "verify")
     check_keys(the_json(run("completion", "bash", "--json"), JSON_KEYS["completion"]), "completion")
     code, *_ = answer = run("doctor", "--json")
-    check_keys(the_json(answer, JSON_KEYS["doctor"], 2 if code == 2 else 0), "doctor")
+    check_keys(the_json(answer, JSON_KEYS["doctor"], 1 if code == 1 else 0), "doctor")
 
 
 def test_module_is_the_command() -> None:
     done = python("-m", "simimg", "convert", "--image_dir=/nowhere", "--json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     error = json.loads(done.stdout)
-    assert error["exit_code"] == 1
+    assert error["exit_code"] == 2
     assert error["error"].startswith("--image_dir=/nowhere does not exist.")
     assert done.stderr == f"simimg: {error['error']}\nSee: simimg convert --help\n"
 
@@ -388,7 +389,7 @@ WHERE = "--verbose shows where this happened.\n"
 @pytest.mark.parametrize(
     ("raised", "code", "words"),
     [
-        (UsageError("--k=0: should be 1."), 1, "simimg: --k=0: should be 1.\nSee: simimg toy --help\n"),
+        (UsageError("--k=0: should be 1."), 2, "simimg: --k=0: should be 1.\nSee: simimg toy --help\n"),
         (DataError("a.tfrecord is missing."), 3, "simimg: a.tfrecord is missing.\n"),
         (CheckpointError("none is sound."), 3, "simimg: none is sound.\n"),
         (PermissionError(13, "Permission denied", "a.html"), 3, f"simimg: a.html: Permission denied.\n{WHERE}"),
@@ -427,14 +428,38 @@ def test_streams(toy: types.ModuleType, run: Run) -> None:
 
     def work(options: ToyOptions) -> Result:
         sys.stderr.write("halfway\n")
-        return Result(values={"name": "Köln", "share": 0.5}, text="done\n\n", exit_code=2)
+        return Result(values={"name": "Köln", "share": 0.5}, text="done\n\n", exit_code=1)
 
     toy.__dict__["run"] = work
-    assert run("toy", "--source=a") == (2, "done\n", "halfway\n")
-    assert run("toy", "--source=a", "--json") == (2, '{"name": "Köln", "share": 0.5}\n', "halfway\n")
+    assert run("toy", "--source=a") == (1, "done\n", "halfway\n")
+    assert run("toy", "--source=a", "--json") == (1, '{"name": "Köln", "share": 0.5}\n', "halfway\n")
 
 
-def test_refused_files_make_exit_code_2(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("skipped", "ended", "arguments", "code", "said"),
+    [
+        (0, 0, ["--strict"], 0, ""),
+        (1, 0, [], 0, "simimg: 1 file was skipped (exit code 0, or 1 with --strict).\n"),
+        (1200, 0, ["--nostrict"], 0, "simimg: 1,200 files were skipped (exit code 0, or 1 with --strict).\n"),
+        (2, 0, ["--strict"], 1, "simimg: 2 files were skipped (exit code 1).\n"),
+        (2, 3, [], 3, "simimg: 2 files were skipped (exit code 3).\n"),
+        (2, 3, ["--json", "--strict"], 3, "simimg: 2 files were skipped (exit code 3).\n"),
+    ],
+)
+def test_strict(
+    toy: types.ModuleType, run: Run, skipped: int, ended: int, arguments: list[str], code: int, said: str
+) -> None:
+    toy.__dict__["run"] = lambda options: Result(values={}, text="done", exit_code=ended, num_skipped=skipped)
+    assert run("toy", "--source=a", *arguments) == (code, "{}\n" if "--json" in arguments else "done\n", said)
+
+
+def test_the_exit_codes_are_those_of_the_errors(run: Run) -> None:
+    assert {SimimgError.exit_code, UsageError.exit_code, Interrupted.exit_code, PROBLEM, 0} == set(EXIT_CODES)
+    _, out, _ = run("--help")
+    assert all(f"  {code} " in out for code in EXIT_CODES)
+
+
+def test_files_that_are_skipped_end_no_script(run: Run, tmp_path: Path) -> None:
     """A real command, from flags to JSON: one of its files is no picture."""
     for number in range(4):
         (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
@@ -445,8 +470,11 @@ def test_refused_files_make_exit_code_2(run: Run, tmp_path: Path) -> None:
     code, out, err = run(*command, "--name=bad", "--json")
     values = json.loads(out)
     assert out.count("\n") == 1
-    assert (code, values["num_refused"], values["num_examples"]) == (2, 1, 4)
-    assert "Traceback" not in err
+    assert (code, values["num_refused"], values["num_examples"]) == (0, 1, 4)
+    assert err.splitlines()[-1] == "simimg: 1 file was skipped (exit code 0, or 1 with --strict)."
+    assert run(*command, "--name=bad", "--strict")[0] == 1
+    assert run(*command, "--name=none", "--max_refused=0")[0] == 3
+    assert not (tmp_path / "data" / "none").exists() or not list((tmp_path / "data" / "none").glob("[0-9]*"))
     dataset_dir = values["dataset_dir"]
     code, out, _ = run("verify", f"--dataset_dir={dataset_dir}", "--json")
     assert (code, json.loads(out)) == (0, {"ok": True, "num_examples": 4, "problems": []})

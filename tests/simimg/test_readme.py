@@ -14,7 +14,7 @@ from simimg.cli import COMMANDS
 from simimg.command_help import flag_name
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMON = ("json", "verbose", "flagfile", "help", "helpfull")
+COMMON = ("json", "strict", "verbose", "flagfile", "help", "helpfull")
 README = (ROOT / "README.md").read_text()
 IN_TWO_LANGUAGES = ("README.md", "README.ko.md")
 DOCS = tuple(f"simimg/docs/{path.name}" for path in sorted((ROOT / "simimg/docs").glob("*.md")))

@@ -135,7 +135,7 @@ def test_every_command_in_every_state(name: str, tmp_path: Path, commands: list[
     with contextlib.ExitStack() as stack:
         codes, done = probe(tmp_path, commands, **state(name, stack))
     stubs = 2 * len(STUBS)
-    assert codes == [2, 1, 0, 0, 1, 2, 0, 0, 2, 0, 1, 0, *[2] * stubs, 1, 1, 3, 3, 3, 3, 0, 0, 0, 1], list(
+    assert codes == [0, 2, 0, 0, 2, 0, 0, 0, 0, 0, 2, 0, *[1] * stubs, 2, 2, 3, 3, 3, 3, 0, 0, 0, 2], list(
         zip(commands, codes, strict=True)
     )
     assert done.returncode == 0
@@ -149,7 +149,7 @@ def test_every_command_in_every_state(name: str, tmp_path: Path, commands: list[
     if done.stdout:
         lines = [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith("{")]
         assert [line for line in lines if "error" in line] == [
-            {"error": "no.", "exit_code": 1},
+            {"error": "no.", "exit_code": 2},
             {"error": "broken.", "exit_code": 3},
             {"error": f"this is a bug in simimg {cli.__version__}; please report the lines above.", "exit_code": 3},
         ]
@@ -158,7 +158,7 @@ def test_every_command_in_every_state(name: str, tmp_path: Path, commands: list[
 def test_a_slow_reader_gets_everything(tmp_path: Path) -> None:
     with pipe(is_read=True, is_slow=True) as (output, got), pipe(is_read=True, is_slow=True) as (errors, said):
         codes, _ = probe(tmp_path, [["train"], ["train", "--json"]], stdout=output, stderr=errors)
-    assert codes == [2, 2]
+    assert codes == [1, 1]
     assert got.decode() == "row é\n" * 30_000 + json.dumps({"rows": ["é"] * 30_000}, ensure_ascii=False) + "\n"
     assert said.decode().count("beside the bar\n") == 6
 
@@ -176,7 +176,7 @@ def test_a_terminal_of_any_size_that_changes_it(tmp_path: Path, columns: int, re
     resize.join()
     os.close(theirs)
     reader.join()
-    assert codes == [2, 0, 2, 0]
+    assert codes == [1, 0, 1, 0]
 
 
 def drain(descriptor: int) -> None:
@@ -207,7 +207,7 @@ def test_a_terminal_that_hangs_up(tmp_path: Path, is_ignored: bool) -> None:
     code = process.wait(timeout=TIMEOUT_S)
     if is_ignored:
         assert code == 0
-        assert [code for code, _ in json.loads((tmp_path / "codes.json").read_text())] == [2, 2, 2]
+        assert [code for code, _ in json.loads((tmp_path / "codes.json").read_text())] == [1, 1, 1]
     else:
         assert code == -signal.SIGHUP
 
@@ -219,18 +219,18 @@ def test_an_image_from_standard_input(tmp_path: Path, commands: list[list[str]])
     searches = [["search", index, "--json", "-", drawing], ["index", index, f"--image_dir={tmp_path / 'photos'}"]]
     with photo.open("rb") as file:
         codes, done = probe(tmp_path, searches[::-1], stdin=file, capture_output=True)
-    assert codes == [2, 0], done.stderr
+    assert codes == [0, 0], done.stderr
     found = json.loads(done.stdout.splitlines()[-1])["results"]
     assert [one["query"] for one in found] == ["-"]
     assert found[0]["matches"][0]["path"] in (str(photo), str(photo.with_name("-")))
     assert found[0]["matches"][0]["reasons"] == ["the same file"] or found[0]["matches"][0]["similarity"] == 1
     assert (tmp_path / "matches.png").exists()
     codes, done = probe(tmp_path, searches[:1], input=b"no picture", capture_output=True)
-    assert codes == [1]
+    assert codes == [2]
     assert b"skipped -: " in done.stderr
-    assert json.loads(done.stdout)["exit_code"] == 1
+    assert json.loads(done.stdout)["exit_code"] == 2
     codes, done = probe(tmp_path, searches[:1], input=b"", capture_output=True)
-    assert codes == [1]
+    assert codes == [2]
     assert b"standard input is empty or closed" in done.stderr
 
 

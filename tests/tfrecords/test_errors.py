@@ -9,7 +9,7 @@ from tfrecords import base_errors
     ("name", "parent", "exit_code"),
     [
         ("SimimgError", "Exception", 3),
-        ("UsageError", "SimimgError", 1),
+        ("UsageError", "SimimgError", 2),
         ("ConversionError", "SimimgError", 3),
         ("Interrupted", "ConversionError", 130),
         ("DataError", "SimimgError", 3),

@@ -92,6 +92,7 @@ def convert(
                 categories=options.categories,
                 include=options.include,
                 exclude=options.exclude,
+                exclude_from=options.exclude_from,
                 path_column=options.path_column,
                 label_column=options.label_column,
                 zip_encoding=options.zip_encoding,

@@ -69,7 +69,7 @@ def test_table_has_all_that_help_has() -> None:
     for name, command in commands.items():
         fields = dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options)
         named = {flag_name(field) for field in fields if not field.metadata["positional"]}
-        assert {flag.name for flag in command.flags} == named | {"json", "verbose", "flagfile"}
+        assert {flag.name for flag in command.flags} == named | {"json", "strict", "verbose", "flagfile"}
         for flag in command.flags:
             assert all(re.fullmatch(r"[\w+-]+", choice) for choice in flag.choices)  # no shell sees more in it
     convert = {flag.name: flag for flag in commands["convert"].flags}
@@ -93,7 +93,7 @@ class TestBash:
         assert bash(scripts["bash"], place, "simimg", "convert", "--en") == ["--encoding=", "--engine="]
         assert bash(scripts["bash"], place, "simimg", "convert", "--noap") == ["--noappend"]
         assert bash(scripts["bash"], place, "simimg", "undo", "-") == [
-            "--plan=", "--json", "--verbose", "--flagfile=", "--help", "--helpfull",
+            "--plan=", "--json", "--strict", "--verbose", "--flagfile=", "--help", "--helpfull",
         ]  # fmt: skip
         assert bash(scripts["bash"], place, "simimg", "data-service", "--po") == ["--port="]
         assert bash(scripts["bash"], place, "simimg", "undo", "--epochs") == []

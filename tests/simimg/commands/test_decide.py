@@ -78,7 +78,7 @@ def test_decide_list_and_undo(folder: Path, simimg: Simimg, capsys: pytest.Captu
     undone = simimg("decide", "--index_dir=i", "--undo", "1.png")["undone"]  # its former name
     assert undone[0]["images"][0]["now"] == "renamed.png"
     assert len(duplicates(simimg)) == 2
-    assert "nothing is decided" in simimg("decide", "--index_dir=i", "--undo", code=1)
+    assert "nothing is decided" in simimg("decide", "--index_dir=i", "--undo", code=2)
 
 
 def test_a_group_that_is_shown_again_says_why(
@@ -110,7 +110,7 @@ def test_a_group_that_is_shown_again_says_why(
 )
 def test_mistakes(folder: Path, simimg: Simimg, arguments: list[str], words: str) -> None:
     shutil.copy(folder / "photos/1.png", folder / "photos/again.png")
-    assert words in simimg("decide", "--index_dir=i", *arguments, code=1)
+    assert words in simimg("decide", "--index_dir=i", *arguments, code=2)
     assert not (folder / "i" / DECISIONS_FILE).exists()
 
 
@@ -164,7 +164,7 @@ def test_a_plan_that_is_replaced_leaves_its_decisions(folder: Path, simimg: Simi
     decide_in_plan("not copies")
     assert duplicates(simimg) == [["2.png", "2-small.png"]]
     decide_in_plan("not copy")
-    said = simimg("duplicates", "--index_dir=i", "--plan=plan.json", code=1)
+    said = simimg("duplicates", "--index_dir=i", "--plan=plan.json", code=2)
     assert "plan.json: the decision 'not copy' about 2.png: should be one of not copies, keep all, this one" in said
 
 
@@ -195,13 +195,13 @@ def test_what_was_taken_back_since_is_not_decided_again_by_the_plan(folder: Path
     decide_in_plan("this one")
     simimg("decide", "--index_dir=i", "--keep=1.png", "1-small.png")
     simimg("decide", "--index_dir=i", "--undo")
-    said = simimg("apply", "--plan=plan.json", code=2)
+    said = simimg("apply", "--plan=plan.json", code=0)
     assert [(one["path"], one["reason"]) for one in said["skipped"]] == [
         ("1-small.png", "it stays: since the plan was changed, something else than its 'this one' was decided")
     ]
     assert not list(read_decisions(Path("i")))
     decide_in_plan("keep all")  # now it is the newer one
-    simimg("apply", "--plan=plan.json", code=1)  # another plan's quarantine
+    simimg("apply", "--plan=plan.json", code=2)  # another plan's quarantine
     assert duplicates(simimg) == []
     assert [one.decision for one in read_decisions(Path("i"))] == ["keep all"]
 
@@ -211,12 +211,12 @@ def test_a_plan_without_an_index_keeps_no_decisions(folder: Path, simimg: Simimg
     edit_plan(lambda values: values.pop("index_dir"))
     assert simimg("apply", "--plan=plan.json", "--dry_run")["moved"] == ["1-small.png", "2-small.png"]
     decide_in_plan("not copies")
-    said = simimg("apply", "--plan=plan.json", code=1)
+    said = simimg("apply", "--plan=plan.json", code=2)
     assert "plan.json has a decision about its groups, but it names no index to keep them in" in said
     assert "--index_dir=PATH" in said
     assert (folder / "photos/2-small.png").exists()
     edit_plan(lambda values: values.update(index_dir=str(folder / "gone")))
-    assert f"its index, {folder / 'gone'}, is not there" in simimg("apply", "--plan=plan.json", code=1)
+    assert f"its index, {folder / 'gone'}, is not there" in simimg("apply", "--plan=plan.json", code=2)
 
 
 def test_a_damaged_file_or_a_lost_index_keeps_nothing_in_quarantine(

@@ -68,7 +68,7 @@ def test_edit(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["show", str(new), "--reason=deleted", f"--page={tmp_path}/page.html", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["reasons"] == {"deleted": 2}
     assert "label stripes -&gt; boxes; checked" not in (tmp_path / "page.html").read_text()
-    assert main(["edit", f"--dataset_dir={new}", f"--delete={tmp_path}/drop.csv"]) == 1
+    assert main(["edit", f"--dataset_dir={new}", f"--delete={tmp_path}/drop.csv"]) == 2
     assert "it was rejected (deleted)" in capsys.readouterr().err
 
 
@@ -82,7 +82,7 @@ def test_merge_and_convert_from(dataset: Path, tmp_path: Path, capsys: pytest.Ca
     into = [f"--data_dir={tmp_path}/data", "--num_workers=1"]
     assert main(["convert", f"--image_dir={tmp_path}/more", "--image_size=48", *into]) == 0
     other = tmp_path / "data" / "more" / "1.0.0"
-    assert main(["edit", f"--dataset_dir={dataset}", f"--merge={other}"]) == 1
+    assert main(["edit", f"--dataset_dir={dataset}", f"--merge={other}"]) == 2
     command = capsys.readouterr().err.partition("Convert it first: simimg ")[2].splitlines()[0]
     assert main([*command.split(), *into]) == 0
     assert "are resized a second time" in capsys.readouterr().err
@@ -99,5 +99,5 @@ def test_merge_and_convert_from(dataset: Path, tmp_path: Path, capsys: pytest.Ca
     assert verify(made).problems == ()
     check_with_tfds(made)
     assert "--from=" in (made / "report.html").read_text()
-    assert main(["convert", f"--from={merged}", f"--image_dir={tmp_path}/more"]) == 1
+    assert main(["convert", f"--from={merged}", f"--image_dir={tmp_path}/more"]) == 2
     assert "--from=" in capsys.readouterr().err

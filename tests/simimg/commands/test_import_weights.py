@@ -77,7 +77,7 @@ def test_it_is_for_search_alone(model_dir: Path, tmp_path: Path, capsys: pytest.
     for arguments in (["export"], ["predict", str(tmp_path / "picture.png")]):
         assert main([*arguments, f"--model_dir={model_dir}"]) == 3
         assert "imported for search. It has no classes" in capsys.readouterr().err
-    assert main(["compare", str(model_dir)]) == 1
+    assert main(["compare", str(model_dir)]) == 2
     assert "imported for search" in capsys.readouterr().err
 
 
@@ -87,17 +87,17 @@ def test_mistakes(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         return capsys.readouterr().err
 
     new = f"--model_dir={tmp_path / 'new'}"
-    assert "FILE... is required" in complaint(1, new)
-    assert "--model_dir=PATH is required" in complaint(1, str(WEIGHTS))
-    assert "name one file of weights. Received: a.pt, b.pt" in complaint(1, new, "a.pt", "b.pt")
-    assert f"--model_dir={model_dir} exists already" in complaint(1, f"--model_dir={model_dir}", str(WEIGHTS))
-    assert "at least 32" in complaint(1, new, str(WEIGHTS), "--image_size=16")
+    assert "FILE... is required" in complaint(2, new)
+    assert "--model_dir=PATH is required" in complaint(2, str(WEIGHTS))
+    assert "name one file of weights. Received: a.pt, b.pt" in complaint(2, new, "a.pt", "b.pt")
+    assert f"--model_dir={model_dir} exists already" in complaint(2, f"--model_dir={model_dir}", str(WEIGHTS))
+    assert "at least 32" in complaint(2, new, str(WEIGHTS), "--image_size=16")
     assert "nowhere.pt: No such file" in complaint(3, new, "/nowhere.pt")
     cut = tmp_path / "cut.pt"
     cut.write_bytes(WEIGHTS.read_bytes()[:20_000])
     assert "cut.pt is damaged or truncated" in complaint(3, new, str(cut))
     (tmp_path / "file").touch()
-    assert "cannot be created: File exists" in complaint(1, f"--model_dir={tmp_path / 'file' / 'm'}", str(WEIGHTS))
+    assert "cannot be created: File exists" in complaint(2, f"--model_dir={tmp_path / 'file' / 'm'}", str(WEIGHTS))
     assert not (tmp_path / "new").exists()
 
 

@@ -29,7 +29,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def index_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     index_dir = tmp_path_factory.mktemp("index") / "i"
-    assert main(["index", f"--image_dir={photos}", f"--index_dir={index_dir}"]) == 2
+    assert main(["index", f"--image_dir={photos}", f"--index_dir={index_dir}"]) == 0
     return index_dir
 
 
@@ -40,7 +40,7 @@ def result_of(capsys: pytest.CaptureFixture[str], arguments: list[str], exit_cod
 
 
 def test_index_refuses_strays_and_counts(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = result_of(capsys, ["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"], exit_code=2)
+    result = result_of(capsys, ["index", f"--image_dir={photos}", f"--index_dir={tmp_path / 'i'}"])
     assert (result["num_images"], result["num_refused"], result["dim"]) == (8, 2, 1280)
     assert sorted(result) == [
         "dim",
@@ -80,7 +80,7 @@ def test_search_finds_the_mirrored_original(
 def test_a_folder_of_queries_and_one_that_is_no_picture(
     photos: Path, index_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = result_of(capsys, ["search", f"--index_dir={index_dir}", "--k=1", str(photos / "clouds")], exit_code=2)
+    found = result_of(capsys, ["search", f"--index_dir={index_dir}", "--k=1", str(photos / "clouds")])
     assert [result["matches"][0]["path"] for result in found["results"]] == [
         str(photos / "clouds" / f"{number}.png") for number in range(4)
     ]
@@ -88,7 +88,7 @@ def test_a_folder_of_queries_and_one_that_is_no_picture(
 
 def test_a_data_set_can_be_indexed(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert = ["convert", f"--image_dir={photos}", f"--data_dir={tmp_path}", "--name=p", "--image_size=32"]
-    dataset_dir = result_of(capsys, convert, exit_code=2)["dataset_dir"]
+    dataset_dir = result_of(capsys, convert)["dataset_dir"]
     arguments = ["index", f"--dataset_dir={dataset_dir}", f"--index_dir={tmp_path / 'i'}"]
     assert result_of(capsys, arguments)["num_images"] == 8
     search = ["search", f"--index_dir={tmp_path / 'i'}", "--k=1", str(photos / "stones" / "1.png")]
@@ -106,7 +106,7 @@ def test_a_data_set_can_be_indexed(photos: Path, tmp_path: Path, capsys: pytest.
     ],
 )
 def test_mistakes_are_answered(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
@@ -118,5 +118,5 @@ def test_a_folder_that_is_no_index(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_query_that_does_not_exist(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["search", f"--index_dir={index_dir}", "/nowhere/x.jpg"]) == 1
+    assert main(["search", f"--index_dir={index_dir}", "/nowhere/x.jpg"]) == 2
     assert "/nowhere/x.jpg does not exist" in capsys.readouterr().err

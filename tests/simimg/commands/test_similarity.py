@@ -67,7 +67,7 @@ def test_its_figures_are_called_what_they_are(
 
 
 def test_it_knows_no_classes(model_dir: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["predict", f"--model_dir={model_dir}", str(photos)]) == 1
+    assert cli.main(["predict", f"--model_dir={model_dir}", str(photos)]) == 2
     assert "was trained to find copies and has no classes" in capsys.readouterr().err
 
 

@@ -92,8 +92,8 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    assert len(values(capsys, "compare", folders[0], str(unfinished), code=2)["groups"]) == 1
-    assert cli.main(["compare", str(unfinished)]) == 1
+    assert len(values(capsys, "compare", folders[0], str(unfinished))["groups"]) == 1
+    assert cli.main(["compare", str(unfinished)]) == 2
     assert "none of these folders has a finished run" in capsys.readouterr().err
 
 
@@ -103,7 +103,7 @@ def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: p
     shutil.copy(photos / "boxes" / "1.png", tmp_path / "more")
     named = [str(photos / "discs" / "0.png"), str(tmp_path / "notes.txt"), str(tmp_path / "more")]
     model_dir = runs / "flipped-s0"
-    results = values(capsys, "predict", f"--model_dir={model_dir}", "--top=2", *named, code=2)["results"]
+    results = values(capsys, "predict", f"--model_dir={model_dir}", "--top=2", *named)["results"]
     assert [result["path"] for result in results] == [named[0], str(tmp_path / "more" / "1.png")]
     model, info = load_model(model_dir)
     with Image.open(named[0]) as image:
@@ -114,7 +114,7 @@ def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: p
     assert first["label"] == first["classes"][0]["label"] == info.class_names[expected.argmax()]
     assert first["probability"] == pytest.approx(expected.max(), abs=0.02)  # the converter's resizing is another
     capsys.readouterr()
-    assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 1
+    assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 2
     assert "none of the given images can be decoded" in capsys.readouterr().err
 
 
@@ -137,12 +137,12 @@ def test_a_saved_model_stands_alone(runs: Path, tmp_path: Path, capsys: pytest.C
     values(capsys, "export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}")  # one that is there goes
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other'}"]) == 1
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other'}"]) == 2
     assert "is not empty and not a SavedModel" in capsys.readouterr().err
-    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other' / 'file'}"]) == 1
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'other' / 'file'}"]) == 2
     assert "is a file" in capsys.readouterr().err
     (tmp_path / "saved" / "notes.txt").write_text("mine")
-    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}"]) == 1
+    assert cli.main(["export", f"--model_dir={model_dir}", f"--out_dir={tmp_path / 'saved'}"]) == 2
     assert "has notes.txt beside its SavedModel" in capsys.readouterr().err
     assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"
 

@@ -46,7 +46,7 @@ def test_command(
 
 
 def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--dataset_dir=/nowhere"]) == 1
+    assert main(["doctor", "--dataset_dir=/nowhere"]) == 2
     assert "--dataset_dir=/nowhere is not a folder" in capsys.readouterr().err
 
 
@@ -63,7 +63,7 @@ def test_text_and_exit_code() -> None:
     assert well.exit_code == 0
     assert well.text == "software\n  simimg       1\n\nGPUs\n  longer name  2\n\nno problems"
     ill = command.result_of(found(("it is broken: mend it",), ("it is old.",)), ["no weights."])
-    assert ill.exit_code == 2
+    assert ill.exit_code == 1
     assert ill.text.endswith("notes\n  it is old.\n\n2 problems\n  it is broken: mend it\n  no weights.")
     assert ill.values["problems"] == ["it is broken: mend it", "no weights."]
     assert command.result_of(found(("one.",))).text.endswith("1 problem\n  one.")

@@ -216,7 +216,7 @@ def test_flags_that_do_not_fit(runs: Path, tmp_path: Path, capsys: pytest.Captur
         ([*index, "--int8"], "--int8 applies to --model_dir only"),
         ([model, "--by=kind"], "--by applies to --index_dir only"),
     ):
-        assert cli.main(["export", *arguments]) == 1
+        assert cli.main(["export", *arguments]) == 2
         assert words in capsys.readouterr().err
     assert cli.main(["export", model, f"--out_dir={tmp_path / 'k'}", "--format=keras", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

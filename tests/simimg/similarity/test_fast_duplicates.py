@@ -46,7 +46,7 @@ def test_turned_and_mirrored_copies_are_found_without_a_model(
 
 
 def test_no_index_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["duplicates", f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", "--fast"]) == 1
+    assert main(["duplicates", f"--image_dir={folder}", f"--index_dir={tmp_path / 'i'}", "--fast"]) == 2
     assert "Leave out --index_dir, or --fast" in capsys.readouterr().err
     assert not (tmp_path / "i").exists()
 
@@ -101,7 +101,15 @@ def test_sidecars_and_what_is_left_out_are_no_failures(folder: Path, capsys: pyt
     ]
     assert main(["duplicates", f"--image_dir={folder}", "--fast", "--json", "--include=[12]*"]) == 0
     assert json.loads(capsys.readouterr().out)["num_images"] == 4
-    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--include="]) == 1
+    listed = folder.parent / "list.csv"
+    listed.write_text("path,decision\nold/,drop\n1.jpg,right\nno.jpg,drop\n")
+    for command in (["duplicates", "--fast"], ["audit", "--kinds=image"]):
+        capsys.readouterr()
+        assert main([*command, f"--image_dir={folder}", "--json", f"--exclude_from={listed}"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["num_images"] == 8
+        assert f"of --exclude_from={listed} matches no file, e.g. no.jpg" in err
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--include="]) == 2
     assert "--include=: a pattern should name files or folders" in capsys.readouterr().err
 
 
@@ -111,9 +119,9 @@ def test_the_limit_of_a_size_is_given(folder: Path, capsys: pytest.CaptureFixtur
     sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
     large = {name for name, size in sizes.items() if size[0] * size[1] > most and name.endswith("png")}
     assert 0 < len(large) < len(sizes)
-    assert main(["duplicates", f"--image_dir={folder}", "--fast", f"--max_pixels={most}", "--json"]) == 2
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", f"--max_pixels={most}", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["num_refused"] == len(large)
     assert "lets it in" in told.err
-    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--max_pixels=-5"]) == 1
+    assert main(["duplicates", f"--image_dir={folder}", "--fast", "--max_pixels=-5"]) == 2
     assert "--max_pixels=-5: should be 1 or more, or auto." in capsys.readouterr().err

@@ -165,5 +165,5 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         (["--index_dir=i", "--out=o", "--format=csv"], "for --format, got 'csv'"),
         ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is not an index"),
     ):
-        assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 1)
+        assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 2)
         assert words in capsys.readouterr().err

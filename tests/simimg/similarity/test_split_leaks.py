@@ -171,7 +171,7 @@ def test_mistakes(tmp_path: Path, dataset_dir: Path, capsys: pytest.CaptureFixtu
         ([f"--dataset_dir={dataset_dir}", "--image_dir=/nowhere"], "--image_dir=/nowhere is not a folder"),
         ([f"--dataset_dir={dataset_dir}", "--threshold=0.2"], "--threshold=0.2: should be between"),
     ):
-        assert main(["leaks", *arguments]) == 1
+        assert main(["leaks", *arguments]) == 2
         assert words in capsys.readouterr().err
 
 

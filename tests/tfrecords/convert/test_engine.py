@@ -224,6 +224,7 @@ ELSEWHERE = {
     "beam_options": "test_the_engine_is_what_runs_the_tasks",
     "ray_address": "workers/test_ray_runner.py",
     "from_dataset": "sources/test_stored_dataset.py",
+    "exclude_from": "sources/test_excluded_paths.py",
     "path_column": "sources/test_label_files.py",
     "label_column": "sources/test_label_files.py",
     "label_type": "sources/test_table_values.py",

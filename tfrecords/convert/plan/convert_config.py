@@ -25,6 +25,7 @@ from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_
 from tfrecords.convert.plan.recorded_options import recorded_options
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import (
+    EXCLUDE_FROM_HELP,
     EXCLUDE_HELP,
     INCLUDE_HELP,
     LINKS,
@@ -164,6 +165,7 @@ class ConvertConfig:
     seed: int = option("Seed of the splits and of the order.", 0)
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB", group="splits and files")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB", group="splits and files")
+    exclude_from: str = option(EXCLUDE_FROM_HELP, "", group="splits and files")
     path_column: str = option(
         "With --table: the column of the paths, by name or number; by default it is recognized.",
         "",
@@ -216,7 +218,7 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the source."""
         # Not Paths, which would make one slash of the two in a URL.
-        for name in ("image_dir", "table", "from_dataset", "only"):
+        for name in ("image_dir", "table", "from_dataset", "only", "exclude_from"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
         parse_splits(self.splits)

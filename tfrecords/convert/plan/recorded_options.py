@@ -6,6 +6,7 @@ has the same options.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tfrecords.convert.image.decoder import parse_backdrop, parse_background
@@ -13,6 +14,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.sample_range import AUTO
 from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
 from tfrecords.convert.sources import printable
+from tfrecords.convert.sources.excluded_paths import ExcludedPaths
 from tfrecords.convert.sources.stored_dataset import name_and_version
 from tfrecords.format.naming import TFRECORD
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 def recorded_options(config: ConvertConfig) -> dict[str, object]:
     """Return these options, by name."""
     splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(config.splits).items())
+    base = config.image_dir or os.path.dirname(config.table)
     return {
         "name": config.name,
         "categories": [printable(category) for category in config.categories],
@@ -48,6 +51,7 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
             )
             if (value := getattr(config, name))
         },
+        **({"exclude_from": ExcludedPaths(config.exclude_from, base).digest} if config.exclude_from else {}),
         # With `fail` there are none in the dataset, so that its bytes are those of `keep`.
         **({"conflicts": config.conflicts} if config.conflicts == "drop" else {}),
         **({"links": config.links} if config.links != "keep" else {}),

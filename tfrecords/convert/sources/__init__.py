@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.excluded_paths import EXCLUDE_FROM_HELP
 from tfrecords.convert.sources.image_folder import open_folder, walk
 from tfrecords.convert.sources.linked_files import KEEP, LINKS
 from tfrecords.convert.sources.name_encodings import check_encoding
@@ -22,6 +23,7 @@ from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.quarantine import Refusal
 
 __all__ = [
+    "EXCLUDE_FROM_HELP",
     "EXCLUDE_HELP",
     "INCLUDE_HELP",
     "LINKS",
@@ -47,6 +49,7 @@ def open_source(
     categories: Sequence[str] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    exclude_from: str = "",
     path_column: str = "",
     label_column: str = "",
     zip_encoding: str = "",
@@ -67,6 +70,7 @@ def open_source(
         categories: the classes to take, in the order of their labels; by default all.
         include: patterns of the files to take, see `tfrecords.convert.sources.selection`; by default all.
         exclude: patterns of files and folders to leave out.
+        exclude_from: a list of paths to leave out, see `tfrecords.convert.sources.excluded_paths`.
         path_column: with `table`: name or number, from 1, of its column of paths; "" has it found.
         label_column: likewise, that of the labels.
         zip_encoding: of names in tars and zips that are not UTF-8; "" has it guessed.
@@ -89,7 +93,7 @@ def open_source(
             raise UsageError(f"--{what}_column={column} is a column of a table. Give the table as --table=PATH.{other}")
     if links != KEEP and (dataset_dir or table or not os.path.isdir(image_dir)):
         raise UsageError(f"--links={links} is about the files of a folder. Leave it out for {location}.")
-    selection = Selection(include, exclude)
+    selection = Selection(include, exclude, exclude_from, image_dir or os.path.dirname(table))
     try:
         with (
             machine_errors(location),

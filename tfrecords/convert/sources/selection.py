@@ -1,5 +1,7 @@
 """Which files and folders of a source are looked at: not those of systems, and those that --include and --exclude name.
 
+--exclude_from names files one by one, see `tfrecords.convert.sources.excluded_paths`.
+
 A pattern is about paths relative to the source, with "/" as the separator on every system:
 
     *.gif          every file or folder of such a name, at any depth
@@ -22,6 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tfrecords.base_errors import UsageError
+from tfrecords.convert.sources.excluded_paths import ExcludedPaths
 
 INCLUDE_HELP = (
     "Take only files that match the pattern or lie in a folder that does, such as 'cat/*.jpg' or '**/small/'; may be "
@@ -46,15 +49,18 @@ def is_ignored(name: str) -> bool:
 class Selection:
     """Decides about the files of a source, and counts what it leaves out for `notes`.
 
-    Raises UsageError if a pattern is empty or has a set of characters that cannot be.
+    `exclude_from` is a list of paths to leave out, of which some may be absolute paths in the folder `base`. Raises
+    UsageError if the list cannot be read, or a pattern is empty or has a set of characters that cannot be.
 
     Attributes:
         top: the folders, with their slashes, that were taken off the front of all paths; a pattern is compared with a
             path in both forms. Files beside them have paths that begin with "../".
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self.has_patterns = bool(include or exclude)
+    def __init__(
+        self, include: Sequence[str] = (), exclude: Sequence[str] = (), exclude_from: str = "", base: str = ""
+    ) -> None:
+        self.has_patterns = bool(include or exclude or exclude_from)
         self.top = ""
         self._include = [(pattern, _regex(pattern, "--include")) for pattern in include]
         self._exclude = [(pattern, _regex(pattern, "--exclude")) for pattern in exclude]
@@ -63,6 +69,7 @@ class Selection:
         self._excluded: Counter[str] = Counter()
         self._included: Counter[str] = Counter()
         self._not_included = 0
+        self._listed = ExcludedPaths(exclude_from, base) if exclude_from else None
 
     def skips(self, name: str) -> bool:
         """Return whether a file or folder is left out because of its name alone."""
@@ -81,6 +88,8 @@ class Selection:
             return True
         excluded, included = (self._excluded, self._included) if counted else (Counter[str](), Counter[str]())
         if self._first_match(self._exclude, excluded, path) is not None:
+            return False
+        if self._listed is not None and self._listed.has(filter(None, (path, self._whole(path))), counted):
             return False
         if not self._include or self._first_match(self._include, included, path) is not None:
             return True
@@ -104,6 +113,7 @@ class Selection:
         if self._not_included:
             count = self._not_included
             notes.append(f"{count:,} {'file is' if count == 1 else 'files are'} left out: no --include matches")
+        notes += self._listed.notes(self._is_excluded) if self._listed else []
         for flag, patterns, counts in (
             ("--include", self._include, self._included),
             ("--exclude", self._exclude, self._excluded),
@@ -116,16 +126,25 @@ class Selection:
         out.
         """
         notes = "; ".join(self.notes())
-        if not (self._excluded or self._not_included):
+        left_out = self._excluded or self._not_included or (self._listed and self._listed.num_files)
+        if not left_out:
             return f" {notes}." if notes else ""
-        flags = [flag for flag, patterns in (("--include", self._include), ("--exclude", self._exclude)) if patterns]
+        given = {"--include": self._include, "--exclude": self._exclude, "--exclude_from": self._listed}
+        flags = [flag for flag, value in given.items() if value]
         return f" {notes}. Change {' or '.join(flags)}."
+
+    def _is_excluded(self, path: str) -> bool:
+        return self._first_match(self._exclude, Counter(), path) is not None
+
+    def _whole(self, path: str) -> str:
+        """Return a path with the folders that were taken off its front, or "" if there are none."""
+        if not self.top:
+            return ""
+        return path[3:] if path.startswith("../") else _composed(self.top + path)
 
     def _first_match(self, patterns: list[tuple[str, re.Pattern[str]]], counts: Counter[str], path: str) -> str | None:
         path = _composed(path)
-        whole = ""
-        if self.top:
-            whole = path[3:] if path.startswith("../") else _composed(self.top) + path
+        whole = self._whole(path)
         for pattern, regex in patterns:
             if regex.fullmatch(path) or (whole and regex.fullmatch(whole)):
                 counts[pattern] += 1

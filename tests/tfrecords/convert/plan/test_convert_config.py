@@ -170,7 +170,15 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "links": "once",
         "write_index": True,
     }
-    assert names - set(determining) == {*elsewhere, *on_ray, "jpeg_quality", "from_dataset", *newer, "folds"}
+    assert names - set(determining) == {
+        *elsewhere,
+        *on_ray,
+        "jpeg_quality",
+        "from_dataset",
+        "exclude_from",
+        *newer,
+        "folds",
+    }
     for option, value in newer.items():
         expected = list(value) if isinstance(value, tuple) else value
         found = config(name="zoo", **{option: value}).resolved().determining()
