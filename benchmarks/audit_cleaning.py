@@ -1,12 +1,16 @@
 """What correcting labels by `simimg audit` is worth: the test accuracy before and after.
 
-    python -m benchmarks.audit_cleaning IMAGE_DIR FOLDER [--rate=0.2] [--how=confused] [--seed=1]
+    python -m benchmarks.audit_cleaning IMAGE_DIR FOLDER [--rate=0.2] [--how=confused] [--seed=1] [--page]
 
 IMAGE_DIR has one folder of photos per class. A quarter of each class becomes the test split, with its labels as they
 are. Of the training split, `--rate` of the labels are replaced by another class (`--how=random`) or by the class that
 is most like it (`--how=confused`). Three datasets are trained on with `--preset=lite0 --epochs=0`, which fits the
 softmax alone: the one with wrong labels, the version that `simimg edit` makes of it from what `simimg audit --relabel`
 is sure of, and one with the original labels. Nothing else tells `audit` which labels are wrong. Each step is a command.
+
+With --page, a person's part is played on the page of `simimg serve`, in Chromium: each label finding gets a key, K if
+the label is the original one, otherwise the number of the original class, or its name if that is not suggested.
+`simimg decide --relabel` then writes the list. The player knows the original labels, as a person who sees them does.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,7 @@ from simimg.bench.checkout import ROOT
 __all__ = ["main"]
 
 _TEST_SHARE = 0.25
+_WAIT_S = 900  # also for the audit that the page begins with
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=0.2)
     parser.add_argument("--how", choices=("random", "confused"), default="confused")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--page", action="store_true", help="decide on the page, by keys")
     options = parser.parse_args(argv)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder, "audit", f"--dataset_dir={datasets['dirty']}", "--kinds=label", f"--relabel={relabel}",
         f"--index_dir={folder / 'index-dirty'}",
     )  # fmt: skip
+    keys: dict[str, Any] = {}
+    if options.page:
+        keys = _played(folder, folder / "index-dirty", {path: label for path, label, _ in rows})
+        _simimg(folder, "decide", f"--index_dir={folder / 'index-dirty'}", f"--relabel={relabel}")
     edited = _simimg(folder, "edit", f"--dataset_dir={datasets['dirty']}", f"--relabel={relabel}")
     datasets["corrected"] = edited["dataset_dir"]
     wrong = {path for (path, label, _), (_, true, _) in zip(dirty, rows, strict=True) if label != true}
@@ -69,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_relabeled": edited["num_relabeled"],
         "num_put_right": sum(path in wrong and true_label[path] == label for path, label in changed),
         "num_made_wrong": sum(path not in wrong for path, _ in changed),
+        **keys,
     }
     for name, dataset in datasets.items():
         model = folder / f"run-{name}"
@@ -78,6 +91,72 @@ def main(argv: Sequence[str] | None = None) -> None:
         results[name] = {key: measured[key] for key in ("accuracy", "accuracy_ci95", "num_examples")}
     (folder / "cleaning.json").write_text(json.dumps(results, indent=1))
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
+
+
+def _played(folder: Path, index_dir: Path, true_label: Mapping[str, str]) -> dict[str, Any]:
+    """Decide about all label findings on the page; return the numbers of decisions by key, and the seconds."""
+    from selenium import webdriver
+    from selenium.webdriver.common.keys import Keys
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "simimg", "serve", f"--index_dir={index_dir}", "--port=auto"]
+    with subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = next(line for line in server.stderr if "token=" in line)
+        driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+        try:
+            driver.get(f"{line.split(' are at ')[1].strip()}#/audit")
+            _until(driver, "document.querySelector('.start .primary, .finding')")
+            driver.execute_script("document.querySelector('.start .primary')?.click()")
+            _until(driver, "document.querySelector('.kinds [data-kind=label]')")
+            driver.execute_script("document.querySelector('.kinds [data-kind=label]').click()")
+            total = int(driver.execute_script("return document.querySelector('[data-kind=label] .number').textContent"))
+            pressed = {"right": 0, "number": 0, "name": 0}
+            driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+            start = time.perf_counter()
+            before = int(driver.execute_script(_DECIDED))
+            for number in range(total):
+                path, given, classes = driver.execute_script(_CURRENT)
+                true = true_label[path]
+                if true == given:
+                    pressed["right"] += 1
+                    driver.switch_to.active_element.send_keys("k")
+                elif true in classes:
+                    pressed["number"] += 1
+                    driver.switch_to.active_element.send_keys(str(classes.index(true) + 1))
+                else:
+                    pressed["name"] += 1
+                    driver.switch_to.active_element.send_keys("e")
+                    driver.switch_to.active_element.send_keys(true, Keys.ENTER)
+                last = number + 1 == total
+                _until(driver, f"{_DECIDED[7:]} > {before} && (document.querySelector('.panel .path').title !== "
+                               f"{json.dumps(path)} || {json.dumps(last)})")  # fmt: skip
+                before = int(driver.execute_script(_DECIDED))
+            seconds = time.perf_counter() - start
+        finally:
+            driver.quit()
+            server.terminate()
+    return {"decided_by": pressed, "seconds_of_decisions": round(seconds, 1)}
+
+
+_DECIDED = "return Number.parseInt(document.querySelector('.plan .sum b').textContent)"
+_CURRENT = """
+const panel = document.querySelector(".panel");
+return [panel.querySelector(".path").title, panel.querySelector(".facts").textContent.match(/labeled (.*?) ·/)[1],
+  [...panel.querySelectorAll(".classes span")].map((one) => one.textContent)];
+"""
+
+
+def _until(driver: Any, expression: str) -> None:
+    end = time.monotonic() + _WAIT_S
+    while not driver.execute_script(f"return Boolean({expression})"):
+        if time.monotonic() > end:
+            raise SystemExit(f"this did not become true on the page: {expression}")
+        time.sleep(0.02)
 
 
 def _dealt(image_dir: Path, seed: int) -> list[tuple[str, str, str]]:

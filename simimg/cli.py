@@ -14,7 +14,9 @@ module has
 Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`. An
 error is a sentence on standard error, and with `--json` also {"error": …, "exit_code": …} on standard output.
 
-`EXIT_CODES` in `simimg.command_help` lists the exit codes. Standard streams that are closed or full change none.
+`EXIT_CODES` of `simimg.command_help` lists the exit codes. A result that could not be written to standard output, as on
+a full disk, is a failure, as in coreutils, since a script would read what is there. A standard output that the caller
+has closed, or whose reader has exited, is none.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
     code = _reported(arguments)
     if reason := output_error():
-        _complain(f"the result could not be written to standard output: {reason}.")
+        _complain(f"the result could not be written to standard output: {reason}. Send it to another place.")
+        code = SimimgError.exit_code if code in (0, 1) else code
     return code
 
 

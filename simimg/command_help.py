@@ -27,7 +27,7 @@ EXIT_CODES = {
     0: "Success. Files that were skipped or rejected are counted on standard error.",
     1: "Done, with a problem: `doctor` found one, `calibrate` set no threshold, or files were skipped with --strict.",
     2: "The command line cannot be used as it is. Nothing was done.",
-    3: "Failure, or `verify` found damage.",
+    3: "Failure, also to write the result to standard output, or `verify` found damage.",
     130: "Interrupted. The same command continues.",
 }
 """The exit codes of all commands, and what they mean."""

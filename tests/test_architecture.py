@@ -96,7 +96,7 @@ def test_augment_and_models_know_of_tensorflow_only(package: str) -> None:
 
 
 def test_the_search_page_asks_search_alone_and_nobody_else_knows_of_servers() -> None:
-    allowed = ("simimg.web", "simimg.similarity", "simimg.errors", "simimg.image_files")
+    allowed = ("simimg.web", "simimg.health", "simimg.similarity", "simimg.errors", "simimg.image_files")
     assert not offences("simimg.web", lambda name: below(name, "simimg") and not below(name, *allowed))
     assert not offences("simimg.web", lambda name: below(name, *TENSORFLOW))
     inner = [path for path in SOURCES if not below(name_of(path), "simimg.web", "simimg.commands.serve")]

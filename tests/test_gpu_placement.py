@@ -313,7 +313,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "in parts": {**TINY, "accumulate": 2, "class_weights": "balanced", "optimizer": "adamw", "num_devices": 2},
     "float16": {**TINY, "precision": "float16", "clip_norm": 1.0, "optimizer": "sgd", "ema": 0.9},
     "bfloat16": {**TINY, "precision": "bfloat16", "clip_norm": 1.0, "schedule": "cosine", "weight_decay": 0.01},
-    "xla": {**TINY, "xla": True, "loss": "categorical", "label_smoothing": 0.1},
+    "xla": {**TINY, "xla": True, "loss": "categorical", "label_smoothing": 0.1, "num_devices": 2},
 }
 
 
@@ -463,7 +463,7 @@ def test_embedding_and_export(finished: Path, tmp_path: Path) -> None:
 
     for model, output in (("lite0", "embedding"), (str(finished), "probabilities")):
         network = KerasNetwork(model, output, 8)
-        assert faults(network._forward.get_concrete_function().graph.as_graph_def()) == []
+        assert faults(network._copies.trace(tf.uint8).graph.as_graph_def()) == []
     export_saved_model(finished, tmp_path / "exported")
     served = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
     assert faults(served.graph.as_graph_def()) == []

@@ -16,6 +16,7 @@ from simimg.errors import UsageError
 
 if TYPE_CHECKING:
     from simimg.health.collection_audit import Audit
+    from simimg.health.decision_table import Decided
 
 
 def audit(
@@ -43,7 +44,8 @@ def audit(
         model: as for `index`.
         kinds: kinds of findings, see `simimg.health.finding.KINDS`; `image` stands for all that need no embeddings, for
             which no index is made. By default all.
-        decisions: CSV file of earlier findings with decisions; what was decided about is left out.
+        decisions: CSV file of earlier findings with decisions, which are stored beside the index of `index_dir`. What
+            was decided about, there or in the file, is left out.
         include: as for `index`.
         exclude: as for `index`.
         exclude_from: as for `index`.
@@ -61,7 +63,9 @@ def audit(
     """
     from simimg.health.audited_images import AuditedImages
     from simimg.health.collection_audit import audit_images, needs_index, wanted_kinds
-    from simimg.health.decision_table import read_finding_decisions, undecided
+    from simimg.health.decision_table import read_finding_decisions
+    from simimg.health.finding import KINDS
+    from simimg.health.findings_file import save_findings
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
 
@@ -104,5 +108,39 @@ def audit(
             assert files_in is not None
             audited = AuditedImages.of_folder(files_in, selection)
         found = audit_images(audited, wanted, opened, max_pixels=max_pixels, progress=progress)
-    left = undecided(found.findings, decided)
-    return dataclasses.replace(found, findings=tuple(left), num_left_out=len(found.findings) - len(left))
+        if opened is not None and index_dir is not None and wanted == frozenset(KINDS):
+            save_findings(opened, found)
+        return _settled(found, decided, None if index_dir is None else Path(index_dir))
+
+
+def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:
+    """Return an audit without what was decided about, in the folder of the index or a file; the latter is stored."""
+    from simimg.health.decision_table import decided_among, decision_events, settling
+    from simimg.similarity.decisions import Decision, Decisions, read_decisions, record
+
+    is_kept = index_dir is not None and index_dir.is_dir()
+    decisions = read_decisions(index_dir) if index_dir is not None and is_kept else Decisions()
+    audited = found.audited
+    if not all(image.sha256 for image in audited.images) and (decided or decisions.findings):
+        audited = audited.with_checksums({one.path for one in found.findings} | {path for path, _ in decided})
+
+    def events(known: Decisions) -> list[Decision]:
+        return decision_events(decided, audited.images, known)
+
+    if events(decisions):
+        if index_dir is not None and is_kept:
+            decisions = record(index_dir, events)
+        else:
+            for event in events(decisions):
+                decisions.add(event)
+    settled = decided_among(audited.images, decisions, found.findings, decided)
+    by = settling(found.findings, settled)
+    pairs = list(zip(found.findings, by, strict=True))
+    left = tuple(one for one, decision in pairs if decision is None)
+    return dataclasses.replace(
+        found,
+        findings=left,
+        num_left_out=len(pairs) - len(left),
+        decided=settled,
+        settled=tuple(one for one, decision in pairs if decision is not None),
+    )

@@ -29,6 +29,7 @@ from simimg.evaluation import (
     search_copies,
 )
 from simimg.input import Reader, Split, eval_batches, folders_with, open_reader, own_ids, reading, run_splits
+from simimg.models import device_copies
 from simimg.presets import preset_options
 from simimg.report.charts import confusion_matrix
 from simimg.report.contact_sheet import Tile
@@ -65,8 +66,9 @@ def measure(
     if info.objective.score == "recall":
         return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
     split = reader.split
-    forward = compiled(model, views=info.config["test_views"])
-    probabilities, labels, ids = predict(forward, reader, progress=progress)
+    devices = device_copies.compute_devices()
+    forward = compiled(model, views=info.config["test_views"], devices=devices)
+    probabilities, labels, ids = predict(forward, reader, num_devices=len(devices), progress=progress)
     if split.schema.label_type == "multi":
         return multi_label_figures(probabilities, labels, split.class_names), []
     if split.schema.label_type == "float":
@@ -102,7 +104,11 @@ def _measure_copies(
 ) -> tuple[CopyFigures, list[Tile]]:
     """Returns the figures of a copy model, and tiles of some copies that found another image, each next to it."""
     config, seed, temperature = AugmentConfig.from_options(info.config), info.config["seed"], info.config["temperature"]
-    search = search_copies(compiled(model), reader, config, seed=seed, temperature=temperature, progress=progress)
+    devices = device_copies.compute_devices()
+    forward, count = compiled(model, devices=devices), len(devices)
+    search = search_copies(
+        forward, reader, config, seed=seed, temperature=temperature, num_devices=count, progress=progress
+    )
     if not with_mistakes:
         return search.figures, []
     wrong = np.flatnonzero(search.found != np.arange(len(search.found)))[:_NUM_COPIES].tolist()

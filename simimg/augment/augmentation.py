@@ -82,7 +82,9 @@ def _probe(formulation: str, device: str) -> Callable[[], tf.Tensor]:
 @functools.cache
 def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
     """Returns the function of (epoch, id, view, images) that gives pixels and shares, for a kind of device."""
-    compiled: Compiler = (lambda function: function) if on_gpu else functools.partial(tf.function, jit_compile=True)
+    compiled: Compiler = (
+        (lambda function: function) if on_gpu else functools.partial(tf.function, autograph=False, jit_compile=True)
+    )
     moved = warp if on_gpu else warp_by_gather
     has_random_pixels = bool(config.noise or config.erase)
 
@@ -118,12 +120,33 @@ def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
 
     finished: _Change = compiled(change)
     if config.rand_augment != "off":
-        found = _rand_augmented(config, seed, compiled, finished)
+        finished = _rand_augmented(config, seed, compiled, finished)
     elif config.augmix:
-        found = _augmixed(config, seed, compiled, moved, finished)
-    else:
-        return finished
-    return found if on_gpu else tf.function(found)
+        finished = _augmixed(config, seed, compiled, moved, finished)
+    traced = finished if hasattr(finished, "get_concrete_function") else tf.function(finished, autograph=False)
+    return _traced_once(finished if on_gpu else traced, traced)
+
+
+def _traced_once(change: _Change, traced: Any) -> _Change:
+    """Returns `change`, but on one of several replicas a call of `traced`, which is the same as a `tf.function`.
+
+    TensorFlow traces a function anew for each device of a strategy, because it could use variables. For eight replicas
+    that takes seconds. There are no variables here, so all of them can call one trace, each on its own device.
+    """
+
+    @functools.cache
+    def trace(*specs: tf.TensorSpec) -> Any:
+        with tf.init_scope(), tf.device(None):  # outside the replica's function, and not for its device
+            return traced.get_concrete_function(*specs)
+
+    def changed(*arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return change(*arguments)
+        specs = [tf.TensorSpec(given.shape, given.dtype) for given in arguments]
+        return trace(*specs)(*arguments)
+
+    return changed
 
 
 def _rand_augmented(config: AugmentConfig, seed: int, compiled: Compiler, finished: _Change) -> _Change:

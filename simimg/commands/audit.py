@@ -5,8 +5,9 @@ label is wrong. Copies with several labels, outliers, blurred, dark, bright, pla
 text, classes that are hardly told apart, and splits that differ or share copies are found as well. --kinds=image looks
 at single images alone and makes no index. Nothing is changed.
 
---csv writes a table in which people fill in the column `decision` with right, drop or relabel. --decisions takes it
-back: what was decided is not shown again, and --delete and --relabel write the lists that `simimg edit` takes.
+What was decided about findings, on the page of `simimg serve` or in a table, is kept beside the index and not shown
+again. --csv writes the table, in which people fill in the column `decision` with right, drop or relabel; --decisions
+takes it back. --delete and --relabel write the lists that `simimg edit` takes.
 
 Examples:
     simimg audit --image_dir=photos --index_dir=indexes/photos --report=audit.html --csv=audit.csv
@@ -28,11 +29,12 @@ from simimg import api
 from simimg.commands.console import Result, note, stage_bars
 from simimg.errors import UsageError
 from simimg.health.collection_audit import Audit, wanted_kinds
-from simimg.health.decision_table import read_finding_decisions, sure_labels, write_deletions, write_labels
-from simimg.health.finding import KINDS, Finding, write_csv
+from simimg.health.decision_table import sure_labels, write_deletions, write_findings, write_labels
+from simimg.health.finding import KINDS, Finding, in_order
 from simimg.image_files import check_max_pixels
 from simimg.report.audit_report import FindingRow, FindingSection, write_audit_report
 from simimg.report.contact_sheet import Tile
+from simimg.similarity.finding_decisions import RELABEL
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import option
 
@@ -64,13 +66,18 @@ class Options:
     kinds: tuple[str, ...] = option(
         f"What to look for: all, image for what single images show, or some of {', '.join(KINDS)}.", ("all",)
     )
-    decisions: Path | None = option("CSV file of an earlier audit with the column `decision` filled in.", None)
-    csv: Path | None = option("Also write the findings as a table (CSV), for decisions.", None)
+    decisions: Path | None = option(
+        "CSV file of an earlier audit with the column `decision` filled in; stored beside the index of --index_dir.",
+        None,
+    )
+    csv: Path | None = option("Also write the findings as a table (CSV), with what was decided about them.", None)
     report: Path | None = option("Also write a page (HTML) that shows the findings.", None)
-    delete: Path | None = option("With --decisions: also write the images to drop, for `simimg edit --delete`.", None)
+    delete: Path | None = option(
+        "Also write the images that were decided to be dropped, for `simimg edit --delete`.", None
+    )
     relabel: Path | None = option(
-        "Also write the new labels, for `simimg edit --relabel`: those of --decisions, or without them all that are "
-        f"sure to {_SURE:g} or more.",
+        "Also write the new labels, for `simimg edit --relabel`: those that were decided, or without any decision all "
+        f"that are sure to {_SURE:g} or more.",
         None,
     )
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
@@ -84,17 +91,17 @@ class Options:
         wanted_kinds(self.kinds)
         if self.image_dir is None and self.dataset_dir is None and self.index_dir is None:
             raise UsageError("name what to audit: --image_dir=PATH, --dataset_dir=PATH or --index_dir=PATH.")
-        if self.delete is not None and self.decisions is None:
+        if self.delete is not None and self.decisions is None and self.index_dir is None:
             raise UsageError(
                 "--delete needs --decisions: nothing is dropped that nobody has looked at. Write the findings with "
-                "--csv=FILE, and fill in its column `decision`."
+                "--csv=FILE, and fill in its column `decision`, or decide on the page of `simimg serve` and give its "
+                "--index_dir."
             )
 
 
 def run(options: Options) -> Result:
     """Audit, with progress bars, and write what was asked for."""
     start = time.perf_counter()
-    decided = {} if options.decisions is None else read_finding_decisions(options.decisions)
     with stage_bars() as show:
         found = api.audit(
             options.image_dir,
@@ -115,13 +122,14 @@ def run(options: Options) -> Result:
         note(f"skipped {path}: {reason}")
     if len(found.refused) > _SHOWN:
         note(f"… and {len(found.refused) - _SHOWN:,} more")
-    num_deleted = None if options.delete is None else write_deletions(decided, options.delete)
+    num_deleted = None if options.delete is None else write_deletions(found.decided, options.delete)
     num_relabeled = None
     if options.relabel is not None:
-        labels = decided if options.decisions is not None else sure_labels(found.findings, _SURE)
+        are_decided = options.decisions is not None or any(one.word == RELABEL for one in found.decided.values())
+        labels = found.decided if are_decided else sure_labels(found.findings, _SURE)
         num_relabeled = write_labels(labels, options.relabel)
     if options.csv is not None:
-        write_csv(found.findings, options.csv)
+        write_findings(in_order((*found.findings, *found.settled)), found.decided, options.csv)
     if options.report is not None:
         _write_report(options, options.report, found)
     values: dict[str, Any] = {

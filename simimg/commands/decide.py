@@ -5,6 +5,9 @@ other; copies that all stay; or copies of one that is kept, while the others may
 `simimg serve` then no longer ask about them: a group comes up again only when another image joins it. `simimg leaks`
 leaves out what is not a copy. A decision covers all pairs of its images, and replaces an earlier one about the same.
 
+What was decided about findings, on the page or by `simimg audit --decisions`, is listed and undone here, too. --delete
+and --relabel write it as the lists that `simimg edit` takes.
+
 Decisions are kept in the folder of the index, in decisions.jsonl. They are about the bytes of the images, so they
 survive moves and renames of files and folders and every update of the index.
 
@@ -12,6 +15,7 @@ Examples:
     simimg decide --index_dir=indexes/photos --not_copies page1.png page2.png
     simimg decide --index_dir=indexes/photos --keep=photos/best.jpg photos/small.jpg photos/gray.jpg
     simimg decide --index_dir=indexes/photos --list
+    simimg decide --index_dir=indexes/photos --delete=drop.csv --relabel=labels.csv
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from typing import Any
 
 from simimg.commands.console import Result, note
 from simimg.errors import UsageError
+from simimg.health.audited_images import AuditedImages
+from simimg.health.decision_table import decided_among, write_deletions, write_labels
 from simimg.similarity.decisions import (
     DECISIONS_FILE,
     KEEP_ALL,
@@ -38,12 +44,13 @@ from simimg.similarity.decisions import (
     read_decisions,
     record,
 )
+from simimg.similarity.finding_decisions import DecidedFinding
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.options import option
 
-JSON_KEYS = "decisions undone removed file"
+JSON_KEYS = "decisions undone removed file delete num_deleted relabel num_relabeled"
 
 _REMOVALS_SHOWN = 20
 
@@ -59,13 +66,23 @@ class Options:
     keep: Path | None = option("They are copies; this one is kept, and the others may go.", None)
     list: bool = option("List what was decided, and removed; with images, only what is about all of them.", False)
     undo: bool = option("Take back what was decided about all of the images; without images, the last decision.", False)
+    delete: Path | None = option(
+        "Write the images to drop, as decided, for `simimg edit --delete`; with images, only those of them.", None
+    )
+    relabel: Path | None = option(
+        "Write the decided labels, for `simimg edit --relabel`; with images, only theirs.", None
+    )
 
     def __post_init__(self) -> None:
         flags = [self.not_copies, self.keep_all, self.keep is not None, self.list, self.undo]
-        if sum(flags) != 1:
+        if self.delete is not None or self.relabel is not None:
+            if any(flags):
+                raise UsageError("--delete and --relabel write lists and decide nothing. Give them alone.")
+        elif sum(flags) != 1:
             what = "several things are" if any(flags) else "nothing is"
             raise UsageError(
-                f"{what} to be done. Give one of --not_copies, --keep_all, --keep=FILE, --list and --undo."
+                f"{what} to be done. Give one of --not_copies, --keep_all, --keep=FILE, --list and --undo, or "
+                "--delete=FILE and --relabel=FILE."
             )
 
 
@@ -80,13 +97,17 @@ def run(options: Options) -> Result:
     made: list[Decision] = []
     undone: list[Decision] = []
     removed = list(known.removed.values())
-    if options.list:
+    written: dict[str, Any] = dict.fromkeys(("delete", "num_deleted", "relabel", "num_relabeled"))
+    if options.delete is not None or options.relabel is not None:
+        removed, written = [], written | _write_lists(options, index, known, named)
+    elif options.list:
         checksums = {image.sha256 for image in named}
         made = [one for one in known if checksums <= one.key]
+        made += known.findings.about(*checksums)[::-1] if checksums else list(known.findings)
         removed = [one for one in removed if checksums <= one.key]
     elif options.undo:
         undone = _undo(options, named)
-        removed = [one for one in undone if one not in list(known)]
+        removed = [one for one in undone if one.decision == REMOVED]
         undone = [one for one in undone if one not in removed]
     else:
         word = NOT_COPIES if options.not_copies else KEEP_ALL if options.keep_all else THIS_ONE
@@ -104,13 +125,33 @@ def run(options: Options) -> Result:
         "undone": [images.values(one) for one in undone],
         "removed": [images.values(one) for one in removed],
         "file": str(options.index_dir / DECISIONS_FILE),
+        **written,
     }
     lines = [images.text(one) for one in made]
     lines += [f"taken back: {images.text(one)}" for one in undone]
     lines += [images.text(one) for one in removed[:_REMOVALS_SHOWN]]
     if len(removed) > _REMOVALS_SHOWN:
         lines.append(f"… and {len(removed) - _REMOVALS_SHOWN:,} more removed images; --json lists all of them")
+    if written["delete"] is not None:
+        lines.append(f"{written['num_deleted']:,} images to delete: {written['delete']}")
+    if written["relabel"] is not None:
+        lines.append(f"{written['num_relabeled']:,} new labels: {written['relabel']}")
     return Result(values=values, text="\n".join(lines or ["nothing was decided"]))
+
+
+def _write_lists(
+    options: Options, index: SearchIndex, known: Decisions, named: tuple[DecidedImage, ...]
+) -> dict[str, Any]:
+    """Write the lists for `simimg edit`, of all images or of those that are named; return paths and numbers."""
+    images, checksums = AuditedImages.of_index(index).images, {image.sha256 for image in named}
+    of = {image.path for image in images if not named or image.sha256 in checksums}
+    decided = {key: one for key, one in decided_among(images, known).items() if key[0] in of}
+    written: dict[str, Any] = {}
+    if options.delete is not None:
+        written |= {"delete": str(options.delete), "num_deleted": write_deletions(decided, options.delete)}
+    if options.relabel is not None:
+        written |= {"relabel": str(options.relabel), "num_relabeled": write_labels(decided, options.relabel)}
+    return written
 
 
 def _undo(options: Options, named: tuple[DecidedImage, ...]) -> list[Decision]:
@@ -118,8 +159,12 @@ def _undo(options: Options, named: tuple[DecidedImage, ...]) -> list[Decision]:
     undone: list[Decision] = []
 
     def change(decisions: Decisions) -> list[Decision]:
-        undone[:] = decisions.about(*(image.sha256 for image in named)) if named else list(decisions)[-1:]
-        events = [Decision(UNDONE, one.images) for one in undone]
+        checksums = [image.sha256 for image in named]
+        if named:
+            undone[:] = [*decisions.about(*checksums), *decisions.findings.about(*checksums)]
+        else:
+            undone[:] = [decisions.latest] if decisions.latest else []
+        events = [Decision(UNDONE, one.images, finding=one.finding) for one in undone]
         if len(named) == 1 and (removal := decisions.removed.get(named[0].sha256)) is not None:
             undone.append(removal)
             events.append(Decision(RETURNED, removal.images))
@@ -182,7 +227,8 @@ class _Images:
     def values(self, decision: Decision) -> dict[str, Any]:
         """Return a decision for JSON; of each image, `path` is the last known one and `now` the one in the index."""
         images = [{**dataclasses.asdict(image), "now": self.now(image)} for image in decision.images]
-        return {"time": decision.time, "decision": decision.decision, "images": images}
+        about = {} if decision.finding is None else {"finding": dataclasses.asdict(decision.finding)}
+        return {"time": decision.time, "decision": decision.decision, "images": images, **about}
 
     def text(self, decision: Decision) -> str:
         """Return a line about a decision, with the paths in the index."""
@@ -191,7 +237,19 @@ class _Images:
             now = self.now(image)
             is_back = now is not None and self._index.file_of(now).is_file()
             return f"{decision.date}  removed: {image.path}{f', back as {now}' if is_back else ''}"
+        if decision.finding is not None:
+            return self._text_of_finding(decision, decision.finding)
         paths = [self.now(image) or f"{image.path or image.sha256} (not in the index)" for image in decision.images]
         if decision.decision == THIS_ONE:
             paths = [f"{paths[0]} is kept", *(f"{path} may go" for path in paths[1:])]
         return f"{decision.date}  {decision.decision}: {', '.join(paths)}"
+
+    def _text_of_finding(self, decision: Decision, finding: DecidedFinding) -> str:
+        """Return a line such as `2026-11-29  relabel to ketch: ferry/1.jpg (label: ketch fits with 96%, …)`."""
+        image = next(iter(decision.images), None)
+        subject = finding.label or finding.split
+        if image is not None:
+            subject = self.now(image) or f"{image.path or image.sha256} (not in the index)"
+        word = f"{decision.decision} to {finding.new_label}" if finding.new_label else decision.decision
+        about = ": ".join(filter(None, (finding.kind, finding.reason)))
+        return f"{decision.date}  {word}: {subject}" + (f" ({about})" if about else "")

@@ -1,7 +1,8 @@
 """Search, review copies and browse an index in the browser.
 
 Drop, paste or choose an image, or click one of the collection, to see its matches and the reasons. Reviewing copies
-group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists.
+group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists. Findings of
+`simimg audit` are decided by key; `simimg decide` writes the decisions as lists for `simimg edit`.
 
 The server listens on 127.0.0.1, so that only this machine can open the page, and only with the address that it prints:
 the token in it is new with each start. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or
@@ -64,6 +65,7 @@ def serve(options: Options, stop: threading.Event) -> Result:
     """Serve until `stop` is set."""
     try:
         from simimg.web import create_app, listening, serving
+        from simimg.web.photo_details import folder_opener
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
@@ -78,7 +80,9 @@ def serve(options: Options, stop: threading.Event) -> Result:
     edits = counted_edits(options.edits)
     token = secrets.token_hex(24)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
-    app = create_app(index, index.load_embedder(), plan, token=token, host=options.host, edits=edits)
+    opener = folder_opener(ipaddress.ip_address(host).is_loopback)
+    embedder = index.load_embedder()
+    app = create_app(index, embedder, plan, token=token, host=options.host, edits=edits, opener=opener)
     with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
             note("the connection is not encrypted: who can read the traffic of this network sees images and token")

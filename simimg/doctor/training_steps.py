@@ -57,6 +57,12 @@ _EVERY_AUGMENTATION = {
     "quarter_turns": 0.2,
     "paste": 0.2,
     "bars": 0.2,
+    "rand_augment": "2,9",
+    "three_augment": True,
+    "noise": 9.0,
+    "erase": 0.5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
 }
 
 # The most common ones first: where time is short, the others are not run.
@@ -73,7 +79,9 @@ STEPS = (
     Step(name="--accumulate=2", options={"accumulate": 2}),
     Step(name="averaged weights", options={"ema": 0.9}),
     Step(name="every augmentation", options=_EVERY_AUGMENTATION, on="one"),
-    Step(name="--xla", options={"xla": True}, needs_gpu=True, on="one"),
+    Step(name="--optimizer=lamb", options={"optimizer": "lamb"}),
+    Step(name="--xla", options={"xla": True}, needs_gpu=True, on="both"),
+    Step(name="AugMix", options={"augmix": 3.0}, needs_gpu=True, on="one"),  # XLA takes long to compile it for a CPU
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tfrecords.convert.sources import Selection
 from tfrecords.convert.sources.folder_layout import layout_of
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
+from tfrecords.format.atomic_files import file_sha256
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -136,6 +138,15 @@ class AuditedImages:
             return reason
 
         return map_ahead(measured, range(len(self.images)), num_threads=num_cores(), num_ahead=_AHEAD)
+
+    def with_checksums(self, paths: Collection[str]) -> AuditedImages:
+        """Return the images, of which those with these paths have checksums; files that cannot be read have none."""
+        images = list(self.images)
+        for row, image in enumerate(images):
+            if not image.sha256 and image.path in paths and self.folder is not None:
+                with suppress(OSError):
+                    images[row] = dataclasses.replace(image, sha256=file_sha256(self.folder / self.files[row]))
+        return dataclasses.replace(self, images=images)
 
     def picture(self, path: str, most_px: int) -> Image.Image | None:
         """Return an image for display, mode RGB, upright, sides at most `most_px`; None if it cannot be read."""

@@ -15,16 +15,15 @@ import numpy as np
 from simimg.errors import UsageError
 from simimg.health.audited_images import AuditedImages
 from simimg.health.class_findings import find_confused_classes, find_drift, find_small_classes
+from simimg.health.decision_table import Decided
 from simimg.health.finding import KINDS, OF_IMAGES, Finding, in_order
 from simimg.health.image_findings import find_bad_images
 from simimg.health.image_measures import ImageMeasures
-from simimg.health.label_findings import (
-    find_copies,
-    find_outliers,
-    find_wrong_labels,
-    judge,
-)
+from simimg.health.label_findings import JudgedLabels, find_copies, find_outliers, find_wrong_labels, judge
 from simimg.similarity.search_index import SearchIndex
+
+NUM_LIKELY = 9
+"""Classes that are suggested for an image, a key each."""
 
 _BY_EMBEDDINGS = frozenset({"label", "outlier", "confused_classes", "drift"})
 _BY_COPIES = frozenset({"label_conflict", "leak"})
@@ -44,6 +43,11 @@ class Audit:
         notes: what was left out, for people.
         label_accuracy: share of the labels that the images confirm; None if they were not judged.
         num_left_out: findings that were decided about.
+        decided: what was decided about the images, by path and kind, see `simimg.health.decision_table`.
+        settled: the findings that were decided about.
+        agreement: the probability that the label of each image is right, float64 `[num_images]`, NaN for images without
+            one; None if labels were not judged.
+        likely: the classes that fit each image best, without its own, by path; only for images with findings.
     """
 
     findings: tuple[Finding, ...]
@@ -53,6 +57,10 @@ class Audit:
     notes: tuple[str, ...] = ()
     label_accuracy: float | None = None
     num_left_out: int = 0
+    decided: Decided = dataclasses.field(default_factory=dict, repr=False)
+    settled: tuple[Finding, ...] = dataclasses.field(default=(), repr=False)
+    agreement: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    likely: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,6 +111,8 @@ def audit_images(
     findings: list[Finding] = []
     notes, refused = list(audited.notes), list(audited.refused)
     accuracy: float | None = None
+    agreement: np.ndarray | None = None
+    told: JudgedLabels | None = None
     num_unreadable = 0
     if set(kinds) & set(OF_IMAGES):
         measures: list[ImageMeasures | None] = []
@@ -130,6 +140,9 @@ def audit_images(
         else:
             accuracy = judged.judgment.accuracy
             if judged.can_be_judged:
+                told = judged
+                agreement = np.full(total, np.nan)
+                agreement[judged.rows] = 1 - judged.judgment.wrong
                 findings += find_wrong_labels(images, embeddings, judged)
                 shown = [images[row] for row in judged.rows.tolist()]
                 probable = np.where(judged.judgment.wrong > 0.5, judged.judgment.suggested, judged.labels)
@@ -151,14 +164,31 @@ def audit_images(
             progress("comparing", done, total)
 
         findings += find_copies(index, images, advance)
+    listed = tuple(in_order(one for one in findings if one.kind in kinds))
+    likely = {} if told is None else _likely_classes(audited, told, {one.path for one in listed})
     return Audit(
-        tuple(in_order(one for one in findings if one.kind in kinds)),
+        listed,
         total - num_unreadable,
         audited,
         tuple(refused),
         tuple(notes),
         accuracy,
+        agreement=agreement,
+        likely=likely,
     )
+
+
+def _likely_classes(audited: AuditedImages, judged: JudgedLabels, paths: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the most probable classes of images, best first, without their own; first the suggested one."""
+    found = {}
+    for place, row in enumerate(judged.rows.tolist()):
+        path = audited.images[row].path
+        if path in paths:
+            order = np.argsort(-judged.judgment.probabilities[place], kind="stable")[: NUM_LIKELY + 2].tolist()
+            ranked = dict.fromkeys([int(judged.judgment.suggested[place]), *order])
+            others = [number for number in ranked if number != judged.labels[place]]
+            found[path] = tuple(judged.class_names[number] for number in others[:NUM_LIKELY])
+    return found
 
 
 def copy_numbers(index: SearchIndex) -> np.ndarray:

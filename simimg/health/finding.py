@@ -1,14 +1,9 @@
-"""A finding of an audit, the kinds of findings, and how they are written as CSV."""
+"""A finding of an audit, and the kinds of findings."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable
-from pathlib import Path
-
-from tfrecords.format.atomic_files import atomic_file
 
 KINDS = {
     "label": "the label is probably wrong; the score is that probability, as the collection shows it",
@@ -68,15 +63,3 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings by kind, in the order of `KINDS`, the surest first."""
     places = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda one: (places[one.kind], -one.score, one.path))
-
-
-def write_csv(findings: Iterable[Finding], path: Path) -> None:
-    """Write findings as CSV with `COLUMNS`; `decision` is empty, for people to fill in. The folder is created."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in findings:
-        writer.writerow((one.path, one.kind, f"{one.score:.4f}", one.label, one.split, one.suggestion, one.reason, ""))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""A network that TensorFlow computes: on a GPU, or on the processor if LiteRT cannot run it. A module of its
+"""A network that TensorFlow computes: on all GPUs, or on the processor if LiteRT cannot run it. A module of its
 own because it imports TensorFlow.
 
 On the processor, the last bits of a row depend on its batch, its place in it and the number of threads.
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.inference.conversion import load_network
+from simimg.models import device_copies
 from simimg.models.gpu_memory import grow_gpu_memory
 
 
@@ -19,14 +20,12 @@ class KerasNetwork:
     def __init__(self, model: str, output: str, batch_size: int) -> None:
         """Load a network, whose arguments and errors are those of `simimg.inference.conversion.load_network`.
 
-        At most `batch_size` images are computed at a time.
+        At most `batch_size` images are computed at a time by each device.
         """
         grow_gpu_memory()
         network, _ = load_network(model, output)
         self._batch_size = batch_size
-        # One trace for batches of any length, because the last batch of a folder is nearly always short.
-        pixels = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)
-        self._forward = tf.function(lambda images: network(images, training=False), input_signature=[pixels])
+        self._copies = device_copies.DeviceCopies(network, device_copies.compute_devices())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
@@ -36,11 +35,11 @@ class KerasNetwork:
         before = tf.config.experimental.tensor_float_32_execution_enabled()
         tf.config.experimental.enable_tensor_float_32_execution(False)
         try:
-            return np.concatenate([self._forward(tf.constant(part, tf.float32)).numpy() for part in parts])
+            return np.concatenate(self._copies(parts))
         finally:
             tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def has_gpu() -> bool:
-    """Whether TensorFlow can use a GPU."""
-    return bool(tf.config.list_physical_devices("GPU"))
+def num_gpus() -> int:
+    """Return the number of GPUs that TensorFlow uses."""
+    return len(tf.config.get_visible_devices("GPU"))

@@ -1,7 +1,7 @@
 """Opens a model's network for this machine, and says which arithmetic computes it; loads it when it is first used.
 
 a processor                            LiteRT, float32
-a GPU, and many images                 TensorFlow, float32, in large batches
+GPUs, and many images                  TensorFlow, float32, in large batches, on all of them
 a processor, precision="bfloat16"      OpenVINO
 a network that LiteRT cannot run       TensorFlow, with a note
 an ONNX file                           ONNX Runtime
@@ -27,7 +27,7 @@ from simimg.standard_error import captured_stderr
 MANY = 500
 """So many images are worth the seconds that TensorFlow takes to start on a GPU, or a measurement of the processor."""
 
-_GPU_BATCH = 256
+_GPU_BATCH = 256  # of each GPU
 _LOADING = threading.Lock()
 _LOG = logging.getLogger(__name__)
 
@@ -110,13 +110,13 @@ def open_network(
         )
     if facts.refused or (many and precision == "float32" and may_have_gpu()):
         with captured_stderr():
-            from simimg.inference.keras_network import KerasNetwork, has_gpu
+            from simimg.inference.keras_network import KerasNetwork, num_gpus
 
-            on_gpu = has_gpu()
-        if on_gpu or facts.refused:
-            kind = engine("TensorFlow", "tensorflow", on="gpu" if on_gpu else "")
-            batch_size = _GPU_BATCH if on_gpu else OpenNetwork.batch_size
-            return OpenNetwork(facts, kind, lambda: KerasNetwork(model, output, batch_size), batch_size)
+            count = num_gpus()
+        if count or facts.refused:
+            kind = engine("TensorFlow", "tensorflow", on="gpu" if count else "")
+            each = _GPU_BATCH if count else OpenNetwork.batch_size
+            return OpenNetwork(facts, kind, lambda: KerasNetwork(model, output, each), each * max(1, count))
     if precision == "bfloat16":
         from simimg.inference.openvino_network import OpenVinoNetwork
 

@@ -48,7 +48,8 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
         x = tf.cast(inputs, tf.float32)
         axes = tf.constant(list(range(x.shape.rank - 1)))
         count = x.shape[:-1].num_elements() or tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        mean, mean_square = tf.unstack(_mean([tf.reduce_sum(x, axes), tf.reduce_sum(x * x, axes)], count))
+        total = tf.convert_to_tensor(count * _num_replicas(), tf.float32)
+        mean, mean_square = _means([tf.reduce_sum(x, axes), tf.reduce_sum(x * x, axes)], total)
         variance = tf.maximum(mean_square - mean * mean, 0.0)
         rate = tf.constant(1 - self.momentum)
         for moving, new in ((self.moving_mean.value, mean), (self.moving_variance.value, variance)):
@@ -63,7 +64,7 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
 
             def gradient(dy: Any) -> Any:
                 dbeta, dgamma = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * unit, axes)
-                dy_mean, slope = tf.unstack(_mean([dbeta, dgamma], count))
+                dy_mean, slope = _means([dbeta, dgamma], total)
                 return gamma * inverse * (dy - dy_mean - unit * slope), dgamma, dbeta
 
             return gamma * unit + beta, gradient
@@ -88,8 +89,11 @@ def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     return replica.merge_call(merged, args=(tensor,))
 
 
-def _mean(sums: list[tf.Tensor], count: Any) -> tf.Tensor:
-    """Returns a replica's `sums` over `count` values, `[2, channels]`, as means over the values of all replicas."""
+def _means(sums: list[tf.Tensor], total: tf.Tensor) -> list[tf.Tensor]:
+    """Returns a replica's `sums`, `[channels]` each, as means over the `total` values of all replicas."""
+    return list(tf.unstack(sum_over_replicas(tf.stack(sums)) / total))
+
+
+def _num_replicas() -> int:
     replica = tf.distribute.get_replica_context()
-    num_replicas = replica.num_replicas_in_sync if replica is not None else 1
-    return sum_over_replicas(tf.stack(sums)) / (count * num_replicas)
+    return int(replica.num_replicas_in_sync) if replica is not None else 1

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from simimg.errors import UsageError
+from simimg.models.device_copies import DeviceCopies
 from simimg.models.gpu_memory import grow_gpu_memory
 from simimg.models.image_bytes import decoded_images
 from simimg.models.model_folder import RunInfo, load_trained
@@ -28,27 +29,39 @@ CLASS_NAMES_FILE = "class_names.txt"
 
 
 def compiled(
-    model: keras.Model, *, views: str = "one", strategy: tf.distribute.Strategy | None = None
+    model: keras.Model,
+    *,
+    views: str = "one",
+    strategy: tf.distribute.Strategy | None = None,
+    devices: Sequence[str] = (),
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns `model` as a compiled function from uint8 pixels to its outputs, float32, in inference mode.
 
     The network is compiled once, however many views there are. That takes a second or more, so keep the function if
     you predict more than once. The output is the mean over the `views`, one of `VIEWS`. With the `strategy` in whose
     scope the model was built, each device of this process computes an equal part of the batch, which must be divisible
-    by their number, see `num_devices`.
+    by their number, see `num_devices`. So does each of the `devices` of a model that was built without a strategy, see
+    `simimg.models.device_copies`.
     """
-
-    @tf.function
-    def whole(pixels: tf.Tensor) -> tf.Tensor:
-        return model(pixels, training=False)
-
-    output = whole if strategy is None or num_devices(strategy) == 1 else _divided(model, strategy)
+    output = _on_copies(model, devices) if len(devices) > 1 else outputs_of(model, strategy)
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         outputs = [output(view) for view in views_of(tf.cast(images, tf.float32), views)]
         return tf.add_n(outputs) / len(outputs)
 
     return forward
+
+
+def outputs_of(model: keras.Model, strategy: tf.distribute.Strategy | None = None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns `model` as a compiled function from float32 pixels; see `compiled` for the strategy."""
+    if strategy is not None and num_devices(strategy) > 1:
+        return _divided(model, strategy)
+
+    @tf.function(autograph=False)
+    def whole(pixels: tf.Tensor) -> tf.Tensor:
+        return model(pixels, training=False)
+
+    return whole
 
 
 def num_devices(strategy: tf.distribute.Strategy) -> int:
@@ -60,7 +73,7 @@ def _divided(model: keras.Model, strategy: tf.distribute.Strategy) -> Callable[[
     """Returns a function from pixels to the outputs of `model`, for which each device computes an equal part."""
     count = num_devices(strategy)
 
-    @tf.function
+    @tf.function(autograph=False)
     def outputs(parts: Any) -> Any:
         return strategy.run(lambda pixels: model(pixels, training=False), args=(parts,))
 
@@ -72,6 +85,12 @@ def _divided(model: keras.Model, strategy: tf.distribute.Strategy) -> Callable[[
         return tf.concat(strategy.experimental_local_results(outputs(there)), 0)
 
     return output
+
+
+def _on_copies(model: keras.Model, devices: Sequence[str]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function from pixels to the outputs of `model`, for which each device computes an equal part."""
+    copies = DeviceCopies(model, devices)
+    return lambda pixels: tf.concat(copies(tf.split(pixels, len(devices))), 0)
 
 
 def views_of(pixels: tf.Tensor, views: str) -> Iterator[tf.Tensor]:

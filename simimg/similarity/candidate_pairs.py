@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from simimg.errors import UsageError
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
@@ -110,3 +111,9 @@ class DisjointSets:
         copied = DisjointSets()
         copied._parent = dict(self._parent)
         return copied
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
+    if threshold and not 0.5 <= threshold <= 1:
+        raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")

@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from simimg.determinism import one_blas_thread
-from simimg.errors import UsageError
 from simimg.similarity.affine import compose, determinant, inverse
 from simimg.similarity.candidate_pairs import (
     DisjointSets,
@@ -34,7 +33,7 @@ from simimg.similarity.candidate_pairs import (
     hash_pairs,
     identical_rows,
     spanning_pairs,
-)
+)  # fmt: skip
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
@@ -49,6 +48,7 @@ from tfrecords.machine_limits import num_cores
 _NEIGHBORS = 24  # nearest embeddings that are verified, at most
 # Of the photos of imagededup's protocol that have a copy among their first eight neighbors, all have one in a group.
 _GROUP = 4
+_FIRST_GROUP = 0.9  # of the time for an image goes to its first group of neighbors, in a collection with few copies
 # A neighbor is examined if its cosine is this many times that of an image's farther neighbors, and by fine keypoints
 # from that cosine on, which 3 % of images reach with another photo.
 _NEARER, _CLOSE = 1.3, 0.3
@@ -80,10 +80,11 @@ class PairExaminer:
         threshold: float,
         edits: frozenset[str] = COUNTED,
         store: FingerprintStore | None = None,
+        noticed: Callable[[int, int], object] = lambda row, other: None,
     ) -> None:
         """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`.
 
-        For `store`, see `IndexImages`.
+        For `store`, see `IndexImages`. `noticed` is called with each pair that reaches the threshold, at once.
         """
         self.index = index
         self.images = IndexImages(index, store=store)
@@ -95,6 +96,7 @@ class PairExaminer:
         self.settling: set[frozenset[str]] = set()
         self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
+        self._noticed = noticed
         self._num_pixels = (index.images.column("width").astype(np.int64) * index.images.column("height")).tolist()
         self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
@@ -115,6 +117,9 @@ class PairExaminer:
         rows = np.arange(len(self.index.images))
         identical = identical_rows(self.images, kinds)
         single = np.isin(rows, list(identical))
+        for row, members in identical.items():
+            for other in members[1:]:
+                self._noticed(row, other)
         progress(int((~single).sum()))
         pairs = list(hash_pairs(self.index, rows[single], kinds))
         if kinds is None:
@@ -153,20 +158,33 @@ class PairExaminer:
                 yield row, other
 
     def examine_pairs(
-        self, pairs: Iterable[tuple[int, int]], is_close: Callable[[tuple[int, int]], bool] = lambda pair: True
+        self,
+        pairs: Iterable[tuple[int, int]],
+        is_close: Callable[[tuple[int, int]], bool] = lambda pair: True,
+        advance: Callable[[float], object] = lambda share: None,
     ) -> None:
-        """Verify those pairs that were not verified before; those that are not close, by their thumbnails alone."""
+        """Verify those pairs that were not verified before; those that are not close, by their thumbnails alone.
+
+        `advance` is called after each pair, with the share of the pairs that is done.
+        """
         close = {pair: is_close(pair) for pair in {(min(pair), max(pair)) for pair in pairs} - self._done}
         todo = sorted(pair for pair in close if close[pair] or pair not in self._glanced)
         if self._decided:
             todo = [pair for pair in todo if not self._are_different(*pair)]
+        verified: list[Verification | None] = []
         with one_blas_thread():
-            verified = list(
+            for pair, one in zip(
+                todo,
                 self.executor.map(
                     lambda pair: (self.images.verify if close[pair] else self.images.glance)(*self._directed(pair)),
                     todo,
-                )
-            )
+                ),
+                strict=True,
+            ):
+                verified.append(one)
+                if one is not None and one.similarity >= self._threshold:
+                    self._noticed(*pair)
+                advance(len(verified) / len(todo))
         self._done.update(pair for pair, found in zip(todo, verified, strict=True) if close[pair] or found is not None)
         self._glanced.update(todo)
         self.num_examined += len(todo)
@@ -246,20 +264,32 @@ class PairExaminer:
                 for row, others, flags in zip(block.tolist(), found.tolist(), near.tolist(), strict=True)
             }
             active = list(nearest)
+            told = 0
+
+            def advance(share: float, num_images: int = len(block)) -> None:
+                nonlocal told
+                if (done := int(_FIRST_GROUP * share * num_images)) > told:
+                    progress(done - told)
+                    told = done
+
             for first in range(0, _NEIGHBORS, _GROUP):
                 group = {row: nearest[row][first : first + _GROUP] for row in active}
-                self._examine_in_turn(group, at_least({} if few else cosine_of, _CLOSE))
+                close = at_least({} if few else cosine_of, _CLOSE)
+                self._examine_in_turn(group, close, advance if not first else lambda share: None)
                 active = [row for row in active if sum(self._are_copies(row, one) for one in group[row]) > _GROUP // 2]
-            progress(len(block))
+            progress(len(block) - told)
 
-    def _examine_in_turn(self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool]) -> None:
+    def _examine_in_turn(
+        self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool], advance: Callable[[float], object]
+    ) -> None:  # fmt: skip
         """Verify rows with others: with their first one, and with those that this does not connect them to."""
-        self.examine_pairs([(row, near[0]) for row, near in others.items() if near], is_close)
+        firsts = [(row, near[0]) for row, near in others.items() if near]
+        self.examine_pairs(firsts, is_close, lambda share: advance(share / 2))
         pairs = {(min(row, other), max(row, other)) for row, near in others.items() for other in near[1:]}
         later = {pair for pair in pairs - self._done if self._connected.are_joined(*pair)}
         later = {pair for pair in later if not self._may_be_decided(pair)}
         self._postponed |= {pair: is_close(pair) for pair in sorted(later)}
-        self.examine_pairs(pairs - later, is_close)
+        self.examine_pairs(pairs - later, is_close, lambda share: advance((1 + share) / 2))
 
     def _may_be_decided(self, pair: tuple[int, int]) -> bool:
         return all(row in self._decided for row in pair)
@@ -373,9 +403,3 @@ def copies_among(
         if not examine(nearest[first : first + _GROUP]):
             break
     return found
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
-    if threshold and not 0.5 <= threshold <= 1:
-        raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")

@@ -193,6 +193,8 @@ def _told(
     if texts:
         dates = [decision.date for decision in (*(one for one, _ in pairs), *protecting)]
         texts = [f"decided on {max(dates)}: {', '.join(texts)}"]
+    if decisions.is_dropped(member.image.sha256, member.image.path):
+        texts.append("to be dropped, as decided about a finding")
     if (removal := decisions.removed.get(member.image.sha256)) is not None:
         texts.append(f"removed on {removal.date} as {removal.images[0].path}, and back")
     if not texts and not member.remembered:

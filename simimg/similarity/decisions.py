@@ -1,4 +1,4 @@
-"""What people decided about copies, and which images a plan removed: a file beside the index.
+"""What people decided about copies and findings, and which images a plan removed: a file beside the index.
 
     <index_dir>/decisions.jsonl     a header, then a line per event, oldest first; lines are only appended
 
@@ -14,6 +14,9 @@ An image is the SHA-256 of its bytes, so that a decision survives moves and rena
 people. An image that is listed twice stands for two files of the same bytes. A decision covers all pairs of its images.
 It replaces an earlier one about the same images, and of several about a pair the last counts. A decision that was
 written into a plan has the time of the plan's file; decisions that are newer follow it once more.
+
+Decisions about the findings of an audit are events of the same file, with the key `finding`; see
+`simimg.similarity.finding_decisions`.
 
 Writers hold a lock on the file while they read and append, so that none of them loses what another one wrote.
 """
@@ -35,6 +38,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from simimg.errors import DataError, UsageError
+from simimg.similarity.finding_decisions import (
+    DROP,
+    FINDING_DECISIONS,
+    DecidedFinding,
+    FindingDecisions,
+    check_finding_decision,
+)
 from simimg.similarity.image_table import ImageTable
 from tfrecords.format.atomic_files import atomic_file, parse_json, rename_new
 
@@ -59,12 +69,14 @@ class DecidedImage:
 class Decision:
     """A decision about images, or another event of the file; of `THIS_ONE`, the first image is the one to keep.
 
-    `time` is in ISO format; `record` fills it in where it is empty.
+    `time` is in ISO format; `record` fills it in where it is empty. `finding` is what it is about if it is not about
+    copies.
     """
 
     decision: str
     images: tuple[DecidedImage, ...]
     time: str = ""
+    finding: DecidedFinding | None = None
 
     @property
     def key(self) -> frozenset[str]:
@@ -87,9 +99,13 @@ class Decision:
 
 
 class Decisions:
-    """The decisions that count, and the images that were removed: what is left after all events, in their order."""
+    """The decisions that count, and the images that were removed: what is left after all events, in their order.
+
+    Its methods and its length are about copies; `findings` has what was decided about those of an audit.
+    """
 
     def __init__(self, events: Iterable[Decision] = ()) -> None:
+        self.findings = FindingDecisions()
         self.removed: dict[str, Decision] = {}  # by checksum
         self._of: dict[str, dict[frozenset[str], int]] = defaultdict(dict)  # by checksum: number by key
         self._active: dict[frozenset[str], tuple[int, Decision]] = {}
@@ -109,6 +125,9 @@ class Decisions:
         """Take the next event into account."""
         self._num_events += 1
         key = event.key
+        if event.finding is not None:
+            self.findings.add(event, self._num_events)
+            return
         if event.decision == REMOVED:
             self.removed.update({image.sha256: dataclasses.replace(event, images=(image,)) for image in event.images})
             return
@@ -134,6 +153,14 @@ class Decisions:
     def of(self, key: frozenset[str]) -> Decision | None:
         """Return the decision about exactly these images."""
         return self._active[key][1] if key in self._active else None
+
+    @property
+    def latest(self) -> Decision | None:
+        """The decision that was made last, about copies or about a finding."""
+        copies = max(self._active.values(), key=lambda numbered: numbered[0], default=None)
+        if len(self.findings) and (copies is None or copies[0] < self.findings.last_number):
+            return list(self.findings)[-1]
+        return None if copies is None else copies[1]
 
     def last(self, key: frozenset[str]) -> Decision | None:
         """Return the last decision about exactly these images, also one that took an earlier one back."""
@@ -167,6 +194,10 @@ class Decisions:
                 kept = decision.images[0]
                 return sha256 == kept.sha256 and (decision.num_files(sha256) == 1 or path == kept.path)
         return False
+
+    def is_dropped(self, sha256: str, path: str) -> bool:
+        """Whether somebody decided that this file is to be dropped because of a finding."""
+        return any(event.decision == DROP and event.images[0].path == path for event in self.findings.about(sha256))
 
 
 def read_decisions(index_dir: Path) -> Decisions:
@@ -224,7 +255,8 @@ def record(index_dir: Path, change: Callable[[Decisions], Sequence[Decision]]) -
 
 
 def check_decision(event: Decision) -> None:
-    """Raise ValueError if a decision is about too few images."""
+    """Raise ValueError if a decision is about too few images, or about a finding that is not complete."""
+    check_finding_decision(event)
     if event.decision in DECISIONS and len(event.images) < 2:
         raise ValueError(f"{event.decision!r} needs two images or more")
     if event.decision == NOT_COPIES and len(event.key) < 2:
@@ -285,21 +317,26 @@ def _event(values: Any) -> Decision:
     if missing := {"time", "decision", "images"} - set(values):
         raise ValueError(f"it has no {sorted(missing)[0]!r}")
     decision, time = values["decision"], values["time"]
-    if decision not in (*DECISIONS, UNDONE, REMOVED, RETURNED):
+    finding = DecidedFinding.of(values["finding"]) if "finding" in values else None
+    if decision not in ((*FINDING_DECISIONS, UNDONE) if finding else (*DECISIONS, UNDONE, REMOVED, RETURNED)):
         raise ValueError(f"there is no decision {decision!r}")
     datetime.fromisoformat(time)
     images = tuple(DecidedImage(image["sha256"], image["path"]) for image in values["images"])
     for image in images:
         if not _SHA256.fullmatch(image.sha256) or not isinstance(image.path, str):
             raise ValueError(f"{image.sha256!r} is not a SHA-256")
-    event = Decision(decision, images, time)
+    event = Decision(decision, images, time, finding)
     check_decision(event)
     return event
 
 
 def _line_of(event: Decision) -> bytes:
     images = [dataclasses.asdict(image) for image in event.images]
-    return _line({"time": event.time, "decision": event.decision, "images": images})
+    values: dict[str, Any] = {"time": event.time, "decision": event.decision, "images": images}
+    if event.finding is not None:
+        values["finding"] = {name: text for name, text in dataclasses.asdict(event.finding).items() if text}
+        values["finding"].setdefault("kind", "")
+    return _line(values)
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -108,6 +108,7 @@ def find_duplicates(
     by_hash: bool = False,
     store: FingerprintStore | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
+    noticed: Callable[[int, int], object] = lambda row, other: None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
@@ -116,9 +117,10 @@ def find_duplicates(
     rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
     since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
+    `noticed` is called with two rows that look like copies, before it is known whether they are.
     For `store`, see `IndexImages`.
     """
-    with closing(PairExaminer(index, threshold, edits, store)) as examiner:
+    with closing(PairExaminer(index, threshold, edits, store, noticed)) as examiner:
         identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
@@ -240,7 +242,10 @@ def _group(
         examiner.images,
         {row: edits[single] for row, single in single_of.items()},
         is_reference=reference,
-        is_decided=lambda image: examiner.decisions.is_kept(image.sha256, image.path),
+        decided=lambda image: (
+            examiner.decisions.is_kept(image.sha256, image.path)
+            - examiner.decisions.is_dropped(image.sha256, image.path)
+        ),
         rules=keep,
     )
     others = []

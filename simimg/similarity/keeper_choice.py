@@ -83,7 +83,7 @@ def choose_keeper(
     edits: dict[int, int],
     *,
     is_reference: Callable[[IndexedImage], bool],
-    is_decided: Callable[[IndexedImage], bool] = lambda image: False,
+    decided: Callable[[IndexedImage], int] = lambda image: 0,
     rules: Iterable[str] = (),
 ) -> tuple[int, str]:
     """Return the row of a group's image that is kept, and why.
@@ -92,12 +92,12 @@ def choose_keeper(
         images: the index.
         edits: the number of visible edits of each row of the group.
         is_reference: whether an image is kept in any case.
-        is_decided: whether somebody decided to keep it.
+        decided: 1 if somebody decided to keep an image, -1 if it is to be dropped, otherwise 0.
         rules: see `KEEP_RULES`; they come before `best`.
     """
-    group = _Group(images, edits, is_reference, is_decided)
+    group = _Group(images, edits, is_reference, decided)
     left, why = sorted(edits), "the first of equally good files"
-    decided: tuple[list[int], list[int], _Reason] | None = None
+    chosen_by: tuple[list[int], list[int], _Reason] | None = None
     is_tie = True  # among equal files a rule is no reason beside another one
     chosen = [group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))]
     for number, rule in enumerate([*chosen, group.oldest_by_far, group.shortest]):
@@ -105,12 +105,12 @@ def choose_keeper(
         if len(best) < len(left):
             if number < len(chosen) or is_tie:
                 is_tie = number >= len(chosen)
-                decided = best, [row for row in left if row not in best], reason
+                chosen_by = best, [row for row in left if row not in best], reason
             left = best
         if len(left) == 1:
             break
-    if decided is not None:
-        why = decided[2](left[0], decided[1][0])
+    if chosen_by is not None:
+        why = chosen_by[2](left[0], chosen_by[1][0])
     return left[0], why
 
 
@@ -122,10 +122,10 @@ class _Group:
         images: IndexImages,
         edits: dict[int, int],
         is_reference: Callable[[IndexedImage], bool],
-        is_decided: Callable[[IndexedImage], bool],
+        decided: Callable[[IndexedImage], int],
     ) -> None:
         self._images, self._edits = images, edits
-        self._is_reference, self._is_decided = is_reference, is_decided
+        self._is_reference, self._decided = is_reference, decided
         self._image = functools.cache(images.index.images.__getitem__)
         self._first = dict[str, int]()  # files with the same bytes are read once
         self._enlarged = dict[int, int]()  # from the size of which image each row was enlarged
@@ -162,8 +162,8 @@ class _Group:
         return best, lambda kept, other: "in a reference folder"
 
     def decided(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        """Leave the images that somebody decided to keep."""
-        best = _best(rows, lambda row: self._is_decided(self._image(row)))
+        """Leave the images that somebody decided to keep, or did not decide to drop."""
+        best = _best(rows, lambda row: self._decided(self._image(row)))
         return best, lambda kept, other: "as decided"
 
     def _in_folder(self, folder: str) -> _Rule:

@@ -161,7 +161,7 @@ def pair_gradients(
         return tape.gradient(loss, variables), sums, embeddings, all_ids
 
     if config.xla:
-        of_pixels = tf.function(of_pixels, jit_compile=True)
+        of_pixels = tf.function(of_pixels, autograph=False, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         ids, images = _twice(batch.id), _twice(batch.image)

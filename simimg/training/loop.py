@@ -106,7 +106,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
             watcher.note(f"resuming from epoch {progress.position.epoch + 1}, step {progress.position.step}")
         elif config.probe:
             start = time.perf_counter()
-            fitted = probe(state.model, reader, views=config.test_views, label_smoothing=config.label_smoothing)
+            smoothing = config.label_smoothing
+            fitted = probe(state.model, reader, views=config.test_views, label_smoothing=smoothing, strategy=strategy)
             state.copy_to_average()
             watcher.note(f"softmax fitted to the network's features: training accuracy {fitted.accuracy:.4f}")
             if not config.epochs:

@@ -172,8 +172,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
         )
-    if config.xla and strategy.num_replicas_in_sync > 1:
-        raise UsageError("--xla: compiled steps cannot sum gradients over devices. Use --num_devices=1.")
+    if config.xla and strategy.num_replicas_in_sync > 1 and config.sums_in_network:
+        raise UsageError(
+            "--xla: compiled steps cannot sum over devices, as the normalization of this network or "
+            "--objective=similarity does within a step. Use --num_devices=1, or leave out --xla."
+        )
     if config.objective == "classes" and len(split.class_names) < 2:
         raise UsageError(
             f"{config.dataset_dirs[0]} has one class, {split.class_names[0]!r}; a classifier needs two. "

@@ -208,9 +208,7 @@ class TrainConfig:
     precision: str = _devices(
         "Number format of the computation; weights are always float32.", "float32", choices=PRECISIONS
     )
-    xla: bool = _devices(
-        "Compile the step with XLA; for a single GPU, since a CPU is several times slower with it.", False
-    )
+    xla: bool = _devices("Compile the step with XLA; for GPUs, since a CPU is several times slower with it.", False)
     augment_with: str = _devices(
         "What computes the augmentation: TensorFlow's operations, or code that XLA compiles; auto is xla on a CPU, and "
         "on a GPU the faster one, which is measured once per kind of GPU.",
@@ -300,6 +298,12 @@ class TrainConfig:
         if self.weights == "auto":
             return "imagenet" if self.model in _PRETRAINED else "none"
         return self.weights
+
+    @property
+    def sums_in_network(self) -> bool:
+        """Whether replicas sum while the network is computed: statistics of batch normalizations, or embeddings."""
+        trains_statistics = self.model == "small" or (self.model != "tutorial" and self.start == "none")
+        return trains_statistics or self.objective == "similarity"
 
     @property
     def objective_info(self) -> Objective:

@@ -7,9 +7,11 @@ longer than the step itself. The number of steps per call does not change the re
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,8 @@ from simimg.training.metrics import (
 )
 from simimg.training.strategy import agreed
 from simimg.training.train_config import TrainConfig
+from simimg.training.weight_average import WeightAverage, joined, split
 
-# The decay is smaller in the first steps, as in tf.train.ExponentialMovingAverage(num_updates=...).
-_EMA_START = 10.0
 # Target duration of a call: long enough that the return to Python costs nothing, short enough for Ctrl-C and progress.
 _CALL_S = 0.25
 _MOST_STEPS = 1000
@@ -62,7 +63,7 @@ def training_step(
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
     num_replicas = strategy.num_replicas_in_sync
-    average = _Average(config, strategy, state) if state.average else None
+    average = WeightAverage(config, strategy, state) if state.average else None
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
@@ -118,40 +119,6 @@ class TrainingStep:
         return self.run(element, epoch, step)
 
 
-class _Average:
-    """The moving average of a model's weights, in one vector per replica.
-
-    A vector takes a handful of operations per step, and an average of each weight takes several hundred, which are
-    launched one by one.
-    """
-
-    def __init__(self, config: TrainConfig, strategy: tf.distribute.Strategy, state: State) -> None:
-        assert state.average is not None
-        pairs = zip(state.average.variables, state.model.variables, strict=True)
-        self._pairs = [(mine.value, theirs.value) for mine, theirs in pairs if mine.dtype == "float32"]
-        self._strategy, self._decay = strategy, config.ema
-        start = np.concatenate([mine.numpy().ravel() for mine, _ in self._pairs])
-        with strategy.scope():
-            self._vector = tf.Variable(start, trainable=False, name="average")
-
-    def follow(self, num_steps: Any) -> None:
-        """Moves the average towards the weights, on a replica; `num_steps` is their number with the last one."""
-        steps = tf.cast(tf.convert_to_tensor(num_steps), tf.float32)
-        decay = tf.minimum(self._decay, (1 + steps) / (_EMA_START + steps))
-        weights = _joined([theirs for _, theirs in self._pairs])
-        self._vector.assign(decay * self._vector + (1 - decay) * weights)
-
-    @tf.function
-    def publish(self) -> None:
-        """Writes the average into its model, on all replicas."""
-        self._strategy.run(self._publish)
-
-    def _publish(self) -> None:
-        mine = [mine for mine, _ in self._pairs]
-        for variable, value in zip(mine, _split(self._vector, mine), strict=True):
-            variable.assign(value)
-
-
 def distribute(strategy: tf.distribute.Strategy, reader: Reader, order: Order) -> tf.distribute.DistributedDataset:
     """Returns the training batches on the devices of their replicas, where two are kept ready, pixels as uint8."""
     options = tf.distribute.InputOptions(experimental_fetch_to_device=True, experimental_per_replica_buffer_size=2)
@@ -175,14 +142,14 @@ def _several_steps(
     def now() -> tf.Tensor:
         return tf.timestamp() if timed else tf.zeros([], tf.float64)
 
-    @tf.function(reduce_retracing=True)
+    # Without AutoGraph, which would take a second to convert what needs no conversion.
+    @tf.function(autograph=False, reduce_retracing=True)
     def run(
         iterator: Any, epoch: tf.Tensor, first: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        sums = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
-        last, waited, began = tf.zeros([num_sums]), tf.zeros([], tf.float64), now()
-        current = first  # counted on the device, because a number from the host would arrive there after a wait
-        for number in tf.range(count):
+        def one(
+            number: tf.Tensor, current: tf.Tensor, sums: tf.TensorArray, last: tf.Tensor, waited: tf.Tensor
+        ) -> tuple[Any, ...]:
             if timed:
                 with tf.control_dependencies([last]):
                     start = now()
@@ -193,8 +160,13 @@ def _several_steps(
             else:
                 element = next(iterator)
             last = step(element, epoch, current)
-            sums = sums.write(number, last)
-            current += 1
+            return number + 1, current + 1, sums.write(number, last), last, waited
+
+        began = now()
+        results = tf.TensorArray(tf.float32, count, element_shape=[num_sums])
+        # The step is counted on the device, too, because a number from the host would arrive there after a wait.
+        start = (tf.constant(0), first, results, tf.zeros([num_sums]), tf.zeros([], tf.float64))
+        _, _, sums, last, waited = tf.while_loop(lambda number, *_: number < count, one, start)
         with tf.control_dependencies([last]):
             return sums.stack(), waited, now() - began
 
@@ -241,7 +213,7 @@ class StepRunner:
         self._num_calls += 1
         timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
-        with input_errors(self._reader.split):
+        with input_errors(self._reader.split), nullcontext() if timed in self._warm else _no_collections():
             epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
             results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
             self._step.finish()
@@ -294,6 +266,22 @@ class StepRunner:
         return [int(id) for batch in ids for id in batch]
 
 
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Pauses Python's garbage collector while a step is traced.
+
+    It would look through all objects of the imported packages again and again, because the graph is made of hundreds of
+    thousands of new objects, of which nearly all stay.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _smoothed(before: float | None, new: float) -> float:
     """Returns a moving average that starts with the first value."""
     return 0.8 * before + 0.2 * new if before else new
@@ -332,7 +320,7 @@ def _label_gradients(
         return share if class_weights is None else share * tf.gather(class_weights, label)
 
     if config.xla:
-        of_pixels = tf.function(of_pixels, jit_compile=True)
+        of_pixels = tf.function(of_pixels, autograph=False, jit_compile=True)
 
     def gradients_of(batch: Batch, epoch: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor) -> tuple[Any, tf.Tensor]:
         arguments = (config.augmentation, config.seed, epoch, batch.id, batch.image)
@@ -370,19 +358,7 @@ def _summed(tensors: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
     """
     if num_replicas == 1:
         return tensors
-    return _split(sum_over_replicas(_joined(tensors)), tensors)
-
-
-def _joined(tensors: Sequence[Any]) -> tf.Tensor:
-    """Returns the values of float32 tensors or variables as one vector."""
-    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-
-
-def _split(vector: tf.Tensor, like: Sequence[Any]) -> list[tf.Tensor]:
-    """Returns tensors of the shapes of `like` from the vector that `_joined` makes of them."""
-    parts = tf.split(vector, [one.shape.num_elements() for one in like])
-    shaped = zip(parts, like, strict=True)
-    return [part if len(one.shape) == 1 else tf.reshape(part, one.shape) for part, one in shaped]
+    return split(sum_over_replicas(joined(tensors)), tensors)
 
 
 def _clipped(gradients: list[tf.Tensor], most: tf.Tensor) -> list[tf.Tensor]:

@@ -5,11 +5,15 @@
     GET  /api/thumbnail/{row}  /api/picture/{row}       JPEG
     POST /api/query                             an image file as the body: {"query", "width", "height"}
     GET  /api/query/{name}                      JPEG of a query
+    POST /api/part                              {"query": NAME or "row": N, "box": [left, top, right, bottom]}: a query
+    GET  /api/full/{row}                        JPEG at full size
+    GET  /api/details/{row}                     file, EXIF, can_open    POST /api/open/{row}   opens its folder
     GET  /api/search?query=NAME|row=N&by=&k=&label=&split=      NDJSON: matches by embeddings first, then verified ones
     GET  /api/pair?row=N&with=M                 how one image is a copy of another
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
-    GET  /api/review   POST /api/review {"threshold"}   PUT /api/plan   see `simimg.web.review`
+    GET  /api/review   POST /api/review {"threshold"}   DELETE /api/review   PUT /api/plan   see `simimg.web.review`
     POST /api/decisions                         see `simimg.web.review_decisions`
+    /api/findings, /api/findings/...            see `simimg.web.collection_findings`
 
 Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
@@ -39,9 +43,11 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.projection import BY
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
+from simimg.web.collection_findings import Findings
 from simimg.web.collection_map import ROUNDS, load_or_lay_out
+from simimg.web.photo_details import Opener, photo_details
 from simimg.web.query_cache import MAX_BYTES, CachedQuery, QueryCache
-from simimg.web.request_guard import Guard, RequestError, body_of
+from simimg.web.request_guard import Guard, RequestError, body_of, json_of
 from simimg.web.review import Review
 from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
@@ -64,27 +70,32 @@ def create_app(
     token: str,
     host: str = "127.0.0.1",
     edits: frozenset[str] = COUNTED,
+    opener: Opener | None = None,
 ) -> ASGIApp:
     """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
 
     `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. Only requests that know `token`
-    are answered. `host` is the one that the server is bound to.
+    are answered. `host` is the one that the server is bound to. `opener` shows a file in its folder.
 
     Raises:
         SearchIndexError: `embedder` did not make the index.
     """
-    return Guard(_Page(index, embedder, plan_path, edits).application(), host, token)
+    return Guard(_Page(index, embedder, plan_path, edits, opener).application(), host, token)
 
 
 class _Page:
     """The routes, and the state that they share."""
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, plan_path: Path, edits: frozenset[str]) -> None:
+    def __init__(
+        self, index: SearchIndex, embedder: Embedder, plan_path: Path, edits: frozenset[str], opener: Opener | None
+    ) -> None:
         self.index = index
+        self.opener = opener
         self.thumbnails = Thumbnails(index)
         self.queries = QueryCache(embedder)
         self.worker = SearchWorker(index, embedder, edits)
         self.review = Review(index, self.thumbnails.images, plan_path, edits)
+        self.findings = Findings(index)
         self.map = BackgroundJob("map")
         self.static = _static_files()
         self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
@@ -97,6 +108,10 @@ class _Page:
             Route("/api/collection", self.describe_collection),
             Route("/api/thumbnail/{row:int}", partial(self.jpeg, self.thumbnails.thumbnail)),
             Route("/api/picture/{row:int}", partial(self.jpeg, self.thumbnails.large)),
+            Route("/api/full/{row:int}", partial(self.jpeg, self.thumbnails.full)),
+            Route("/api/details/{row:int}", self.details),
+            Route("/api/open/{row:int}", self.open_folder, methods=["POST"]),
+            Route("/api/part", self.take_part, methods=["POST"]),
             Route("/api/query", self.take_query, methods=["POST"]),
             Route("/api/query/{name}", self.query),
             Route("/api/search", self.search),
@@ -104,8 +119,10 @@ class _Page:
             Route("/api/map", self.layout),
             Route("/api/review", self.describe_review),
             Route("/api/review", self.start_review, methods=["POST"]),
+            Route("/api/review", self.cancel_review, methods=["DELETE"]),
             Route("/api/decisions", self.decide, methods=["POST"]),
             Route("/api/plan", self.save_plan, methods=["PUT"]),
+            *self.findings.routes(),
         ]
         return Starlette(
             routes=routes,
@@ -117,7 +134,7 @@ class _Page:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(self.worker.warm_up)
         yield
-        for job in (self.map, self.review.job):
+        for job in (self.map, self.review.job, self.findings.job):
             job.stop()
         self.worker.close()
         self.decoding.shutdown(cancel_futures=True)
@@ -143,6 +160,44 @@ class _Page:
             raise RequestError(400, "The body is empty. Send an image file.")
         query = await self._decode(lambda: self.queries.add(data))
         return JSONResponse({"query": query.name, "width": query.size[0], "height": query.size[1]}, 201)
+
+    async def take_part(self, request: Request) -> Response:
+        values = await json_of(request, 1024)
+        box = values.get("box") if isinstance(values, dict) else None
+        if not isinstance(box, list) or len(box) != 4 or not all(type(one) in (int, float) for one in box):
+            raise RequestError(422, "box should be four numbers from 0 to 1: left, top, right and bottom.")
+        left, top, right, bottom = box
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise RequestError(422, "box should be four numbers from 0 to 1: left, top, right and bottom.")
+        if "row" in values:
+            row = _number(str(values["row"]), "row", 0, len(self.index.images) - 1)
+            read: Callable[[], bytes] = partial(self.thumbnails.read, row)
+        else:
+            known = self._known_query(str(values.get("query", "")))
+            read = lambda: known.jpeg  # noqa: E731
+        query = await self._decode(lambda: self.queries.part(read(), (left, top, right, bottom)))
+        return JSONResponse({"query": query.name, "width": query.size[0], "height": query.size[1]}, 201)
+
+    async def details(self, request: Request) -> Response:
+        row = request.path_params["row"]
+
+        def described() -> dict[str, Any]:
+            data = self.thumbnails.read(row)
+            is_file = self.index.info.image_dir is not None
+            file = str(self.thumbnails.file(row)) if is_file else None
+            return {"file": file, "details": photo_details(data), "can_open": is_file and self.opener is not None}
+
+        return JSONResponse(await self._decode(described))
+
+    async def open_folder(self, request: Request) -> Response:
+        file = self.thumbnails.file(request.path_params["row"])
+        if self.opener is None:
+            raise RequestError(409, "A folder can be opened only on the machine in front of which you sit.")
+        try:
+            self.opener(file)
+        except OSError as error:
+            raise RequestError(409, f"The folder cannot be opened: {error.strerror or error}.") from None
+        return JSONResponse({"opened": str(file.parent)})
 
     async def query(self, request: Request) -> Response:
         query = self._known_query(request.path_params["name"])
@@ -183,22 +238,26 @@ class _Page:
         return JSONResponse(await self._decode(self.review.described))
 
     async def start_review(self, request: Request) -> Response:
-        values = _json(await body_of(request, 1024))
+        values = await json_of(request, 1024)
         threshold = values.get("threshold") if isinstance(values, dict) else None
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1:
             raise RequestError(422, "threshold should be a number from 0.5 to 1.")
         self.review.start(float(threshold))
         return JSONResponse(self.review.job.described(), 202)
 
+    async def cancel_review(self, request: Request) -> Response:
+        self.review.job.cancel()
+        return JSONResponse(self.review.job.described(), 202)
+
     async def save_plan(self, request: Request) -> Response:
-        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        values = await json_of(request, _MAX_PLAN_BYTES)
         try:
             return JSONResponse(await self._decode(lambda: self.review.save(values)))
         except OSError as error:
             raise RequestError(409, f"The plan cannot be written: {error.strerror}.") from None
 
     async def decide(self, request: Request) -> Response:
-        values = _json(await body_of(request, _MAX_PLAN_BYTES))
+        values = await json_of(request, _MAX_PLAN_BYTES)
         return JSONResponse(await self._decode(lambda: store_decisions(self.index, values)))
 
     async def _query_of(self, request: Request) -> CachedQuery:
@@ -246,6 +305,7 @@ def _columns(index: SearchIndex) -> dict[str, Any]:
         "width": pictures.column("width").tolist(),
         "height": pictures.column("height").tolist(),
         "num_bytes": pictures.column("num_bytes").tolist(),
+        "modified": (pictures.column("modified_ns") // 10**9).tolist(),  # s since 1970
     }
     for name in ("label", "split"):
         names, numbers = np.unique(pictures.column(name).astype(str), return_inverse=True)
@@ -257,13 +317,6 @@ def _number(text: str, name: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
         raise RequestError(400, f"{name} should be a number from {least} to {most}.")
     return int(text)
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise RequestError(400, "The body is not valid JSON.") from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:

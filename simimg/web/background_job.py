@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from simimg.errors import SimimgError
 
 _Progress = Callable[[int], object]
+_KNOWN = 0.03  # of the steps, from which on the time that is left can be told
 
 
 class Stopped(Exception):
@@ -23,7 +25,9 @@ class BackgroundJob:
         self.result: Any = None
         self._lock = threading.Lock()
         self._state, self._done, self._total, self._error = "idle", 0, 0, ""
-        self._stop = threading.Event()
+        self._stop = threading.Event()  # for good
+        self._cancelled = threading.Event()  # the work that is running
+        self._started = 0.0
 
     def start(self, work: Callable[[_Progress], Any], total: int) -> bool:
         """Start `work(progress)`, which returns the result and reports progress in steps, unless a job is running.
@@ -34,6 +38,8 @@ class BackgroundJob:
             if self._state == "running":
                 return False
             self._state, self._done, self._total, self._error = "running", 0, total, ""
+            self._started = time.monotonic()
+            self._cancelled.clear()
             threading.Thread(target=self._run, args=(work,), name=self.name, daemon=True).start()
             return True
 
@@ -41,6 +47,18 @@ class BackgroundJob:
         """Return JSON values: `state`, `done` of `total` steps, and `error`, a message or empty."""
         with self._lock:
             return {"state": self._state, "done": self._done, "total": self._total, "error": self._error}
+
+    def seconds_left(self) -> int | None:
+        """Return the time that the work will still take, in s; None if nothing is running, or too little is done."""
+        with self._lock:
+            if self._state != "running" or not self._done >= _KNOWN * self._total > 0:
+                return None
+            seconds = time.monotonic() - self._started
+            return round(seconds * max(0, self._total - self._done) / self._done)
+
+    def cancel(self) -> None:
+        """Stop the work that is running at its next step; another one can be started then."""
+        self._cancelled.set()
 
     def stop(self) -> None:
         """Stop the work at its next step."""
@@ -61,7 +79,7 @@ class BackgroundJob:
             self._state, self._error = state, error
 
     def _progress(self, steps: int) -> None:
-        if self._stop.is_set():
+        if self._stop.is_set() or self._cancelled.is_set():
             raise Stopped
         with self._lock:
             self._done += steps

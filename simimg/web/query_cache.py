@@ -14,6 +14,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from simimg.image_files import png_bytes
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.search_queries import QueryImage, query_views
@@ -28,6 +29,9 @@ MAX_BYTES = 32 << 20
 
 MAX_PIXELS = 64_000_000
 """Of an upload; 192 MB when it is decoded."""
+
+MIN_PART_PX = 16
+"""Of each side of a part that is searched for."""
 
 _KEPT = 6
 
@@ -95,6 +99,21 @@ class QueryCache:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return query
+
+    def part(self, data: bytes, box: tuple[float, float, float, float]) -> CachedQuery:
+        """Add a part of the image of a file; `box` is left, top, right and bottom as shares of width and height.
+
+        Raises:
+            RequestError: the part has fewer than `MIN_PART_PX` pixels in a side, or as `add`.
+        """
+        try:
+            image = visible_composite(*decode_composites(data, truncated="keep", max_pixels=MAX_PIXELS))
+        except Refusal as refusal:
+            raise RequestError(415, f"This is not an image that can be read: {refusal}.") from None
+        left, top, right, bottom = (round(share * side) for share, side in zip(box, 2 * image.size, strict=True))
+        if min(right - left, bottom - top) < MIN_PART_PX:
+            raise RequestError(422, f"This part is too small: {MIN_PART_PX} pixels in each side are needed.")
+        return self.add(png_bytes(image.crop((left, top, right, bottom))))
 
     def get(self, name: str) -> CachedQuery | None:
         """Return a query that is still kept, or None."""

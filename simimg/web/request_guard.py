@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import secrets
 from typing import Any
 from urllib.parse import urlsplit
@@ -160,6 +161,15 @@ def _is_address(name: str) -> bool:
 
 def _is_loopback(name: str) -> bool:
     return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+async def json_of(request: Request, most: int) -> Any:
+    """Return the body of a request, which is JSON; raise as `body_of`, and for other bodies."""
+    data = await body_of(request, most)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise RequestError(400, "The body is not valid JSON.") from None
 
 
 async def body_of(request: Request, most: int) -> bytes:

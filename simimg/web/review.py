@@ -27,6 +27,7 @@ from simimg.similarity.plan_file import PlannedFile, is_planned, is_reference, l
 from simimg.similarity.plan_memory import keep_decisions_of
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
+from simimg.web.groups_so_far import GroupsSoFar
 from simimg.web.request_guard import RequestError
 
 _BY_HAND = "chosen by hand"
@@ -84,6 +85,7 @@ class Review:
         self._images = images
         self._path = plan_path
         self._edits = edits
+        self._so_far = GroupsSoFar()
         self._starting, self._saving = threading.Lock(), threading.Lock()
 
     def start(self, threshold: float) -> None:
@@ -96,11 +98,18 @@ class Review:
         def search(progress: Callable[[int], object]) -> _Found:
             is_kept = self._planned().is_kept
             found = find_duplicates(
-                self._index, threshold=threshold, edits=self._edits, reference=is_kept, progress=progress
+                self._index,
+                threshold=threshold,
+                edits=self._edits,
+                reference=is_kept,
+                progress=progress,
+                noticed=self._so_far.join,
             )
             return _Found(threshold, found)
 
         with self._starting:
+            if self.job.described()["state"] != "running":
+                self._so_far = GroupsSoFar()
             if self.job.start(search, len(self._index.images)):
                 self._threshold = threshold
             elif self._threshold != threshold:
@@ -115,7 +124,7 @@ class Review:
         they are those of the plan; a group that it lacks has none. Found and planned groups that share an image are one
         group, so that all removals of the plan are there. Images in reference folders are marked. `threshold` is that
         of the search which found the groups. What was decided is left out; `num_left_out` counts the decisions that did
-        so.
+        so. `so_far` has the rows of the groups that a search has probably found, and the time that is left.
         """
         job = self.job.described()  # first, because its result is there before it is done
         found: _Found | None = self.job.result
@@ -125,6 +134,7 @@ class Review:
         settling = {key for _, keys in settled for key in keys} | (found.duplicates.settling if found else set())
         return {
             "job": job,
+            "so_far": {**self._so_far.described(), "seconds_left": self.job.seconds_left()},
             "threshold": found.threshold if found else self._threshold,
             "searched": found is not None,
             "num_missing": found.duplicates.num_missing if found else 0,

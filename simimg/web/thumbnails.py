@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -23,7 +23,7 @@ from simimg.similarity.index_info import THUMBNAILS
 from simimg.similarity.plan_file import is_inside
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.request_guard import RequestError
-from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image, visible_composite
 from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.quarantine import Refusal
@@ -36,8 +36,12 @@ THUMBNAIL_PX = 320
 
 LARGE_PX = 1600
 
+FULL_PIXELS = 64_000_000
+"""Of an image at full size; of a larger one, the large image is shown."""
+
 _EDITED = "The file of this image was changed after indexing. Run simimg index again."
-_QUALITY, _LARGE_QUALITY = 80, 90  # libjpeg's scale
+_QUALITY, _LARGE_QUALITY, _FULL_QUALITY = 80, 90, 93  # libjpeg's scale
+_FULL_CACHED = 2  # 10 MB each
 _LARGE_CACHED = 12  # 400 KB each
 _SMALL_CACHED = 2_000  # in memory, in addition to the disk: 30 MB
 
@@ -50,6 +54,7 @@ class Thumbnails:
         self._index = index
         self._folder = index.index_dir / THUMBNAILS
         self._small = functools.lru_cache(_SMALL_CACHED)(self._thumbnail)
+        self._full = functools.lru_cache(_FULL_CACHED)(lambda row: _at_full_size(self.read(row)))
         self._large = functools.lru_cache(_LARGE_CACHED)(lambda row: _reduced(self.read(row), LARGE_PX, _LARGE_QUALITY))
 
     def thumbnail(self, row: int) -> bytes:
@@ -65,6 +70,22 @@ class Thumbnails:
         """Return a JPEG whose longer side is at most `LARGE_PX`; raise as `thumbnail`."""
         self._check(row)
         return self._large(row)
+
+    def full(self, row: int) -> bytes:
+        """Return a JPEG of the size that the image has, or a large one if that is too much; raise as `thumbnail`."""
+        self._check(row)
+        image = self._image(row)
+        return self._full(row) if image.width * image.height <= FULL_PIXELS else self._large(row)
+
+    def file(self, row: int) -> Path:
+        """Return the path of a row's file, which is there and lies in the folder of the index; raise as `thumbnail`."""
+        image = self._image(row)
+        if self._index.info.image_dir is None or not is_inside(image.path):
+            raise RequestError(404, "This image is not a file of this machine.")
+        file = self._index.path_of(image)
+        if not file.is_file():
+            raise RequestError(404, "The file of this image is gone. Run simimg index again.")
+        return file
 
     def _thumbnail(self, row: int) -> bytes:
         sha256 = self._image(row).sha256
@@ -113,6 +134,15 @@ def large_jpeg(image: Image.Image) -> bytes:
         image = image.copy()
         image.thumbnail((LARGE_PX, LARGE_PX), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return jpeg_bytes(image, _LARGE_QUALITY)
+
+
+def _at_full_size(data: bytes) -> bytes:
+    """Return the image of a file as a JPEG of the same size, upright, in sRGB."""
+    try:
+        image, contrast = decode_composites(data, truncated="keep")
+    except Refusal as refusal:
+        raise RequestError(404, f"This image cannot be decoded: {refusal}.") from None
+    return jpeg_bytes(visible_composite(image, contrast), _FULL_QUALITY)
 
 
 def _reduced(data: bytes, longer_side: int, quality: int) -> bytes:

@@ -459,6 +459,23 @@ def test_the_exit_codes_are_those_of_the_errors(run: Run) -> None:
     assert all(f"  {code} " in out for code in EXIT_CODES)
 
 
+def test_what_other_programs_need(run: Run, tmp_path: Path) -> None:
+    """Raw pixels are told at the end, with the encodings that decoders read; `files` has the copies of every file."""
+    photos = tmp_path / "photos" / "a"
+    photos.mkdir(parents=True)
+    for number in range(3):
+        Image.effect_noise((40, 40), 50 + number).convert("RGB").save(photos / f"{number}.png")
+    (photos / "again.png").write_bytes((photos / "0.png").read_bytes())
+    command = ["convert", f"--image_dir={photos.parent}", f"--data_dir={tmp_path / 'data'}", "--num_workers=1"]
+    for encoding in ("raw", "png", "jpeg"):
+        code, out, _ = run(*command, f"--name={encoding}", f"--encoding={encoding}")
+        assert code == 0
+        assert ("\nraw pixels: " in out, "--encoding=png or jpeg" in out) == 2 * (encoding == "raw",)
+    code, out, _ = run("duplicates", f"--image_dir={photos.parent}", "--fast", "--json")
+    copies = {Path(path).name: [Path(copy).name for copy in found] for path, found in json.loads(out)["files"].items()}
+    assert (code, copies) == (0, {"0.png": ["again.png"], "again.png": ["0.png"], "1.png": [], "2.png": []})
+
+
 def test_files_that_are_skipped_end_no_script(run: Run, tmp_path: Path) -> None:
     """A real command, from flags to JSON: one of its files is no picture."""
     for number in range(4):

@@ -36,6 +36,7 @@ from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
 from tfrecords.convert.sources import Source, open_source, printable
 from tfrecords.convert.sources.labels import some_of
+from tfrecords.convert.sources.linked_files import none_known
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
@@ -99,6 +100,7 @@ def convert(
                 label_type=options.label_type,
                 features=options.features,
                 links=options.links,
+                known=none_known if previous is None else previous.known,
                 group_column=options.group_column,
                 time_column=options.time_column,
             )

@@ -7,7 +7,7 @@ records themselves: all four offsets are 0, and there are no sidecars.
 
 Images have one size, or shapes of their own: JPEGs reduced to `image_size` px by the short side or the longer one, or
 as large as they are, and `image_size` is 0. The option `resize` in `config` says which. Each TFRecord shard then has a
-second sidecar, `<shard>.sizes`, see `tfrecords.format.jpeg_frame`.
+second sidecar, `sizes/<shard>.sizes`, see `tfrecords.format.jpeg_frame`.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,

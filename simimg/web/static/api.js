@@ -44,3 +44,9 @@ export async function lines(path, signal, receive) {
     for (const part of parts) if (part) receive(JSON.parse(part));
   }
 }
+
+// Returns the values at a path, or null if they still are those of a version.
+export async function changed(path, version) {
+  const response = await fetch(path, { headers: version ? { "if-none-match": `"${version}"` } : {}, cache: "no-store" });
+  return response.status === 304 ? null : (await checked(response)).json();
+}

@@ -1,8 +1,11 @@
 // The page: chooses the view by the hash of the address, receives dropped and pasted images, sets the theme.
 
 import * as api from "./api.js";
+import { AuditView } from "./audit.js";
 import { Collection } from "./collection.js";
 import { COMPARE_KEYS } from "./compare.js";
+import { DecisionStore } from "./decisions.js";
+import { PHOTO_KEYS } from "./photo.js";
 import { el, toast } from "./dom.js";
 import { keys, listen, showKeys } from "./keys.js";
 import { MapView } from "./map.js";
@@ -17,7 +20,7 @@ let views = null, shown = null;
 
 function route() {
   const [first = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const name = first === "copies" || first === "map" ? first : "search";
+  const name = ["copies", "map", "audit"].includes(first) ? first : "search";
   const view = views[name];
   if (shown !== view) {
     shown?.hide?.();
@@ -29,6 +32,11 @@ function route() {
     else link.removeAttribute("aria-current");
   }
   view.show(name === "search" ? [first, ...rest] : rest);
+}
+
+function nextView() {
+  const links = [...document.querySelectorAll("nav a")], now = links.findIndex((link) => link.hasAttribute("aria-current"));
+  location.hash = links[(now + 1) % links.length].hash;
 }
 
 function setTheme(theme) {
@@ -43,9 +51,11 @@ function toggleTheme() {
   setTheme(next === system ? "" : next);
 }
 
-function imageFile(transfer) {
-  return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name))
-    ?? transfer?.files?.[0];
+// The images among some files; without any, the first file, which the server will not take.
+function imageFiles(transfer) {
+  const files = [...(transfer?.files ?? [])];
+  const images = files.filter((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?|jp2|dng)$/i.test(file.name));
+  return images.length ? images : files.slice(0, 1);
 }
 
 function receiveImages() {
@@ -60,17 +70,17 @@ function receiveImages() {
     veil.hidden = true;
     if (!hasFiles(event)) return;
     event.preventDefault();
-    const file = imageFile(event.dataTransfer);
-    if (file) views.search.take(file);
+    const files = imageFiles(event.dataTransfer);
+    if (files.length) views.search.take(files);
   });
   addEventListener("paste", (event) => {
-    const file = imageFile(event.clipboardData);
-    if (!file) return;
+    const files = imageFiles(event.clipboardData);
+    if (!files.length) return;
     event.preventDefault();
-    views.search.take(file);
+    views.search.take(files);
   });
   chooser.addEventListener("change", () => {
-    if (chooser.files[0]) views.search.take(chooser.files[0]);
+    if (chooser.files.length) views.search.take([...chooser.files]);
     chooser.value = "";
   });
 }
@@ -97,11 +107,16 @@ async function start() {
     [["1"], "Search", () => { location.hash = "#/"; }],
     [["2"], "Copies", () => { location.hash = "#/copies"; }],
     [["3"], "Map", () => { location.hash = "#/map"; }],
+    [["4"], "Audit, where numbers are classes", () => { location.hash = "#/audit"; }],
+    [["v"], "Next view", () => nextView()],
     [["t"], "Light or dark theme", toggleTheme],
     [["Escape"], "Leave an input field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
   ]);
-  views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection) };
+  const store = new DecisionStore();
+  views = { search: new SearchView(collection), copies: new ReviewView(collection), map: new MapView(collection, store),
+    audit: new AuditView(collection, store) };
   keys("Compare", () => false, COMPARE_KEYS);
+  keys("Full size", () => false, PHOTO_KEYS);
   listen();
   receiveImages();
   addEventListener("hashchange", route);

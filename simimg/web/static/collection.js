@@ -10,6 +10,8 @@ export class Collection {
   }
 
   thumbnail(row) { return `/api/thumbnail/${row}?v=${this.generation}`; }
+  full(row) { return `/api/full/${row}?v=${this.generation}`; }
+  photo(row) { return { src: this.large(row), full: this.full(row), title: this.path[row], size: [this.width[row], this.height[row]], row }; }
   large(row) { return `/api/picture/${row}?v=${this.generation}`; }
   fileName(row) { return this.path[row].slice(this.path[row].lastIndexOf("/") + 1); }
   labelOf(row) { return this.labels[this.label[row]]; }

@@ -5,7 +5,8 @@ import { el, pathText } from "./dom.js";
 const ROOM = 0.004; // of a side, around a place that differs
 
 // pair(place) returns {query, match, place: six numbers or null or a promise of them, differs: boxes, text, similarity, row}.
-export function openCompare({ start, count, pair, action, closed }) {
+// `full(pair)`, if there is one, shows its match at full size.
+export function openCompare({ start, count, pair, action, full, closed }) {
   let at = start, aligned = true, marked = true, current = null;
   const under = el("img", { alt: "" }), over = el("img", { alt: "" });
   const cut = el("div", { class: "cut" }, over), line = el("i", { class: "line", "aria-hidden": "true" });
@@ -19,12 +20,13 @@ export function openCompare({ start, count, pair, action, closed }) {
   const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "A"));
   const marksButton = el("button", { type: "button", class: "button", onclick: () => mark() }, "Marks", el("kbd", {}, "M"));
   const act = action ? el("button", { type: "button", class: "button amber", onclick: () => run() }, action.text, el("kbd", {}, "Enter")) : null;
+  const fullButton = full ? el("button", { type: "button", class: "button", onclick: () => full(current) }, "Full size", el("kbd", {}, "F")) : null;
   const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
   const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
     el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
     box,
     el("footer", {}, el("div", { class: "abouts" }, left, right),
-      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, act)));
+      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, fullButton, act)));
 
   function slide() {
     stage.style.setProperty("--cut", `${slider.value}%`);
@@ -103,7 +105,7 @@ export function openCompare({ start, count, pair, action, closed }) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target.tagName === "BUTTON";
     const done = {
-      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align, m: mark,
+      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align, m: mark, f: () => (full ? full(current) : false),
       ArrowLeft: () => { slider.value = Number(slider.value) - 4; slide(); },
       ArrowRight: () => { slider.value = Number(slider.value) + 4; slide(); },
       " ": () => {
@@ -152,6 +154,7 @@ export const COMPARE_KEYS = [
   [["ArrowUp", "ArrowDown"], "Previous or next match", null],
   [["a"], "Aligned, or as they are", null],
   [["m"], "Show or hide the outlines of what differs", null],
+  [["f"], "Show the match at full size", null],
   [["Enter"], "Search for this image", null],
   [["Escape"], "Close", null],
 ];

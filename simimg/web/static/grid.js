@@ -127,6 +127,9 @@ export class Grid {
     this.made.get(this.key(this.items[this.current]))?.focus({ preventScroll: true });
   }
 
+  // Makes a tile the one in the tab order, without moving the focus.
+  setCurrent(index) { if (this.items.length) this.#setCurrent(index); }
+
   get currentItem() { return this.items[this.current]; }
 
   #later() {

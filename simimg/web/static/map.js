@@ -1,27 +1,37 @@
 // A map of the collection: a point for each image, near similar images; thumbnails are shown where there is room.
 
 import * as api from "./api.js";
+import { ClassChoice } from "./class_choice.js";
 import { count, el, say, toast } from "./dom.js";
+import { Filters, imageColumns, saveTable } from "./filters.js";
 import { keys } from "./keys.js";
 
 const LOADING = 8, KEPT = 1500, TILE_PX = 96;
 const AROUND = [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => [dx, dy])); // a cell and its neighbors
 
 export class MapView {
-  constructor(collection) {
-    this.collection = collection;
+  constructor(collection, store) {
+    Object.assign(this, { collection, store });
     this.canvas = el("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map",
-      "aria-label": `Map of ${count(collection.size, "image")}. Arrow keys move the map, plus and minus zoom, Enter opens the image in the center.` });
+      "aria-label": `Map of ${count(collection.size, "image")}. Arrow keys move the map, plus and minus zoom, Enter opens the image in the center, Space selects it.` });
+    this.selected = new Set(); // of rows
+    this.outline = null;       // points of a lasso that is being drawn
+    this.lasso = el("button", { type: "button", class: "button", "aria-pressed": false, onclick: () => this.#setLasso(!this.isLasso) }, "Lasso", el("kbd", {}, "L"));
+    this.filters = new Filters(collection, { changed: () => { this.#passing(); this.#later(); } });
+    this.filterBox = el("details", { class: "map-filters" }, el("summary", {}, "Filters"), this.filters.node);
+    this.choice = new ClassChoice(collection, (name) => this.#decide("relabel", name));
+    this.chosen = el("div", { class: "chosen", role: "group", "aria-label": "Selection", hidden: true });
+    store.addEventListener("change", () => this.#drawChosen());
     this.tip = el("div", { class: "tip", hidden: true });
     this.status = el("div", { class: "laying" }, el("p", {}, "Computing the map…"), el("progress", { max: "1" }));
     this.legend = el("div", { class: "legend", role: "group", "aria-label": "Classes" });
     const zoom = (text, name, run) => el("button", { type: "button", class: "icon", "aria-label": name, onclick: run }, text);
     this.pictures = el("input", { type: "checkbox", checked: true, onchange: () => this.#later() });
     this.tools = el("div", { class: "map-tools" },
-      el("label", { class: "check" }, this.pictures, "Images"),
+      this.lasso, el("label", { class: "check" }, this.pictures, "Images"),
       zoom("+", "Zoom in", () => this.#zoomBy(1.6)), zoom("−", "Zoom out", () => this.#zoomBy(1 / 1.6)),
       zoom("⤢", "Whole map", () => this.#fit()));
-    this.node = el("div", { class: "view map" }, this.canvas, this.legend, this.tools, this.tip, this.status);
+    this.node = el("div", { class: "view map" }, this.canvas, this.legend, this.filterBox, this.tools, this.chosen, this.tip, this.status);
     this.images = new Map();  // row -> ImageBitmap, or null while it loads
     this.wanted = [];
     this.loading = 0;
@@ -38,6 +48,9 @@ export class MapView {
     scrollTo(0, 0);
     this.shown = true;
     this.#resize();
+    this.store.watch(() => this.node.isConnected);
+    const { agreement } = await api.json("/api/findings");
+    this.filters.judged(agreement ?? null);
     if (!this.x) await this.#load();
   }
 
@@ -97,6 +110,19 @@ export class MapView {
       [["+", "="], "Zoom in", () => this.#zoomBy(1.6)],
       [["-"], "Zoom out", () => this.#zoomBy(1 / 1.6)],
       [["0"], "Whole map", () => this.#fit()],
+      [["l"], "Lasso: draw around images to select them", () => this.#setLasso(!this.isLasso)],
+      [[" "], "Select the image in the center, or not", (event) => {
+        if (onButton(event)) return false;
+        const row = this.#nearest(this.width / 2, this.height / 2, Infinity);
+        if (row >= 0) this.#select(this.selected.has(row) ? [...this.selected].filter((one) => one !== row) : [...this.selected, row]);
+        return true;
+      }],
+      [["a"], "Select all images in sight that pass the filters", () => this.#select([...this.selected, ...this.#inside(() => true)])],
+      [["x", "Delete"], "Drop the selected images", () => this.#decide("drop")],
+      [["e"], "Give the selected images a class", () => { if (!this.selected.size) return false; this.choice.focus(); return true; }],
+      [["s"], "Save the selected images as CSV", () => this.#save("csv")],
+      [["u"], "Undo a decision", () => { this.#undo(); }],
+      [["Escape"], "Select none", () => { this.#setLasso(false); this.#select([]); }],
       [["p"], "Images, or points only", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
       [["Enter"], "Search for the image in the center", (event) => {
         if (onButton(event)) return false;
@@ -120,24 +146,31 @@ export class MapView {
       try { canvas.setPointerCapture(event.pointerId); } catch { /* the pointer is gone already */ }
       pointers.set(event.pointerId, at(event));
       this.moved = 0;
+      this.outline = this.isLasso && pointers.size === 1 ? [at(event)] : null;
     });
     canvas.addEventListener("pointermove", (event) => {
       const now = at(event), before = pointers.get(event.pointerId);
       if (!before) { this.#hover(...now); return; }
       const others = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
       if (others.length) {
+        this.outline = null;
         const [other] = others, length = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) || 1;
         this.#zoomBy(length(now, other) / length(before, other), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
         this.moved = 99;
       } else {
         this.moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
-        if (this.moved > 4) this.#pan(now[0] - before[0], now[1] - before[1]);
+        if (this.outline) { this.outline.push(now); this.#later(); }
+        else if (this.moved > 4) this.#pan(now[0] - before[0], now[1] - before[1]);
       }
       pointers.set(event.pointerId, now);
     });
     const up = (event) => {
-      const was = pointers.delete(event.pointerId);
-      if (was && event.type === "pointerup" && this.moved <= 4) this.#open(this.#nearest(...at(event), 30));
+      const was = pointers.delete(event.pointerId), { outline } = this;
+      this.outline = null;
+      if (was && outline?.length > 2 && event.type === "pointerup") {
+        const rows = this.#inside((x, y) => isWithin(x, y, outline));
+        this.#select(event.shiftKey ? [...this.selected, ...rows] : rows);
+      } else if (was && event.type === "pointerup" && this.moved <= 4) this.#open(this.#nearest(...at(event), 30));
     };
     canvas.addEventListener("pointerup", up);
     canvas.addEventListener("pointercancel", up);
@@ -187,7 +220,7 @@ export class MapView {
     if (!this.x) return -1;
     let best = -1, least = within * within;
     for (let row = 0; row < this.x.length; row++) {
-      if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
+      if (!this.#passes(row)) continue;
       const [px, py] = this.#place(row), far = (px - x) ** 2 + (py - y) ** 2;
       if (far < least) [best, least] = [row, far];
     }
@@ -198,7 +231,7 @@ export class MapView {
 
   #hover(x, y) {
     const row = this.#nearest(x, y, 26);
-    this.canvas.style.cursor = row >= 0 ? "pointer" : "grab";
+    this.canvas.style.cursor = this.isLasso ? "" : row >= 0 ? "pointer" : "grab";
     if (row < 0) { this.tip.hidden = true; this.tip.dataset.row = ""; return; }
     if (this.tip.dataset.row !== String(row)) {
       this.tip.dataset.row = row;
@@ -228,7 +261,7 @@ export class MapView {
       visible.push([row, x, y]);
     }
     for (const [row, x, y] of visible) {
-      const faint = this.only >= 0 && label[row] !== this.only;
+      const faint = !this.#passes(row);
       context.globalAlpha = faint ? 0.12 : 0.85;
       context.fillStyle = this.colors[label[row]];
       context.beginPath();
@@ -236,7 +269,110 @@ export class MapView {
       context.fill();
     }
     context.globalAlpha = 1;
+    this.#drawSelection(context, visible, radius);
     if (this.pictures.checked) this.#drawPictures(context, visible);
+    this.#drawOutline(context);
+  }
+
+  #drawSelection(context, visible, radius) {
+    for (const [row, x, y] of visible) {
+      if (!this.selected.has(row)) continue;
+      context.beginPath();
+      context.arc(x, y, radius + 2, 0, 6.2832);
+      context.fillStyle = "#f0b440";
+      context.strokeStyle = "#1b1b1e";
+      context.lineWidth = 1;
+      context.fill();
+      context.stroke();
+    }
+  }
+
+  #drawOutline(context) {
+    if (!this.outline) return;
+    context.beginPath();
+    for (const [x, y] of this.outline) context.lineTo(x, y);
+    context.closePath();
+    context.fillStyle = "#f0b44026";
+    context.strokeStyle = this.ink;
+    context.lineWidth = 1.5;
+    context.fill();
+    context.setLineDash([6, 4]);
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  #passes(row) {
+    return (this.only < 0 || this.collection.label[row] === this.only) && (!this.passing || this.passing[row] === 1);
+  }
+
+  #passing() {
+    const { filters, collection } = this;
+    this.passing = filters.active ? Uint8Array.from({ length: collection.size }, (_, row) => (filters.passes(row) ? 1 : 0)) : null;
+    const number = this.passing ? this.passing.reduce((sum, one) => sum + one, 0) : collection.size;
+    this.filterBox.firstChild.textContent = filters.active ? `Filters: ${count(number, "image")}` : "Filters";
+    say(count(number, "image"));
+  }
+
+  // The rows in sight, which pass the filters, whose place is inside.
+  #inside(isIn) {
+    const found = [];
+    if (!this.x) return found;
+    for (let row = 0; row < this.x.length; row++) {
+      if (!this.#passes(row)) continue;
+      const [x, y] = this.#place(row);
+      if (x >= 0 && y >= 0 && x <= this.width && y <= this.height && isIn(x, y)) found.push(row);
+    }
+    return found;
+  }
+
+  #setLasso(on) {
+    this.isLasso = on;
+    this.lasso.setAttribute("aria-pressed", on);
+    this.canvas.classList.toggle("lasso", on);
+    this.canvas.style.cursor = "";
+  }
+
+  #select(rows) {
+    this.selected = new Set(rows);
+    this.#drawChosen();
+    this.#later();
+    say(this.selected.size ? `${count(this.selected.size, "image")} selected` : "none selected");
+  }
+
+  #drawChosen() {
+    const { selected, store } = this, known = [...selected].filter((row) => store.images[row]).length;
+    this.chosen.hidden = !selected.size;
+    if (this.chosen.contains(this.choice.node) && this.chosen.contains(document.activeElement) && selected.size) {
+      this.chosen.firstChild.textContent = chosenText(selected.size, known); // the focus stays where it is
+      return;
+    }
+    const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, key ? el("kbd", {}, key) : null);
+    this.chosen.replaceChildren(el("span", { class: "number" }, chosenText(selected.size, known)),
+      button("Drop", "X", () => this.#decide("drop")), this.choice.node,
+      button("Undo", "U", () => this.#undo()), button("CSV", "S", () => this.#save("csv")), button("JSON", "", () => this.#save("json")),
+      button("None", "Esc", () => this.#select([])));
+  }
+
+  async #decide(decision, label = "") {
+    if (!this.selected.size) return;
+    try {
+      if (!await this.store.decide([...this.selected].map((row) => ({ row, decision, label })))) return;
+      toast(`${count(this.selected.size, "image")}: ${decision === "drop" ? "to be dropped" : `new label ${label}`}. U undoes it.`);
+    } catch (error) { toast(error.message); }
+    this.canvas.focus();
+  }
+
+  async #undo() {
+    try {
+      if (await this.store.undo()) toast("Undone.");
+    } catch (error) { toast(error.message); }
+  }
+
+  #save(format) {
+    const rows = [...this.selected].sort((one, other) => one - other);
+    if (!rows.length) return;
+    saveTable("selection", format, rows.map((row) => imageColumns(this.collection, row)));
+    say(`${count(rows.length, "row")} saved`);
   }
 
   // Draws a thumbnail per cell of the window, larger when zoomed in.
@@ -249,7 +385,7 @@ export class MapView {
     // Cells are fixed on the map, so that panning does not exchange the thumbnails.
     const left = this.width / 2 - this.center[0] * this.#size, top = this.height / 2 - this.center[1] * this.#size;
     for (const [row, x, y] of visible) {
-      if (this.only >= 0 && this.collection.label[row] !== this.only) continue;
+      if (!this.#passes(row)) continue;
       const cx = Math.floor((x - left) / cell), cy = Math.floor((y - top) / cell);
       const covers = (other) => other && Math.abs(other[0] - x) < cell && Math.abs(other[1] - y) < cell;
       if (AROUND.some(([dx, dy]) => covers(placed.get(`${cx + dx},${cy + dy}`)))) continue;
@@ -257,8 +393,9 @@ export class MapView {
       const image = this.images.get(row);
       if (!image) { if (image === undefined) missing.push(row); continue; }
       const fit = side / Math.max(image.width, image.height), w = image.width * fit, h = image.height * fit;
-      context.fillStyle = this.colors[this.collection.label[row]];
-      context.fillRect(x - w / 2 - 1.5, y - h / 2 - 1.5, w + 3, h + 3);
+      const edge = this.selected.has(row) ? 3.5 : 1.5;
+      context.fillStyle = this.selected.has(row) ? "#f0b440" : this.colors[this.collection.label[row]];
+      context.fillRect(x - w / 2 - edge, y - h / 2 - edge, w + 2 * edge, h + 2 * edge);
       context.drawImage(image, x - w / 2, y - h / 2, w, h);
     }
     this.wanted = missing;
@@ -293,4 +430,18 @@ export class MapView {
       resizeHeight: Math.max(1, Math.round((height[row] / longer) * side)), resizeQuality: "medium",
     });
   }
+}
+
+function chosenText(number, known) {
+  return `${number.toLocaleString("en")} selected${known ? `, ${known.toLocaleString("en")} decided` : ""}`;
+}
+
+// Whether a point is inside a polygon, by the even-odd rule.
+function isWithin(x, y, outline) {
+  let inside = false;
+  for (let here = 0, before = outline.length - 1; here < outline.length; before = here++) {
+    const [ax, ay] = outline[here], [bx, by] = outline[before];
+    if ((ay > y) !== (by > y) && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) inside = !inside;
+  }
+  return inside;
 }

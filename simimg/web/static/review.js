@@ -5,6 +5,7 @@ import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { bytes, count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { keys } from "./keys.js";
+import { openPhoto } from "./photo.js";
 import { mount } from "./search.js";
 
 const FRAME_PX = 82; // of the strip
@@ -55,7 +56,8 @@ export class ReviewView {
     }
     if (data.job.state === "failed") toast(data.job.error);
     if (data.plan.problem) toast(data.plan.problem);
-    this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false, decided: "" }));
+    data.groups.sort((one, other) => hasQuestion(other) - hasQuestion(one)); // what a person has to judge comes first
+    this.choices = data.groups.map((group) => ({ keep: group.keep, remove: new Set(group.remove), seen: false, reviewed: false, decided: "" }));
     this.done = [];
     this.at = this.cursor = this.edits = 0;
     this.dirty = data.groups.some((group) => group.remove.length) && !data.plan.version;
@@ -81,6 +83,7 @@ export class ReviewView {
       [["l"], "For good: these are copies, and all stay", () => { this.#settle("keep all"); }],
       [["b"], "For good: the best stays, the others may go", () => { this.#settle("this one"); }],
       [[" ", "c"], "Compare it with the best", (event) => (event.key === " " && onButton(event) ? false : this.#compare())],
+      [["f"], "Show it at full size", () => this.#full()],
       [["u"], "Undo", () => { this.#undo(); }],
       [["s"], "Save the plan", () => { this.#save(); }],
     ]);
@@ -122,14 +125,52 @@ export class ReviewView {
   #drawRunning() {
     this.bar = el("progress", { max: "1", value: 0, "aria-label": "Images compared" });
     this.barText = el("p", { class: "quiet" });
-    this.node.replaceChildren(el("section", { class: "start" }, el("h1", {}, "Comparing"), this.bar, this.barText));
+    this.soFar = el("h2", { hidden: true });
+    this.previews = el("div", { class: "previews" });
+    this.shownGroups = new Map();
+    const cancel = el("button", { type: "button", class: "button", onclick: () => this.#cancel(cancel) }, "Cancel");
+    this.node.replaceChildren(el("section", { class: "start running" }, el("h1", {}, "Comparing images"), this.bar,
+      el("div", { class: "left" }, this.barText, cancel)), this.soFar, this.previews);
   }
 
   #progress() {
     const { done, total } = this.data.job;
     this.bar.max = Math.max(1, total);
     this.bar.value = done;
-    this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "image")}`;
+    const left = this.data.so_far.seconds_left;
+    this.barText.textContent = `${done.toLocaleString("en")} of ${count(total, "image")}${left === null ? "" : ` · ${leftText(left)}`}`;
+    this.#preview();
+  }
+
+  // The groups that were found so far; in the end some of them are joined, and some pairs turn out to show other things.
+  #preview() {
+    const { groups, num_groups: number } = this.data.so_far, { collection } = this, kept = new Set();
+    this.soFar.hidden = !number;
+    this.soFar.replaceChildren("Look like copies so far", el("span", { class: "number" }, number.toLocaleString("en")));
+    for (const rows of groups) {
+      kept.add(rows[0]);
+      const known = this.shownGroups.get(rows[0]);
+      if (known?.size === rows.length) continue;
+      const node = el("a", { class: "preview", href: `#/row/${rows[0]}`, "aria-label": `${collection.path[rows[0]]}, ${count(rows.length, "image")}` },
+        rows.slice(0, 2).map((row) => mount(collection, row)),
+        el("span", { class: "caption" }, pathText(collection.fileName(rows[0])), el("b", {}, `×${rows.length}`)));
+      if (known) known.node.replaceWith(node);
+      else this.previews.append(node);
+      this.shownGroups.set(rows[0], { node, size: rows.length });
+    }
+    for (const [row, { node }] of this.shownGroups) {
+      if (kept.has(row)) continue;
+      node.remove();
+      this.shownGroups.delete(row);
+    }
+  }
+
+  async #cancel(button) {
+    button.disabled = true;
+    try {
+      await api.json("/api/review", { method: "DELETE" });
+    } catch (error) { toast(error.message); }
+    await this.#load();
   }
 
   // What is remembered: decisions that leave groups out, and removed images that are back.
@@ -171,7 +212,7 @@ export class ReviewView {
     const removed = choice.remove.size, asked = group.members.filter((one) => isAsked(one, choice)).length;
     const fresh = group.members.filter((member) => !member.is_decided).length;
     this.note.textContent = `${count(group.members.length, "image")}, ${removed ? `${removed} to be removed` : "all kept"}`
-      + (asked ? `, ${count(asked, "question")}` : "")
+      + (asked ? `, ${count(asked, "question")}: keep or remove what differs` : "")
       + (choice.decided ? ` · decided: ${choice.decided}; U undoes it` : fresh && fresh < group.members.length
         ? ` · shown again, because ${count(fresh, "image")} joined` : group.planned ? "" : " · not in the plan yet");
     this.cards.classList.toggle("few", group.members.length < 4);
@@ -185,11 +226,11 @@ export class ReviewView {
     const most = Math.max(3, Math.floor((this.strip.clientWidth - 26) / FRAME_PX));
     const first = Math.max(0, Math.min(this.at - Math.floor(most / 2), groups.length - most));
     for (let place = first; place < Math.min(first + most, groups.length); place++) {
-      const choice = this.choices[place];
+      const choice = this.choices[place], asks = groups[place].members.some((member) => isAsked(member, choice));
       frames.push(el("button", { type: "button", tabindex: "-1", class: `${place === this.at ? "now" : ""}${choice.seen ? " seen" : ""}`,
-        "aria-label": `Group ${place + 1}, ${groups[place].members.length} images`, "aria-current": place === this.at ? "true" : null,
+        "aria-label": `Group ${place + 1}, ${groups[place].members.length} images${asks ? ", a question" : ""}${choice.reviewed ? ", reviewed" : ""}`, "aria-current": place === this.at ? "true" : null,
         onclick: () => this.#go(place) },
-        mount(this.collection, choice.keep), el("span", { class: "edge" }, String(place + 1), el("b", {}, `×${groups[place].members.length}`))));
+        mount(this.collection, choice.keep), el("span", { class: "edge" }, String(place + 1), el("b", {}, `${choice.reviewed ? "✓ " : asks ? "? " : ""}×${groups[place].members.length}`))));
     }
     this.strip.replaceChildren(el("div", { class: "frames" }, frames));
   }
@@ -201,7 +242,7 @@ export class ReviewView {
     const why = member.reference ? ", reference" : member.stays ? ", decided" : isAsked(member, choice) ? ", question" : "";
     const button = (text, run, pressed) => el("button", { type: "button", class: "button", "aria-pressed": pressed, tabindex: "-1",
       onclick: (event) => { event.stopPropagation(); this.cursor = place; run(); } }, text);
-    return el("article", { class: `card ${state}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
+    return el("article", { class: `card ${state}${why === ", question" ? " asked" : ""}`, tabindex: place === this.cursor ? "0" : "-1", data: { row },
       "aria-label": `${collection.path[row]}, ${text}, ${member.reason}`,
       onfocus: () => this.#point(place), onclick: () => this.#point(place, true), ondblclick: () => this.#compare() },
       mount(collection, row),
@@ -228,10 +269,12 @@ export class ReviewView {
 
   #drawSum() {
     let removals = 0, size = 0;
+    const reviewed = this.choices.filter((choice) => choice.reviewed).length;
     for (const { remove } of this.choices) {
       for (const row of remove) { removals += 1; size += this.collection.num_bytes[row]; }
     }
-    this.sum.replaceChildren(el("b", {}, count(removals, "file")), ` to be removed, ${bytes(size)}`, this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
+    this.sum.replaceChildren(el("b", {}, count(removals, "file")), removals ? ` to be removed, ${bytes(size).replace(" ", "\u00a0")}` : " to be removed",
+      el("span", { class: "reviewed" }, `reviewed ${reviewed.toLocaleString("en")} of ${this.choices.length.toLocaleString("en")}`), this.dirty ? el("span", { class: "unsaved" }, "not saved") : "");
     const { path, version, num_unknown: unknown, possible, problem } = this.data.plan;
     this.saveButton.disabled = !this.dirty || this.saving || !possible || Boolean(problem);
     if (problem) this.where.textContent = `${problem} It is left as it is, so nothing can be saved.`;
@@ -248,6 +291,11 @@ export class ReviewView {
 
   #go(place) {
     const next = Math.min(Math.max(place, 0), this.data.groups.length - 1);
+    const forward = place > this.at, choice = this.choices[this.at];
+    if (forward && !choice.reviewed) { // who goes on has looked at it
+      choice.reviewed = true;
+      if (next === this.at) this.#draw({ focus: true });
+    }
     if (next === this.at) return;
     this.at = next;
     this.cursor = 0;
@@ -270,7 +318,11 @@ export class ReviewView {
     const choice = this.choices[this.at];
     const before = copied(choice);
     change(choice);
-    if (isSame(before, choice)) return;
+    choice.reviewed = true;
+    if (isSame(before, choice)) {
+      this.#draw({ focus: true });
+      return;
+    }
     this.done.push([this.at, before]);
     this.#edited();
     this.#draw({ focus: true });
@@ -367,6 +419,7 @@ export class ReviewView {
     const left = new Map(stored.members.map((member) => [member.row, member]));
     group.members = members.map((member) => ({ ...member, ...left.get(member.row) ?? { remembered: `decided: ${words}`, stays: true, is_decided: true } }));
     choice.decided = words;
+    choice.reviewed = true;
     change(choice, group);
     for (const { row, stays } of group.members) if (stays) choice.remove.delete(row);
     this.done.push([at, before, { members, decisions: stored.undo }]);
@@ -396,8 +449,14 @@ export class ReviewView {
         place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
         text: others[place].reason, similarity: others[place].similarity,
       }),
+      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
       closed: (place) => this.#point(group.members.indexOf(others[place]), true),
     });
+  }
+
+  #full() {
+    const { members } = this.data.groups[this.at];
+    openPhoto({ start: this.cursor, count: members.length, photo: (place) => this.collection.photo(members[place].row), closed: (place) => this.#point(place, true) });
   }
 
   async #save() {
@@ -419,6 +478,11 @@ export class ReviewView {
   }
 }
 
+function leftText(seconds) {
+  if (seconds < 50) return `about ${Math.max(5, Math.ceil(seconds / 5) * 5)} s left`;
+  return seconds < 5400 ? `about ${count(Math.max(1, Math.round(seconds / 60)), "minute")} left` : `about ${count(Math.round(seconds / 3600), "hour")} left`;
+}
+
 function copied(choice) {
   return { ...choice, remove: new Set(choice.remove), seen: true };
 }
@@ -430,6 +494,11 @@ function isSame(one, other) {
 // Whether nobody has to remove it, but somebody should look at it.
 function isAsked(member, choice) {
   return member.question && !member.reference && !member.stays && member.row !== choice.keep && !choice.remove.has(member.row);
+}
+
+// Whether an image of the group differs by more than size and compression, so that a person has to decide.
+function hasQuestion(group) {
+  return group.members.some((member) => member.question && !member.reference && !member.stays);
 }
 
 function removable(group) {

@@ -1,10 +1,13 @@
-// The collection, and the matches of an image from it, or of a dropped, pasted or chosen one.
+// The collection, and the matches of an image from it, of a part of one, or of dropped, pasted or chosen ones.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { keys } from "./keys.js";
+import { ORDERS, inOrder, saveMatches } from "./match_list.js";
+import { openPhoto } from "./photo.js";
+import { drawRegion } from "./region.js";
 
 const K = 200;
 
@@ -16,6 +19,8 @@ export class SearchView {
     this.thresholds = { copy: collection.thresholds.copy ?? 0.5, kind: collection.thresholds.kind ?? 0.5 };
     this.filter = { text: "", label: "", split: "" };
     this.matches = [];
+    this.order = "similarity";
+    this.taken = []; // images that were dropped, pasted or chosen together: {file, title, name, width, height, url}
     this.#build();
     this.#register();
   }
@@ -27,22 +32,60 @@ export class SearchView {
     if (Number.isInteger(row) && row >= 0 && row < this.collection.size) {
       if (this.query?.row !== row) this.#ask({ row, title: this.collection.path[row] });
     } else if (kind === "query" && name) {
-      if (this.query?.name !== name) this.#ask({ name, title: this.uploaded?.name === name ? this.uploaded.title : "an image" });
+      if (this.query?.name !== name) this.#ask({ name, title: this.#takenAs(name)?.title ?? "an image" });
     } else {
       this.#showCollection();
     }
   }
 
-  async take(file) {
+  // Searches for the first of some files; the others are a click away.
+  async take(files) {
+    for (const { url } of this.taken) if (url) URL.revokeObjectURL(url);
+    this.taken = files.map((file) => ({ file, title: file.name || "pasted image", url: files.length > 1 ? URL.createObjectURL(file) : "" }));
+    await this.#choose(this.taken[0]);
+  }
+
+  // Searches for one of the images that were taken; the server keeps the last few of them.
+  async #choose(image) {
     try {
-      say(`Loading ${file.name || "the image"}`);
-      const { query: name, width, height } = await api.upload(file);
-      this.uploaded = { name, title: file.name || "pasted image", width, height };
+      say(`Loading ${image.title}`);
+      const { query: name, width, height } = await api.upload(image.file);
+      Object.assign(image, { name, width, height });
       if (location.hash === `#/query/${name}`) this.show(["query", name]);
       else location.hash = `#/query/${name}`;
     } catch (error) {
       toast(error.message);
     }
+  }
+
+  #takenAs(name) { return this.taken.find((image) => image.name === name) ?? (this.part?.name === name ? this.part : undefined); }
+
+  #step(by) {
+    const at = this.taken.findIndex((image) => image.name === this.query?.name);
+    const next = this.taken[at + by];
+    if (at >= 0 && next) this.#choose(next);
+  }
+
+  // Asks for a part of the query, and searches for it alone.
+  #drawPart() {
+    const { query } = this;
+    if (!query?.size || this.partButton.getAttribute("aria-pressed") === "true") { this.#endPart(); return; }
+    this.partButton.setAttribute("aria-pressed", "true");
+    this.removeRegion = drawRegion(this.picture.parentElement, query.size, async (box) => {
+      this.#endPart();
+      try {
+        const asked = query.row === undefined ? { query: query.name, box } : { row: query.row, box };
+        const { query: name, width, height } = await api.send("/api/part", "POST", asked);
+        this.part = { name, title: `part of ${query.title.split("/").pop()}`, width, height };
+        location.hash = `#/query/${name}`;
+      } catch (error) { toast(error.message); }
+    }, () => this.#endPart());
+  }
+
+  #endPart() {
+    this.removeRegion?.();
+    this.removeRegion = null;
+    this.partButton.setAttribute("aria-pressed", "false");
   }
 
   focusFilter() {
@@ -53,10 +96,10 @@ export class SearchView {
   #build() {
     const { collection } = this;
     this.drop = el("section", { class: "film drop", "aria-label": "Search for an image" },
-      el("div", {}, el("h1", {}, "Drop an image to find its matches"),
-        el("p", {}, "Or paste one, or choose one below. It stays on this machine.")),
+      el("div", {}, el("h1", {}, el("span", { class: "by-mouse" }, "Drop images to find their matches"), el("span", { class: "by-touch" }, "Choose a picture to find its matches")),
+        el("p", {}, el("span", { class: "by-mouse" }, "Or paste one, or choose some. "), "They stay on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
-        "Choose an image", el("kbd", {}, "O")));
+        el("span", { class: "by-mouse" }, "Choose images"), el("span", { class: "by-touch" }, "Choose a picture"), el("kbd", {}, "O")));
     this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
       "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
     this.selects = [];
@@ -66,7 +109,7 @@ export class SearchView {
     this.bar = el("div", { class: "bar" }, this.filters, this.counted);
 
     this.modes = el("div", { class: "switch", role: "radiogroup", "aria-label": "Kind of match" },
-      [["copy", "Copies"], ["kind", "Same kind"]].map(([by, text]) => el("button", {
+      [["copy", "Copies"], ["kind", "Similar images"]].map(([by, text]) => el("button", {
         type: "button", role: "radio", data: { by }, onclick: () => this.#setBy(by), onkeydown: (event) => this.#turned(event),
       }, text)));
     this.slider = el("input", { type: "range", min: "0", max: "1", step: "0.01", id: "threshold",
@@ -75,6 +118,12 @@ export class SearchView {
     this.sliderText = el("p", { class: "quiet hint" });
     this.only = el("input", { type: "checkbox", id: "only", onchange: () => this.#draw() });
     this.picture = el("img", { alt: "" });
+    this.sort = el("select", { "aria-label": "Order of the matches", onchange: () => { this.order = this.sort.value; this.#draw(); } },
+      Object.entries(ORDERS).map(([order, [text]]) => el("option", { value: order }, text)));
+    this.saveButton = el("button", { type: "button", class: "button", title: "The matches that are shown, as a table (CSV)", onclick: () => this.#save() }, "Save list", el("kbd", {}, "E"));
+    this.partButton = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => this.#drawPart() }, "Search a part", el("kbd", {}, "R"));
+    this.fullButton = el("button", { type: "button", class: "button", onclick: () => this.#full() }, "Full size", el("kbd", {}, "F"));
+    this.others = el("div", { class: "others", role: "group", "aria-label": "Images to search for", hidden: true });
     this.title = el("p", { class: "title" });
     this.facts = el("p", { class: "facts" });
     this.status = el("p", { class: "status" });
@@ -82,7 +131,9 @@ export class SearchView {
       this.#select("split", "split", collection.splits));
     this.side = el("aside", { class: "side", "aria-label": "The query" },
       el("figure", { class: "film query" }, el("div", { class: "window" }, this.picture),
-        el("figcaption", {}, this.title, this.facts)),
+        el("figcaption", {}, this.title, this.facts),
+        el("p", { class: "photo-tools" }, this.fullButton, this.partButton)),
+      this.others,
       el("div", { class: "controls" },
         this.modes,
         el("div", { class: "threshold" },
@@ -101,7 +152,7 @@ export class SearchView {
     this.empty = el("p", { class: "quiet empty" });
     this.collectionNode = el("div", { class: "all" }, this.drop, this.bar, this.all.node);
     this.queryNode = el("div", { class: "matching" }, this.side,
-      el("div", { class: "results" }, this.status, this.empty, this.found.node));
+      el("div", { class: "results" }, el("h1", { class: "visually-hidden" }, "Matches"), el("div", { class: "results-bar" }, this.status, this.sort, this.saveButton), this.empty, this.found.node));
     this.node = el("div", { class: "view search" }, this.collectionNode, this.queryNode);
   }
 
@@ -120,6 +171,7 @@ export class SearchView {
       [["o"], "Choose an image", () => document.getElementById("file").click()],
       [["ArrowDown", "ArrowRight"], "Go to the images", () => { this.all.focus(this.all.current); }],
       [["Enter"], "Find matches of the image", null],
+      [["f"], "Show the image at full size", () => this.#full()],
     ]);
     keys("Matches", () => this.node.isConnected && this.query, [
       [["ArrowDown", "ArrowRight"], "Go to the matches", () => { this.found.focus(this.found.current); }],
@@ -129,7 +181,11 @@ export class SearchView {
         location.hash = `#/row/${this.found.currentItem.row}`;
         return true;
       }],
-      [["k"], "Copies, or same kind", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
+      [["f"], "Show the match, or the query, at full size", () => this.#full()],
+      [["r"], "Search for a part of the query", () => this.#drawPart()],
+      [["n", "p"], "Next or previous of the images to search for", (event) => this.#step(event.key === "n" ? 1 : -1)],
+      [["e"], "Save the list of matches (CSV)", () => this.#save()],
+      [["k"], "Copies, or similar images", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
       [["[", "]"], "Lower or raise the minimum similarity", (event) => {
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
       }],
@@ -194,7 +250,11 @@ export class SearchView {
     return match.similarity >= least && (match.copy || this.by === "kind" || least < 0.5);
   }
 
+  // A verified copy that is less similar than the user wants.
+  #isProbable(match) { return this.by === "copy" && match.copy && !this.#isSure(match); }
+
   #ask(query) {
+    this.#endPart();
     this.query = query;
     this.collectionNode.hidden = true;
     this.queryNode.hidden = false;
@@ -204,14 +264,18 @@ export class SearchView {
       this.picture.src = collection.thumbnail(query.row);
       this.facts.textContent = collection.facts(query.row);
       query.large = collection.large(query.row);
+      query.full = collection.full(query.row);
       query.size = [collection.width[query.row], collection.height[query.row]];
     } else {
-      query.large = `/api/query/${query.name}`;
+      query.large = query.full = `/api/query/${query.name}`;
       this.picture.src = query.large;
-      query.size = this.uploaded?.name === query.name ? [this.uploaded.width, this.uploaded.height] : null;
+      const taken = this.#takenAs(query.name);
+      query.size = taken ? [taken.width, taken.height] : null;
       this.facts.textContent = query.size ? query.size.join(" × ") : "";
     }
     this.picture.alt = query.title;
+    this.partButton.disabled = !query.size;
+    this.#drawOthers();
     this.title.replaceChildren(pathText(query.title));
     document.title = `${query.title.split("/").pop()} · simimg`;
     this.matches = [];
@@ -247,13 +311,15 @@ export class SearchView {
     if (abort.signal.aborted) return;
     this.node.removeAttribute("aria-busy");
     const sure = this.matches.filter((match) => this.#isSure(match));
+    const probable = this.matches.filter((match) => this.#isProbable(match));
     say(sure.length ? `${this.#sureText(sure.length)}, the first ${this.collection.fileName(sure[0].row)}, ${sure[0].reason ?? ""}`
-      : `${this.#sureText(0)}, ${count(this.matches.length, "similar image")}`);
+      : probable.length ? `No copies at ${similarityText(this.thresholds.copy)} or more, ${count(probable.length, "probable copy", "probable copies")} below`
+        : `${this.#sureText(0)}, ${count(this.matches.length, this.by === "copy" ? "similar image" : "image")}`);
   }
 
   #sureText(number) {
     return this.by === "copy" ? (number ? count(number, "copy", "copies") : "No copies")
-      : (number ? count(number, "image") + " of the same kind" : "No images of the same kind");
+      : (number ? count(number, "similar image") : "No similar images");
   }
 
   #draw() {
@@ -269,7 +335,10 @@ export class SearchView {
       : calibrated !== undefined ? `At ${similarityText(calibrated)} and above, 99 of 100 matches were right.`
         : "0.50 and above: verified copy";
     const sure = this.matches.filter((match) => this.#isSure(match));
-    const rest = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
+    const below = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
+    const probable = below.filter((match) => this.#isProbable(match)), rest = below.filter((match) => !this.#isProbable(match));
+    this.sort.value = this.order;
+    this.saveButton.disabled = !this.final || !sure.length && !below.length;
     const verifying = !this.final && this.by === "copy";
     this.status.classList.toggle("working", !this.final);
     this.status.textContent = !this.matches.length && !this.final ? "Searching…"
@@ -278,12 +347,15 @@ export class SearchView {
     const heading = (title, number, note) => el("div", {}, el("h2", {}, title, number === null ? null : el("span", { class: "number" }, number)),
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
-    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Same kind", sure.length), items: sure,
-      ...(this.by === "copy" ? { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 } : {}) });
+    const large = { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 }, ordered = (list) => inOrder(list, this.order, this.collection);
+    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Similar images", sure.length), items: ordered(sure),
+      ...(this.by === "copy" ? large : {}) });
+    if (probable.length) sections.push({ key: "probable", items: ordered(probable), ...large,
+      heading: heading("Probably copies", probable.length, `Below your minimum similarity of ${similarityText(value)}.`) });
     if (rest.length) {
-      sections.push({ key: "rest", items: rest,
+      sections.push({ key: "rest", items: ordered(rest),
         heading: heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
-          this.by === "copy" && this.final && !sure.length ? "None of them is a copy." : "") });
+          this.by === "copy" && this.final && !sure.length && !probable.length ? "None of them is a copy." : "") });
     }
     this.empty.hidden = sections.length > 0 || !this.final;
     this.empty.textContent = this.matches.length ? "No match reaches this similarity." : "There are no images to compare with.";
@@ -305,9 +377,37 @@ export class SearchView {
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
       mount(collection, match.row),
-      el("span", { class: "caption" },
-        el("span", { class: "what" }, el("b", {}, similarity), reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null),
-        pathText(collection.path[match.row])));
+      el("span", { class: "caption" }, pathText(collection.path[match.row]), " ", // in the order of the name, see views.css
+        el("span", { class: "what" }, el("span", { class: "unseen" }, "similarity "), el("b", {}, similarity), " ",
+          reason && !sure && !match.copy ? el("span", { class: "unseen" }, "not a copy: ") : null,
+          reason ? el("span", { class: "reason", title: reason }, sure ? reason : match.reason) : null)));
+  }
+
+  #drawOthers() {
+    const many = this.taken.length > 1 && this.taken.some((image) => image.name && image.name === this.query.name);
+    this.others.hidden = !many;
+    this.others.replaceChildren(...(many ? this.taken.map((image) => el("button", { type: "button", title: image.title,
+      "aria-label": image.title, "aria-current": image.name === this.query.name ? "true" : null, onclick: () => this.#choose(image) },
+    el("img", { src: image.url, alt: "" }))) : []));
+  }
+
+  #save() {
+    if (this.saveButton.disabled) return;
+    saveMatches(this.query.title, this.found.items, this.collection);
+    say(`${count(this.found.items.length, "match", "matches")} saved`);
+  }
+
+  // Shows the image in focus at full size, or the query; the arrow keys lead to those beside it.
+  #full() {
+    const { collection, query } = this, grid = query ? this.found : this.all;
+    const search = (photo) => { if (photo.row !== undefined) location.hash = `#/row/${photo.row}`; };
+    if (query && !grid.node.contains(document.activeElement)) {
+      openPhoto({ photo: () => ({ src: query.large, full: query.full, title: query.title, size: query.size, row: query.row }), closed: () => this.fullButton.focus() });
+      return;
+    }
+    if (!grid.items.length) return;
+    const items = grid.items, rowOf = (item) => (query ? item.row : item);
+    openPhoto({ start: grid.current, count: items.length, photo: (place) => collection.photo(rowOf(items[place])), search, closed: (place) => { if (grid.node.checkVisibility()) grid.focus(place); } });
   }
 
   #compare(match) {
@@ -322,6 +422,7 @@ export class SearchView {
           place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(similarityOf(one)), row: one.row,
         };
       },
+      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
       action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
       closed: (place) => this.found.focus(place),
     });

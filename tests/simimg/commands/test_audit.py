@@ -90,6 +90,53 @@ def test_from_findings_over_decisions_to_a_corrected_dataset(folder: Path, simim
     assert "discs fits with" in manifest.edits[manifest.paths.index("boxes/moved0.png")]
 
 
+def test_decisions_are_one_file_for_audit_decide_and_duplicates(folder: Path, simimg: Simimg) -> None:
+    shutil.copy("photos/discs/6.png", "photos/discs/60.png")  # two files of the same bytes
+    index_folder(Path("i"), Path("photos"), EMBEDDER)
+    simimg("audit", "--index_dir=i", "--kinds=label,image", "--csv=f.csv")
+    head, *rows = list(csv.reader(Path("f.csv").read_text().splitlines()))
+    place = {name: head.index(name) for name in head}
+    dark = next(row for row in rows if row[place["kind"]] == "dark")
+    dark[place["decision"]] = "drop"
+    moved = next(row for row in rows if row[place["path"]] == "boxes/moved0.png" and row[place["kind"]] == "label")
+    moved[place["decision"]] = "relabel"
+    rows.append(["discs/6.png", "dark", "0.5", "discs", "", "drop", "by hand", "drop"])
+    with open("f.csv", "w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    left = simimg("audit", "--index_dir=i", "--kinds=label,image", "--decisions=f.csv")
+    assert left["num_left_out"] >= 2
+    (folder / "photos/boxes/moved0.png").rename(folder / "photos/boxes/renamed.png")
+    index_folder(Path("i"), Path("photos"), EMBEDDER)
+    lists = ("--delete=drop.csv", "--relabel=labels.csv")
+    again = simimg("audit", "--index_dir=i", "--kinds=label,image", "--csv=g.csv", *lists)  # without the table
+    assert not {"boxes/renamed.png", "discs/5.png"} & {
+        one["path"] for one in again["findings"] if one["kind"] != "odd_size"
+    }
+    assert (again["num_deleted"], again["num_relabeled"]) == (2, 1)
+    assert Path("labels.csv").read_text().splitlines()[1].startswith("boxes/renamed.png,discs,")
+    known = {
+        row["path"]: row["decision"]
+        for row in csv.DictReader(Path("g.csv").read_text().splitlines())
+        if row["decision"]
+    }
+    assert known == {"boxes/renamed.png": "relabel", "discs/5.png": "drop"}
+
+    written = simimg("decide", "--index_dir=i", "--delete=d.csv", "--relabel=l.csv")
+    assert (written["num_deleted"], written["num_relabeled"], written["decisions"]) == (2, 1, [])
+    assert Path("d.csv").read_text() == Path("drop.csv").read_text()
+    assert simimg("decide", "--index_dir=i", "--delete=e.csv", "photos/discs/5.png")["num_deleted"] == 1
+    groups = simimg("duplicates", "--index_dir=i", "--plan=plan.json")["groups"]
+    (group,) = [group for group in groups if any(one["path"].endswith("discs/6.png") for one in group)]
+    assert group[0]["path"].endswith("discs/60.png")  # though the other path is shorter
+    listed = simimg("decide", "--index_dir=i", "--list", "photos/discs/5.png")["decisions"]
+    assert [(one["decision"], one["finding"]["kind"]) for one in listed] == [("drop", "dark")]
+    undone = simimg("decide", "--index_dir=i", "--undo")["undone"]
+    assert [one["images"][0]["path"] for one in undone] == ["discs/6.png"]
+    simimg("decide", "--index_dir=i", "--undo", "photos/discs/5.png")
+    assert len(simimg("decide", "--index_dir=i", "--list")["decisions"]) == 1
+    assert "give them alone" in simimg("decide", "--index_dir=i", "--list", "--delete=d.csv", code=2).lower()
+
+
 def test_a_dataset_without_its_files_and_what_is_sure(folder: Path, simimg: Simimg) -> None:
     config = ConvertConfig(image_dir=Path("photos"), data_dir=Path("data"), name="p", image_size=32, num_workers=1)
     made = convert(config).dataset_dir

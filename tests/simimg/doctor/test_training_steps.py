@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from simimg.augment import AugmentConfig
 from simimg.child_process import Outcome
 from simimg.commands import doctor as command
 from simimg.doctor import check_training
@@ -68,6 +69,9 @@ def test_the_matrix(num_gpus: int) -> None:
         assert ("--cross_device_ops=nccl", 2) in tried or not num_gpus
         assert (("--xla", 1) in tried) == bool(num_gpus)
     assert len({task["model_dir"] for task in tasks}) == len(tasks)
+    augmentations = {field.name for field in dataclasses.fields(AugmentConfig)} - {"border", "augment_with"}
+    given = set().union(*(step.options for step in STEPS if "ugment" in step.name or "AugMix" in step.name))
+    assert augmentations - given == {"horizontal_flip"}, "which the preset has"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_crashes_at_different_times_are_one_problem() -> None:
 
     (problem,) = check_training(["NVIDIA GeForce RTX 5090"], run=run).problems
     assert "(F cuda.cc:1] CUDA_ERROR_INVALID_PTX in step 0)" in problem
-    assert "preset tutorial, 1 GPU; preset small, 1 GPU; bfloat16, 1 GPU and 7 more" in problem
+    assert "preset tutorial, 1 GPU; preset small, 1 GPU; bfloat16, 1 GPU and 9 more" in problem
 
 
 def test_failures_of_one_cause_are_one_problem() -> None:

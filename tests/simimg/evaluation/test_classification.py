@@ -118,7 +118,9 @@ def test_predict_in_several_batches(datasets: dict[str, Path], monkeypatch: pyte
 def test_two_devices_compute_what_one_does(
     datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    """To the bit: each gets batches of the same size, the last ones with nothing but padding."""
+    """To the bit, with a strategy and without: each gets batches of the same size, the last ones with nothing but
+    padding.
+    """
     for name in ("classification", "copy_recall"):
         monkeypatch.setattr(sys.modules[f"simimg.evaluation.{name}"], "_BATCH_SIZE", batch_size)
     monkeypatch.setattr(sys.modules["simimg.evaluation.copy_recall"], "_MOST_EXAMPLES", 9)
@@ -144,8 +146,14 @@ def test_two_devices_compute_what_one_does(
         assert len(computed_on) == count
         forward = compiled(model, strategy=strategy)
         found.append([*outputs, search_copies(forward, reader, config, seed=1, temperature=0.1, num_devices=count)])
-    for mine, theirs in zip(found[0][:3], found[1][:3], strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert found[0][3].figures == found[1][3].figures
+        if count == 1:
+            forward = compiled(model, views="cropped", devices=["CPU:0", "CPU:1"])
+            outputs = predict(forward, reader, num_devices=2)
+            forward = compiled(model, devices=["CPU:0", "CPU:1"])
+            found.append([*outputs, search_copies(forward, reader, config, seed=1, temperature=0.1, num_devices=2)])
+    for others in found[1:]:
+        for mine, theirs in zip(found[0][:3], others[:3], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert found[0][3].figures == others[3].figures
     assert found[0][3].figures.num_examples == (14 if batch_size == 7 else 18)
     np.testing.assert_array_equal(found[0][3].ids, found[1][3].ids)

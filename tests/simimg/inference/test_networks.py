@@ -120,11 +120,44 @@ def test_tensorflow_computes_the_same(
     assert (opened.engine.library, opened.engine.instruction_set) == ("LiteRT", instruction_set())
     by_litert = opened(images)
     monkeypatch.setattr(network, "may_have_gpu", lambda: True)
-    monkeypatch.setattr("simimg.inference.keras_network.has_gpu", lambda: True)
+    monkeypatch.setattr("simimg.inference.keras_network.num_gpus", lambda: 1)
     on_gpu = open_network(str(model_dir), output, many=True)
     assert (on_gpu.engine.library, on_gpu.engine.instruction_set, on_gpu.batch_size) == ("TensorFlow", "gpu", 256)
     np.testing.assert_allclose(on_gpu(images), by_litert, atol=1e-5)
     assert open_network(str(model_dir), output).engine == opened.engine  # a few images are not worth TensorFlow's start
+
+
+def test_all_devices_compute_what_one_does(
+    model_dir: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, for pixels as uint8 and as float32: the last batch is short, and one device has more batches."""
+    from simimg.models import device_copies
+
+    monkeypatch.setattr(network, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(network, "_GPU_BATCH", 3)
+    used: list[int] = []
+    computed = device_copies.DeviceCopies._computed
+
+    def noting(self: device_copies.DeviceCopies, number: int, batches: list[np.ndarray]) -> list[np.ndarray]:
+        used.append(number)
+        return computed(self, number, batches)
+
+    monkeypatch.setattr(device_copies.DeviceCopies, "_computed", noting)
+    found = []
+    for count in (1, 2):
+        names = [f"CPU:{number}" for number in range(count)]
+        monkeypatch.setattr(device_copies, "compute_devices", lambda names=names: names)
+        monkeypatch.setattr("simimg.inference.keras_network.num_gpus", lambda count=count: count)
+        opened = open_network(str(model_dir), "embedding", many=True)
+        assert opened.batch_size == 3 * count
+        used.clear()
+        found.append([opened(some) for some in (images[:7], images[:7].astype(np.float32), images[:2])])
+        assert sorted(used) == ([0] * 3 if count == 1 else [0, 0, 0, 1, 1])
+        weights = opened._loaded._copies._weights  # type: ignore[attr-defined]
+        assert [one[0][0].device[-5:] for one in weights] == names
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(found[0][0], found[0][1])
 
 
 @pytest.mark.parametrize("views", VIEWS)

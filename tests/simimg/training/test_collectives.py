@@ -1,4 +1,4 @@
-"""Eight replicas, in a process of their own: the same step as one, and what they exchange when they sum by NCCL.
+"""Three and eight replicas, in a process of their own: the same step as one, and what they sum by NCCL.
 
 NCCL's operations cannot run between CPU devices, but they can be traced there.
 """
@@ -44,8 +44,9 @@ def stepper(num_devices, **options):
     return state, train_step.StepRunner(setup.strategy, step, setup.order, setup.reader, config.objective_info.others)
 
 
-def trained(num_devices, way):
+def trained(num_devices, way, **changes):
     options = {"preset": "tutorial", "optimizer": "sgd", "learning_rate": 0.05, "cross_device_ops": way, "ema": 0.5}
+    options |= changes
     state, runner = stepper(num_devices, **options)
     progress = Progress()
     runner.call(progress)
@@ -59,7 +60,11 @@ for num_devices, way in ((8, "auto"), (2, "auto"), (8, "auto"), (8, "hierarchica
     for a, b in zip(one, trained(num_devices, way), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=f"{num_devices} {way}")
 
-made = run_setup.make_strategy
+# An odd number of replicas, each with an odd number of examples, and steps of the same length in all directions.
+odd = {"global_batch_size": 15, "optimizer": "lamb", "learning_rate": 0.001, "rand_augment": "2,9", "noise": 9.0}
+for a, b in zip(trained(1, "auto", **odd), trained(3, "auto", **odd), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg="odd")
+
 run_setup.make_strategy = lambda num_devices, way: _mirrored("CPU", num_devices, "nccl")
 found = {}
 for name, num_devices, options in json.loads(sys.argv[2]):
@@ -74,10 +79,12 @@ print(json.dumps(found))
 """
 
 CLASSES = {"preset": "tutorial", "clip_norm": 1.0, "ema": 0.9, "accumulate": 2, "precision": "float16"}
+LAMB = {"preset": "tutorial", "optimizer": "lamb", "augmix": 3.0, "mixup": 0.2, "cutmix": 1.0}
 COPIES = {"objective": "similarity", "weights": "none", "train_backbone": True, "queue_size": 8, "blur": 0.0}
 TRACED: list[tuple[str, int, dict[str, Any]]] = [
     ("tutorial on 2", 2, {"preset": "tutorial"}),
     ("clipped, averaged, in parts, float16 on 2", 2, CLASSES),
+    ("mixed labels and LAMB on 2", 2, LAMB),
     ("copies on 2", 2, {**COPIES, "model": "tutorial"}),
     ("small on 2", 2, {"preset": "small"}),
     ("small on 8", 8, {"preset": "small"}),
@@ -109,6 +116,7 @@ def test_collectives_of_a_step(found: dict[str, dict[str, float]]) -> None:
     assert {name: numbers["collectives"] for name, numbers in found.items()} == {
         "tutorial on 2": 1,
         "clipped, averaged, in parts, float16 on 2": 1,
+        "mixed labels and LAMB on 2": 1,
         "copies on 2": 2,
         "small on 2": 33,
         "small on 8": 33,
@@ -117,5 +125,5 @@ def test_collectives_of_a_step(found: dict[str, dict[str, float]]) -> None:
 
 def test_a_step_of_many_replicas_is_not_too_large_to_trace(found: dict[str, dict[str, float]]) -> None:
     """It is traced replica after replica; with 59,000 operations, that took most of a minute."""
-    assert found["small on 8"]["ops"] < 20_000
+    assert found["small on 8"]["ops"] < 15_000
     assert found["small on 8"]["ops"] < 4.1 * found["small on 2"]["ops"]

@@ -1,5 +1,6 @@
 """The softmax that is fitted before the first step: at the minimum of its loss, and all else as it was."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from simimg.api.run_report import write_run_report
 from simimg.errors import UsageError
 from simimg.evaluation import Classification
 from simimg.input import open_reader
+from simimg.models import device_copies
 from simimg.models.backbones import lite
 from simimg.softmax_regression import _L2, fit_softmax
-from simimg.training import TrainConfig, Watcher, train
+from simimg.training import TrainConfig, Watcher, linear_probe, make_strategy, train
 from simimg.training.linear_probe import probe
 
 pytestmark = pytest.mark.own_process
@@ -84,9 +86,33 @@ def test_it_sees_the_views_that_the_answer_is_the_mean_of(datasets: dict[str, Pa
     assert not np.allclose(seen["one"][1], seen["cropped"][1])
 
 
-def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [40_000, 40])
+def test_two_devices_fit_what_one_does(datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """To the bit, also if the split has more features than are used, which end within a batch of both devices."""
+    monkeypatch.setattr(linear_probe, "_BATCH_SIZE", 10)
+    monkeypatch.setattr(linear_probe, "_MOST_FEATURES", most)
+    reader, _ = open_reader(datasets["raw"], "train")
+    found = []
+    for strategy in (None, make_strategy(2)):
+        keras.utils.set_random_seed(0)
+        with strategy.scope() if strategy else nullcontext():
+            pixels = keras.Input((32, 32, 3))
+            x = keras.layers.Conv2D(6, 5, strides=2, activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
+            x = keras.layers.GlobalAveragePooling2D()(x)
+            model = keras.Model(pixels, keras.layers.Dense(3, "softmax", name="probabilities")(x))
+        found.append((probe(model, reader, strategy=strategy), *model.get_weights()))
+    assert found[0][0] == found[1][0]
+    assert found[0][0].num_views == min(most, 2 * reader.split.num_examples)
+    for one, two in zip(found[0][1:], found[1][1:], strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_without_epochs_it_is_all_that_is_done(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on two devices, and evaluated on one and on two, with the same figures."""
     options: dict[str, Any] = {"preset": "pair", "model": "lite0", "resolution": 32, "model_dir": tmp_path / "run"}
-    options |= {"global_batch_size": 27}
+    options |= {"global_batch_size": 28, "num_devices": 2}
     config = TrainConfig.with_preset({**options, "dataset_dir": datasets["raw"]})
     result = train(config)
     assert (result.steps, result.epoch, len(result.history)) == (0, 0, 1)
@@ -95,6 +121,8 @@ def test_without_epochs_it_is_all_that_is_done(datasets: dict[str, Path], tmp_pa
     figures = simimg.evaluate(tmp_path / "run", datasets["raw"])
     assert isinstance(figures, Classification)
     assert figures.accuracy == result.figures["test"]["accuracy"]
+    monkeypatch.setattr(device_copies, "compute_devices", lambda: ["CPU:0", "CPU:1"])
+    assert simimg.evaluate(tmp_path / "run", datasets["raw"]) == figures
     notes: list[str] = []
     again = train(config, Watcher(note=notes.append))
     assert notes == [f"the run in {tmp_path / 'run'} is finished already"]

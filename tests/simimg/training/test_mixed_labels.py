@@ -103,13 +103,18 @@ def test_classes_keep_their_weights() -> None:
     np.testing.assert_allclose(sums[0], np.delete(each, 5).sum(), rtol=1e-5)
 
 
-def test_two_replicas_mix_as_one(tiny: dict[str, Path], tiny_model: None, base: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{"rand_augment": "2,9", "three_augment": True, "erase": 0.5}, {"augmix": 3.0, "noise": 9.0}]
+)
+def test_two_replicas_mix_as_one(
+    tiny: dict[str, Path], tiny_model: None, base: dict[str, Any], tmp_path: Path, options: dict[str, Any]
+) -> None:
     losses = {}
     for num_devices in (1, 2):
         seen: list[float] = []
         given = {**base, "dataset_dir": tiny["two"], "model_dir": tmp_path / str(num_devices), "optimizer": "sgd"}
         given |= {"global_batch_size": 16, "epochs": 2, "num_devices": num_devices}
-        given |= {"mixup": 0.4, "cutmix": 1.0, "rand_augment": "2,9", "erase": 0.5}
+        given |= {"mixup": 0.4, "cutmix": 1.0, **options}
         train(TrainConfig.with_preset(given), Watcher(step=lambda info, seen=seen: seen.append(info.loss)))
         losses[num_devices] = seen
     assert len(set(losses[1])) == 2

@@ -183,6 +183,7 @@ def test_values_that_cannot_be_used(changes: dict[str, Any], words: str) -> None
         ("two", {"global_batch_size": 17}, "--global_batch_size=17 is more than the 16 training examples"),
         ("two", {"global_batch_size": 5, "num_devices": 2}, "cannot be divided among 2 replicas"),
         ("two", {"preset": "small"}, "image_size should be at least 32"),
+        ("two", {"preset": "small", "xla": True, "num_devices": 2}, "--xla: compiled steps cannot sum over devices"),
     ],
 )
 def test_a_run_that_cannot_start_leaves_no_folder(

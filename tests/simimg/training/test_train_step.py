@@ -105,7 +105,9 @@ def test_float16_scales_the_loss() -> None:
 
 def test_xla_computes_the_same(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
     plain = run(tiny["two"], tmp_path / "plain", epochs=2, **SGD)
-    assert_close(run(tiny["two"], tmp_path / "xla", epochs=2, xla=True, **SGD), plain, atol=1e-5)
+    for count in (1, 2):
+        compiled = run(tiny["two"], tmp_path / f"xla{count}", epochs=2, xla=True, num_devices=count, **SGD)
+        assert_close(compiled, plain, atol=1e-5)
 
 
 def test_the_weights_of_uneven_classes(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def build(image_size, num_classes):
 
 NETWORKS["tutorial"] = build
 for name, options in json.loads(sys.argv[-1]).items():
+    if options.get("probe"):
+        options["weights"] = str(folder / "classes")
     config = TrainConfig.with_preset({"dataset_dir": dataset_dir, "model_dir": folder / name, **options})
     print(name, train(config).history, flush=True)
 """
@@ -149,11 +151,14 @@ BOTH = {
         "blur": 0.0,  # it would make pictures of 8 px the same
         "min_jpeg_quality": 100.0,
     },
+    "fitted": {"preset": "tutorial", **COMMON, "epochs": 1, "probe": True},  # to the features of the first run
 }
 
 
 def test_two_workers_with_two_devices_each(tiny: dict[str, Path], tmp_path: Path) -> None:
-    """Both objectives, one run after the other in the same processes: four replicas train as one does."""
+    """Both objectives and a fitted softmax, one run after the other in the same processes: four replicas train as one
+    does.
+    """
     ports = free_ports()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     processes = []

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from simimg.similarity.file_quarantine import apply_plan
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.plan_file import load_plan
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app, listening, serving
+from simimg.web import create_app, listening, review, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -48,6 +49,7 @@ class Page:
     def __init__(self, driver: Any, url: str) -> None:
         self.driver = driver
         self.url = url
+        self.opened: list[Path] = []  # files whose folders were opened
 
     def open(self, view: str = "", *, tiles: bool = True) -> None:
         self.driver.get("about:blank")
@@ -121,8 +123,8 @@ def page(driver: Any, index: SearchIndex, embedder: Embedder, plan_path: Path) -
     """A server of its own for each test; the browser must have had nothing to complain of."""
     listener = listening("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
-    with serving(create_app(index, embedder, plan_path, token=TOKEN), listener):
-        page = Page(driver, url)
+    page = Page(driver, url)
+    with serving(create_app(index, embedder, plan_path, token=TOKEN, opener=page.opened.append), listener):
         page.media(1280, 800)
         yield page
         complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
@@ -246,7 +248,7 @@ def test_the_threshold_and_the_kind(page: Page) -> None:
     page.one("[data-by=kind]").click()
     page.until("document.querySelector('[data-by=kind]').getAttribute('aria-checked') === 'true'")
     page.matched()
-    assert "Same kind" in page.one(".grid-heading h2").text
+    assert "Similar images" in page.one(".grid-heading h2").text
     assert not page.all(".match .reason")
 
 
@@ -273,6 +275,147 @@ def test_a_calibrated_threshold_is_shown_and_used_as_it_is(
         assert "found from 0.8734 on" in page.one(".again summary").text
         page.run("onbeforeunload = null")
         driver.get("about:blank")
+
+
+def test_a_copy_below_the_threshold_is_probably_one(page: Page) -> None:
+    page.open("row/0")
+    page.matched()
+    page.run("arguments[0].value = 1; arguments[0].dispatchEvent(new Event('input'))", page.one("#threshold"))
+    headings = [heading.text for heading in page.all(".grid-heading h2")]
+    assert headings == ["Copies1", "Probably copies1", "Similar, not copies"]
+    assert "Below your minimum similarity of 1.00" in page.one(".results").text
+    page.one(".side select[data-filter=label]").send_keys("dogs")
+    page.until("!document.querySelector('.search[aria-busy]') && document.querySelectorAll('.match').length === 6")
+    assert "None of them is a copy" in page.one(".results").text
+
+
+def test_matches_are_sorted_and_saved(page: Page) -> None:
+    page.open("row/0")
+    page.matched()
+    names = "return [...document.querySelectorAll('.match:not(.sure)')].map((node) => node.ariaLabel.split(',')[0])"
+    assert page.run(names) != sorted(page.run(names))
+    page.one("select[aria-label='Order of the matches']").send_keys("By name")
+    assert page.run(names) == sorted(
+        page.run(names), key=lambda name: (name.split("/")[0], int(name.split("/")[1][:-4].split("-")[0]))
+    )
+    page.run(
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text; }); return 'data:,'; }"
+    )
+    page.run("HTMLAnchorElement.prototype.click = () => {}")
+    page.one(".results-bar .button").click()
+    page.until("window.saved")
+    header, first, *_ = lines = page.run("return window.saved").splitlines()
+    assert header == "query,path,similarity,copy,reason,label,split,width,height,num_bytes"
+    assert len(lines) == 1 + len(page.all(".match"))
+    assert first.startswith("cats/0.jpg,old/0-bytes.jpg,1,true,the same pixels")
+
+
+def test_full_size(page: Page, folder: Path, row_of: Callable[[str], int]) -> None:
+    page.open("row/0")
+    page.matched()
+    page.press("f")  # the query
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    assert page.one(".photo .what").text.replace("\n", "").startswith("cats/0.jpg")
+    zoom = "return document.querySelector('.photo .scale').textContent"
+    assert page.run("return document.querySelector('.photo img').naturalWidth") == 320
+    assert page.run(zoom) == "100 %"  # a small image is not enlarged
+    page.press("+", "+")
+    assert page.run(zoom) == "196 %"
+    page.press("0", Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+
+    page.press(Keys.ARROW_DOWN, "f")
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    title = page.one(".photo .what").text
+    page.press(Keys.ARROW_RIGHT)
+    page.until(f"document.querySelector('.photo .what').innerText !== {json.dumps(title)}")
+    page.press(Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+    assert page.run("return document.activeElement.dataset.index") == "1"  # the one that was shown last
+
+    page.open(f"row/{row_of('dogs/1.jpg')}")
+    page.matched()
+    page.press(Keys.ARROW_DOWN, "f")
+    page.until("document.querySelector('.photo .details dt')")
+    assert page.one(".photo .details").text.split("\n") == ["Taken", "2021-05-04 10:11", "Camera", "ExampleCam"]
+    page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.press("p")
+    page.until("window.copied")
+    assert page.run("return window.copied") == str(folder / "old/1-large.jpg")
+    page.press("o")
+    page.until("document.getElementById('live').textContent === 'The folder was opened'")
+    assert page.opened == [folder / "old/1-large.jpg"]
+    page.media(320, 300)  # there is no room for the whole image
+    page.until("parseInt(document.querySelector('.photo .scale').textContent) < 60")
+    place = "return document.querySelector('.photo img').style.transform"
+    page.press("1")
+    assert page.run(zoom) == "100 %"
+    before = page.run(place)
+    page.press(Keys.ARROW_RIGHT)
+    assert page.run(place) != before
+    page.press("s")
+    page.until("!document.querySelector('dialog')")
+    page.until("document.querySelector('.query .title').textContent.endsWith('1-large.jpg')")
+
+
+def test_a_part_is_searched_for(page: Page, scene: Scene, tmp_path: Path) -> None:
+    """Of a collage, the half that shows an image of the collection: drawn with the mouse, and by key."""
+    collage = Image.new("RGB", (640, 240), (90, 120, 60))
+    collage.paste(scene(5).resize((320, 240)), (320, 0))
+    collage.save(tmp_path / "collage.png")
+    page.open()
+    page.one("#file").send_keys(str(tmp_path / "collage.png"))
+    page.matched()
+    page.press("r")
+    box = page.run(
+        "const {x, y, width} = document.querySelector('.query .window').getBoundingClientRect(); return [x, y, width]"
+    )
+    x, y, width = box
+    for kind, left, top in (
+        ("mousePressed", 0.5, 0.32),
+        ("mouseMoved", 0.8, 0.5),
+        ("mouseMoved", 0.998, 0.68),
+        ("mouseReleased", 0.998, 0.68),
+    ):
+        place = {
+            "type": kind,
+            "x": x + left * width,
+            "y": y + top * width,
+            "button": "left",
+            "buttons": 1,
+            "clickCount": 1,
+        }
+        page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
+    page.until("document.querySelector('.query .title').textContent === 'part of collage.png'")
+    page.matched()
+    assert page.first_match().startswith("dogs/5.jpg, similarity ")
+    page.driver.back()
+    page.until("document.querySelector('.query .title').textContent === 'collage.png'")
+    page.matched()
+    page.press("r", Keys.ESCAPE)
+    assert not page.all(".region")
+    page.press("r", *[Keys.ARROW_RIGHT] * 7, Keys.ENTER)
+    page.until("document.querySelector('.query .title').textContent === 'part of collage.png'")
+    page.matched()
+    assert page.first_match().startswith("dogs/5.jpg")
+
+
+def test_several_images_at_once(page: Page, scene: Scene, tmp_path: Path) -> None:
+    for seed in (2, 7):
+        ImageOps.mirror(scene(seed)).save(tmp_path / f"new-{seed}.png")
+    page.open()
+    page.one("#file").send_keys(f"{tmp_path / 'new-2.png'}\n{tmp_path / 'new-7.png'}")
+    page.matched()
+    assert page.first_match().startswith("cats/2.jpg")
+    assert [one.get_attribute("aria-label") for one in page.all(".others button")] == ["new-2.png", "new-7.png"]
+    page.press("n")
+    page.until("document.querySelector('.others [aria-current]').ariaLabel === 'new-7.png'")
+    page.matched()
+    assert page.first_match().startswith("dogs/7.jpg")
+    page.one(".others button").click()
+    page.until("document.querySelector('.others [aria-current]').ariaLabel === 'new-2.png'")
+    page.driver.back()
+    page.until("document.querySelector('.query .title').textContent === 'new-7.png'")
 
 
 def test_keys(page: Page) -> None:
@@ -342,6 +485,10 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     assert page.one(".compare input[type=range]").get_attribute("value") == "54"
     page.press(" ")
     assert page.one(".compare input[type=range]").get_attribute("value") == "0"
+    page.press("f")  # over the comparison
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    page.press("0", Keys.ESCAPE)
+    page.until("!document.querySelector('dialog.photo')")
     page.press("a")
     assert not page.all(".compare .laid")
     assert not page.run("return document.querySelector('.marks .mark').getAttribute('d')")
@@ -412,6 +559,61 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     page.driver.refresh()  # it is there again, with what was decided
     page.until("document.querySelector('.cards .card')")
     assert page.run(states) == ["best", "keep", "remove"]
+
+
+def test_questions_come_first_and_what_was_reviewed_is_counted(page: Page) -> None:
+    page.open("copies")
+    page.until("document.querySelector('.start .primary')")
+    page.run("""
+    const json = Response.prototype.json;
+    Response.prototype.json = async function () {
+      const values = await json.call(this);
+      values.groups?.reverse();
+      return values;
+    };
+    """)
+    page.run("arguments[0].value = 0.6; arguments[0].dispatchEvent(new Event('input'))", page.one("#least"))
+    page.one(".start .primary").click()
+    page.until("document.querySelector('.cards .card')")
+    assert len(page.all(".card.asked")) == 1  # in the last group that the server sent
+    assert page.one(".plan .reviewed").text == "reviewed 0 of 2"
+    assert [frame.text.split("\n")[1] for frame in page.all(".frames .edge")] == ["? ×3", "×2"]
+    page.one(".card").click()
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_UP)
+    assert page.one(".plan .reviewed").text == "reviewed 1 of 2"
+    page.press(Keys.ARROW_DOWN, "k")
+    assert page.one(".plan .reviewed").text == "reviewed 2 of 2"
+    page.press("f")
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    page.press(Keys.ESCAPE)
+
+
+def test_groups_are_shown_while_copies_are_compared(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the time that is left, until the search is cancelled."""
+    may_go_on = threading.Event()
+
+    def slow(index: SearchIndex, *, progress: Any, noticed: Any, **options: Any) -> Any:
+        noticed(0, 12)
+        noticed(1, 14)
+        noticed(12, 13)
+        progress(5)
+        while not may_go_on.wait(0.05):
+            progress(0)
+
+    monkeypatch.setattr(review, "find_duplicates", slow)
+    try:
+        page.open("copies")
+        page.until("document.querySelector('.start .primary')")
+        page.one(".start .primary").click()
+        page.until("document.querySelectorAll('.preview img.there').length === 4")
+        assert [one.text.split("\n")[-1] for one in page.all(".preview")] == ["×3", "×2"]
+        assert page.one(".running + h2").text == "Look like copies so far2"
+        assert page.one(".left p").text.startswith("5 of 15 images · about ")
+        page.one(".left .button").click()
+        page.until("document.querySelector('.start #least')")
+        assert page.one(".start h1").text == "Find copies in the collection"
+    finally:
+        may_go_on.set()
 
 
 def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> None:
@@ -555,12 +757,16 @@ def test_dark_by_the_system_and_by_the_button(page: Page) -> None:
     assert page.run(background) == "rgb(250, 250, 250)"  # back to what the system has
 
 
-@pytest.mark.parametrize("view", ["", "row/0", "copies", "map"])
+@pytest.mark.parametrize("view", ["", "row/0", "row/0 full size", "copies", "map"])
 def test_a_phone(page: Page, view: str) -> None:
     page.media(360, 740)
+    view, _, full = view.partition(" ")
     page.open(view)
     if view == "row/0":
         page.matched()
+    if full:
+        page.press("f")
+        page.until("document.querySelector('dialog.photo[data-full]')")
     assert page.run("return document.documentElement.scrollWidth") <= 360
     outside = """
     return [...document.querySelectorAll('button, a, input, select, h1, h2')].filter((node) => {
@@ -570,6 +776,25 @@ def test_a_phone(page: Page, view: str) -> None:
     }).map((node) => node.outerHTML);
     """
     assert page.run(outside) == []
+    cut_off = """
+    return [...document.querySelectorAll('button, select, input, h1, h2, label, .window img')].filter((node) => {
+      const clipping = node.parentElement.closest('.film, dialog, .photo-box, .window');
+      const box = node.getBoundingClientRect(), around = clipping?.getBoundingClientRect();
+      return around && node.checkVisibility() && (box.right > around.right + 1 || box.left < around.left - 1);
+    }).map((node) => node.outerHTML);
+    """
+    assert page.run(cut_off) == []
+
+
+def test_a_finger_drops_nothing(page: Page) -> None:
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        page.media(390, 844)
+        page.open()
+        assert page.one(".drop h1").text == "Choose a picture to find its matches"
+        assert "paste" not in page.one(".drop p").text
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
 @pytest.mark.parametrize("view", ["", "row/0", "copies", "map"])

@@ -18,6 +18,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.plan_file import load_plan, reference_dirs_of, write_plan
 from simimg.similarity.search_index import SearchIndex
 from simimg.web import review as review_module
+from simimg.web.groups_so_far import GroupsSoFar
 from simimg.web.request_guard import RequestError
 from simimg.web.review import Review
 
@@ -342,3 +343,26 @@ def test_the_threshold_is_that_of_the_groups(
     review.start(0.8)
     assert ended("done")["threshold"] == 0.8
     assert asked == [0.6, 0.9, 0.8]
+
+
+def test_pairs_are_joined_to_groups_while_they_are_noticed() -> None:
+    groups = GroupsSoFar()
+    assert groups.described() == {"num_groups": 0, "groups": []}
+    for row, other in ((4, 5), (0, 1), (1, 4), (7, 8), (9, 8), (5, 0)):
+        groups.join(row, other)
+    assert groups.described() == {"num_groups": 2, "groups": [[0, 1, 4, 5], [7, 8, 9]]}
+    for row in range(100, 300, 2):
+        groups.join(row, row + 1)
+    described = groups.described()
+    assert (described["num_groups"], len(described["groups"])) == (102, 60)
+
+
+def test_a_search_tells_of_each_image_once_and_of_all_groups_before_it_ends(index: SearchIndex) -> None:
+    done, groups = [], GroupsSoFar()
+    found = find_duplicates(index, threshold=0.6, progress=done.append, noticed=groups.join)
+    assert sum(done) == len(index.images)
+    assert min(done) >= 0
+    noticed = [set(rows) for rows in groups.described()["groups"]]
+    assert len(found.groups) == 2
+    for group in found.groups:
+        assert any({member.row for member in group.members} <= rows for rows in noticed)

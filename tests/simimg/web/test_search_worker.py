@@ -128,11 +128,23 @@ def test_a_job_tells_its_progress_its_result_and_its_error() -> None:
     while job.described()["done"] != 3:
         time.sleep(0.01)
     assert job.described() == {"state": "running", "done": 3, "total": 7, "error": ""}
+    left = job.seconds_left()
+    assert left is not None
+    assert left >= 0
     going.set()
     assert ended(job)["state"] == "done"
     assert job.result == "made"
     job.start(lambda progress: 1 / 0, 1)
     assert ended(job) == {"state": "failed", "done": 0, "total": 1, "error": "ZeroDivisionError: division by zero"}
+    assert job.seconds_left() is None
+    going.clear()
+    job.start(lambda progress: [progress(0) for _ in iter(lambda: going.wait(0.01), True)], 1)
+    assert job.seconds_left() is None  # nothing is done yet
+    job.cancel()
+    assert ended(job)["state"] == "idle"
+    going.set()
+    job.start(work, 7)  # it was cancelled, not stopped for good
+    assert ended(job)["state"] == "done"
     job.stop()
     job.start(work, 7)
     assert ended(job)["state"] == "idle"

@@ -1,9 +1,10 @@
 r"""Lists of paths to leave out, for --exclude_from: text, CSV, JSON or JSON Lines, often written by another command.
 
     cat/1.jpg                                   text: one path per line; a line that begins with # is a comment
-    path,kind,…,decision                        CSV with a column `path`: every row, or with a column `decision` those
-    cat/1.jpg,blurred,…,drop                    that say `drop`
+    path,kind,…,decision                        CSV with a column `path`: every row, or if a column `decision` has
+    cat/1.jpg,blurred,…,drop                    something in it, the rows that say `drop`
     ["cat/1.jpg"]   [{"path": "cat/1.jpg"}]     JSON: paths, or objects as the rows of a CSV file; also behind a name
+    {"decision": "drop", "images": [{"path"…}]} lines of decisions: the images whose last one is `drop`
     {"groups": [{"remove": [{"path": …}]}]}     a plan of `simimg duplicates`: what it removes
 
 A path is relative to the source, or absolute. A folder stands for everything in it. As in tables, `\` may stand for
@@ -13,12 +14,13 @@ A path is relative to the source, or absolute. A folder stands for everything in
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,9 @@ class ExcludedPaths:
         """
         self._flag = f"--exclude_from={file}"
         self._folder = "" if "://" in base else base
-        self._lines = [line for line in _read(self._flag, Path(file)) if line.strip()]
+        found = _read(self._flag, Path(file))
+        self._lines = [line for line in found.paths if line.strip()]
+        self._num_kept = found.num_kept
         self._line_of: dict[str, int] = {}  # by every form of its path
         for number, line in enumerate(self._lines):
             for form in self._forms(line):
@@ -82,6 +86,11 @@ class ExcludedPaths:
         if self._num_files:
             count = self._num_files
             notes.append(f"{count:,} {'file is' if count == 1 else 'files are'} left out by {self._flag}")
+        if self._num_kept:
+            which = "1 row" if self._num_kept == 1 else f"{self._num_kept:,} rows"
+            notes.append(
+                f"{which} of {self._flag} {'says' if self._num_kept == 1 else 'say'} another decision than {DROP}"
+            )
         if not self._lines:
             notes.append(f"{self._flag} names no path")
         lost = [line for number, line in enumerate(self._lines) if number not in self._matched and line[0] != "#"]
@@ -116,7 +125,15 @@ def _plain(path: str) -> str:
     return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
 
 
-def _read(flag: str, file: Path) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class _List:
+    """The paths of a list, and how many of its rows are about files that are not left out."""
+
+    paths: list[str]
+    num_kept: int = 0
+
+
+def _read(flag: str, file: Path) -> _List:
     """Return the paths of a list of any form."""
     try:
         data = file.read_bytes()
@@ -134,7 +151,7 @@ def _read(flag: str, file: Path) -> list[str]:
     return _of_text(flag, text)
 
 
-def _of_text(flag: str, text: str) -> list[str]:
+def _of_text(flag: str, text: str) -> _List:
     """Return the paths of a CSV file with a known header, or else the lines."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     for delimiter in ",;\t":
@@ -145,11 +162,11 @@ def _of_text(flag: str, text: str) -> list[str]:
                 rows = [dict(zip(header, cells, strict=False)) for cells in reader][1:]
             except csv.Error as error:
                 raise UsageError(f"{flag}: line {reader.line_num}: {error}. Save it as CSV in UTF-8.") from None
-            return [path for row in rows if (path := _path_of(row))]
-    return text.split("\n") if "\r" not in text else text.splitlines()
+            return _of_rows(rows)
+    return _List(text.split("\n") if "\r" not in text else text.splitlines())
 
 
-def _of_json(flag: str, text: str, is_lines: bool) -> list[str]:
+def _of_json(flag: str, text: str, is_lines: bool) -> _List:
     """Return the paths of JSON values: a list, a plan, or an object with a list under a known name."""
     try:
         values = [json.loads(line) for line in text.splitlines() if line.strip()] if is_lines else json.loads(text)
@@ -160,15 +177,38 @@ def _of_json(flag: str, text: str, is_lines: bool) -> list[str]:
         values = [one for group in groups for one in group.get("remove") or ()]
     elif isinstance(values, dict):
         values = next((values[name] for name in _LISTS if isinstance(values.get(name), list)), None)
+    if isinstance(values, list) and values and all(isinstance(one, dict) and "images" in one for one in values):
+        return _of_events(values)
     if not isinstance(values, list) or not all(isinstance(one, str | dict) for one in values):
         raise UsageError(f'{flag} has no list of paths: it should be ["cat/1.jpg"] or [{{"path": "cat/1.jpg"}}].')
     if values and not any(isinstance(one, str) or set(one) & set(_PATH_COLUMNS) for one in values):
         raise UsageError(f'{flag}: its objects have no `path`. Name the paths, such as {{"path": "cat/1.jpg"}}.')
-    return [path for one in values if (path := one if isinstance(one, str) else _path_of(one))]
+    return _of_rows([{"path": one} if isinstance(one, str) else one for one in values])
 
 
-def _path_of(row: Mapping[str, Any]) -> str:
-    """Return the path of a row that is to be left out, or ""."""
-    if "decision" in row and str(row["decision"] or "").strip().lower() != DROP:
-        return ""
-    return next((str(row[name] or "") for name in _PATH_COLUMNS if name in row), "")
+def _of_rows(rows: Sequence[Mapping[str, Any]]) -> _List:
+    """Return the paths of rows; if somebody decided about some of them, of those that are to be dropped."""
+    decided = [str(row.get("decision") or "").strip().lower() for row in rows]
+    is_decided = any(decided)
+    paths, num_kept = [], 0
+    for row, decision in zip(rows, decided, strict=True):
+        path = next((str(row[name] or "") for name in _PATH_COLUMNS if name in row), "")
+        if path and is_decided and decision != DROP:
+            num_kept += 1
+        elif path:
+            paths.append(path)
+    return _List(paths, num_kept)
+
+
+def _of_events(events: Sequence[Mapping[str, Any]]) -> _List:
+    """Return the images to be dropped by decisions in the order in which they were made; an image may have several
+    findings, and is dropped for one of them.
+    """
+    last: dict[tuple[str, str], str] = {}
+    for event in events:
+        about = json.dumps(event.get("finding"), sort_keys=True)
+        for image in event["images"] if isinstance(event["images"], list) else ():
+            if isinstance(image, dict) and isinstance(image.get("path"), str):
+                last[image["path"], about] = str(event.get("decision"))
+    dropped = {path for (path, _), decision in last.items() if decision == DROP}
+    return _List(sorted(dropped), len({path for path, _ in last} - dropped))

@@ -16,6 +16,16 @@ from tfrecords.convert.sources import Selection, open_source
 from tfrecords.convert.sources.excluded_paths import ExcludedPaths
 
 PLAN = {"groups": [{"keep": {"path": "b/9.jpg"}, "remove": [{"path": "a/1.jpg"}], "questions": [{"path": "b/8.jpg"}]}]}
+EVENTS = [
+    {"decision": decision, "images": [{"sha256": "0", "path": path}], "finding": {"kind": kind}}
+    for decision, path, kind in (
+        ("drop", "a/1.jpg", "blurred"),
+        ("right", "a/1.jpg", "dark"),
+        ("drop", "b/9.jpg", "dark"),
+        ("undone", "b/9.jpg", "dark"),
+        ("relabel", "b/8.jpg", "label"),
+    )
+]
 ROWS = [{"path": "a/1.jpg", "decision": "drop"}, {"path": "b/9.jpg", "decision": "right"}, {"path": "", "decision": ""}]
 
 
@@ -42,6 +52,8 @@ def photos(tmp_path: Path) -> Path:
         ("list.json", '["a/1.jpg"]'),
         ("list.json", '[{"path": "a/1.jpg", "label": "a"}]'),
         ("audit.json", json.dumps({"counts": {}, "findings": [{"path": "a/1.jpg"}, {"path": ""}]})),
+        ("decisions.jsonl", "\n".join(map(json.dumps, EVENTS))),
+        ("audit.csv", "path,decision\na/1.jpg,\n"),
         ("decisions.json", json.dumps({"decisions": ROWS})),
         ("quarantine.jsonl", '{"path": "a/1.jpg", "reason": "truncated"}\n\n'),
         ("plan.json", json.dumps(PLAN)),
@@ -52,7 +64,11 @@ def test_forms(tmp_path: Path, name: str, content: str) -> None:
     listed = ExcludedPaths(str(tmp_path / name))
     left = [path for path in ("a/1.jpg", "b/9.jpg", "b/8.jpg", "a/1.jpg.jpg") if not listed.has([path])]
     assert left == ["b/9.jpg", "b/8.jpg", "a/1.jpg.jpg"]
-    assert listed.notes() == [f"1 file is left out by --exclude_from={tmp_path / name}"]
+    kept = [note for note in listed.notes() if "another decision than drop" in note]
+    assert [note for note in listed.notes() if note not in kept] == [
+        f"1 file is left out by --exclude_from={tmp_path / name}"
+    ]
+    assert len(kept) == ("right" in content)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+// Filters by class, split, folder, date and agreement of the label, and selections that are saved as files.
+
+import { el } from "./dom.js";
+
+const AGREEING = 0.5;
+const DAY_S = 86400;
+
+export class Filters {
+  // `changed()` is called when a filter was set. `more` are elements that come first. On a small window, those that are
+  // `folded` are shown on request.
+  constructor(collection, { changed, more = [], folded = false }) {
+    Object.assign(this, { collection, changed, agreement: null });
+    this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.#set() });
+    this.label = this.#select("class", "Any class", collection.labels);
+    this.split = this.#select("split", "Any split", collection.splits);
+    this.folder = this.#select("folder", "Any folder", folders(collection.path));
+    this.agrees = el("select", { "aria-label": "Only labels that", hidden: true, onchange: () => this.#set() },
+      el("option", { value: "" }, "Any label"), el("option", { value: "fits" }, "Label fits"), el("option", { value: "doubtful" }, "Label doubtful"));
+    const date = (name) => el("input", { type: "date", "aria-label": `Changed ${name}`, title: `File changed ${name}`, onchange: () => this.#set() });
+    this.from = date("from");
+    this.to = date("until");
+    const dated = collection.modified.some((time) => time > 0);
+    const inner = [this.text, this.label, this.split, this.folder, this.agrees, dated ? el("span", { class: "dates" }, this.from, "–", this.to) : null];
+    this.node = el("div", { class: "filters", role: "group", "aria-label": "Filters" }, more,
+      folded ? el("details", { class: "folded", open: innerWidth > 720 }, el("summary", { class: "button" }, "Filters"), el("div", { class: "filters" }, inner)) : inner);
+    this.#set(false);
+  }
+
+  #select(what, any, values) {
+    const named = values.filter((value) => value !== "");
+    return el("select", { "aria-label": `Only this ${what}`, hidden: named.length < 2, data: { filter: what }, onchange: () => this.#set() },
+      el("option", { value: "" }, any), named.map((value) => el("option", { value }, value)));
+  }
+
+  // agreement: the probability that the label of each row is right, or null where labels were not judged.
+  judged(agreement) {
+    this.agreement = agreement;
+    this.agrees.hidden = !agreement;
+  }
+
+  #set(tell = true) {
+    const day = (input, days) => (input.value ? new Date(`${input.value}T00:00`).getTime() / 1000 + days * DAY_S : null);
+    this.values = {
+      text: this.text.value.trim().toLowerCase(), folder: this.folder.value ? `${this.folder.value}/` : "",
+      label: this.label.value ? this.collection.labels.indexOf(this.label.value) : -1,
+      split: this.split.value ? this.collection.splits.indexOf(this.split.value) : -1,
+      agrees: this.agrees.value, from: day(this.from, 0), to: day(this.to, 1),
+    };
+    this.active = Object.values(this.values).some((value) => value !== "" && value !== -1 && value !== null);
+    if (tell) this.changed();
+  }
+
+  // Whether an image passes. Rows without a label agree with nothing and are doubted by nothing.
+  passes(row) {
+    const { text, folder, label, split, agrees, from, to } = this.values, { collection } = this;
+    if (label >= 0 && collection.label[row] !== label) return false;
+    if (split >= 0 && collection.split[row] !== split) return false;
+    if (folder && !collection.path[row].startsWith(folder)) return false;
+    if (text && !collection.path[row].toLowerCase().includes(text)) return false;
+    if (from !== null && collection.modified[row] < from) return false;
+    if (to !== null && collection.modified[row] >= to) return false;
+    if (!agrees) return true;
+    const value = this.agreement?.[row] ?? null;
+    return value !== null && (value >= AGREEING) === (agrees === "fits");
+  }
+}
+
+function folders(paths) {
+  const found = new Set();
+  for (const path of paths) {
+    for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
+      const folder = path.slice(0, slash);
+      if (found.has(folder)) break;
+      found.add(folder);
+    }
+  }
+  return [...found].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
+}
+
+// Saves rows, objects of the same keys, as a file of the user: CSV or JSON, with the columns in their order.
+export function saveTable(name, format, rows) {
+  const quoted = (value) => (/[",\n\r]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  const lines = [Object.keys(rows[0] ?? { path: "" }), ...rows.map((row) => Object.values(row))];
+  const text = format === "json" ? `${JSON.stringify(rows, null, 1)}\n` : lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
+  const url = URL.createObjectURL(new Blob([text], { type: format === "json" ? "application/json" : "text/csv" }));
+  const link = el("a", { href: url, download: `${name}.${format}` });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+// What a saved selection says about an image, in the columns that convert and edit read; without classes or splits, these
+// columns are left out.
+export function imageColumns(collection, row) {
+  const { path, labels, label, splits, split, width, height } = collection, columns = { path: path[row] };
+  if (labels.some(Boolean)) columns.label = labels[label[row]];
+  if (splits.some(Boolean)) columns.split = splits[split[row]];
+  return { ...columns, width: width[row], height: height[row] };
+}

@@ -1,0 +1,282 @@
+"""The audit and selections in a real browser, and each view as axe-core sees it; skipped without Chromium."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from simimg.health.audited_images import AuditedImages
+from simimg.health.collection_audit import Audit
+from simimg.health.findings_file import save_findings
+from simimg.similarity.decisions import read_decisions
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.search_index import SearchIndex
+from simimg.web import create_app, listening, serving
+from tests.simimg.web.test_browser import CHROMIUM, DRIVER, TOKEN, Page, driver
+from tests.simimg.web.test_collection_findings import FINDINGS
+
+__all__ = ["driver"]  # a fixture
+
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver are installed")
+
+
+@pytest.fixture
+def opened(index: SearchIndex, tmp_path: Path) -> SearchIndex:
+    """A copy of the index with the findings of an audit; the files are a day apart."""
+    opened = SearchIndex.open(Path(shutil.copytree(index.index_dir, tmp_path / "i")))
+    agreement = [0.1 if path == "cats/2.jpg" else 0.9 for path in opened.images.column("path").tolist()]
+    likely = {"cats/2.jpg": ("dogs", "old")}
+    audited = AuditedImages.of_index(opened)
+    save_findings(opened, Audit(FINDINGS, 15, audited, agreement=np.array(agreement), likely=likely))
+    return opened
+
+
+@pytest.fixture
+def page(driver: Any, opened: SearchIndex, embedder: Embedder, plan_path: Path, tmp_path: Path) -> Iterator[Page]:
+    listener = listening("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    with serving(create_app(opened, embedder, plan_path, token=TOKEN), listener):
+        page = Page(driver, url)
+        page.media(1280, 1600)  # all findings are in sight
+        yield page
+        complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
+        driver.get("about:blank")
+    assert not complaints
+
+
+_CHOOSE = """
+const one = document.querySelector(arguments[0]);
+one.value = arguments[1];
+one.dispatchEvent(new Event('input'));
+one.dispatchEvent(new Event('change'));
+"""
+
+
+def open_audit(page: Page) -> None:
+    page.open("audit")
+    page.until("document.querySelectorAll('.finding').length === 5")
+
+
+def tags(page: Page) -> list[str]:
+    return [str(text) for text in page.run("return [...document.querySelectorAll('.finding')].map((one) => "
+                                           "one.querySelector('.tag')?.textContent ?? '')")]  # fmt: skip
+
+
+def saved(folder: Path, name: str) -> str:
+    end = time.monotonic() + 30
+    while not (folder / name).is_file() or not (folder / name).stat().st_size:
+        assert time.monotonic() < end, os.listdir(folder)
+        time.sleep(0.05)
+    text = (folder / name).read_text()
+    (folder / name).unlink()
+    return text
+
+
+def test_findings_are_decided_by_keys_and_undone(page: Page, opened: SearchIndex) -> None:
+    open_audit(page)
+    assert [one.text.split() for one in page.all(".kinds button")][:2] == [["All", "5"], ["Label", "1"]]
+    assert "dogs fits" in page.one(".panel .reason").text.lower()
+    assert [one.text.split("\n")[-1] for one in page.all(".classes button")] == ["dogs", "old"]
+    assert len(page.all(".evidence .mount")) == 1
+    page.press(Keys.ARROW_DOWN, "1")
+    page.until("document.querySelectorAll('.finding .tag').length === 2")  # the label, and the conflict about it
+    assert tags(page)[:2] == ["→ dogs", "→ dogs"]
+    page.press("n", "k")
+    page.until("document.querySelectorAll('.finding .tag').length === 3")
+    page.press(Keys.END, "x")
+    assert "can only be kept" in page.one("#toast").text
+    page.press("p", Keys.DELETE)
+    page.until("document.querySelectorAll('.finding.is-drop').length === 2")
+    assert [one.decision for one in read_decisions(opened.index_dir).findings] == ["relabel", "right", "drop"]
+    page.press("u")
+    page.until("document.querySelectorAll('.finding.is-right').length === 1")
+    page.run("for (const key of 'uu') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")
+    page.until("!document.querySelector('.finding .tag')")
+    assert not len(read_decisions(opened.index_dir).findings)
+    page.run("for (const key of 'u') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")  # nothing is left
+    page.press(Keys.HOME)
+    page.run("for (const key of '1k') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")  # faster than it
+    page.until("document.querySelectorAll('.finding.is-right').length === 1")
+    assert tags(page)[:2] == ["→ dogs", "Kept"]
+    page.run("for (const key of 'uu') document.dispatchEvent(new KeyboardEvent('keydown', { key }))")
+    page.until("!document.querySelector('.finding .tag')")
+    page.press(Keys.HOME, "e")
+    assert page.run("return document.activeElement.tagName") == "INPUT"
+    page.press("fish", Keys.ENTER)
+    page.until("document.querySelector('.finding .tag')")
+    assert tags(page)[0] == "→ fish"
+    page.run("document.querySelector('[data-choice=shown]').value = 'decided'; "
+             "document.querySelector('[data-choice=shown]').dispatchEvent(new Event('change'))")  # fmt: skip
+    page.until("document.querySelectorAll('.finding').length === 2")
+    page.run("document.querySelector('.finding').focus()")
+    page.press("z")
+    page.until("!document.querySelector('.finding .tag')")
+    page.press("c")
+    page.until("document.querySelector('dialog.compare')")
+    page.press(Keys.ESCAPE)
+    page.until("!document.querySelector('dialog')")
+    page.press("v")
+    page.until("document.querySelector('.drop')")
+
+
+def test_two_browsers_keep_one_truth(page: Page) -> None:
+    open_audit(page)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("window")
+    other = Page(page.driver, page.url)
+    try:
+        other.media(1280, 1600)
+        open_audit(other)
+        other.press(Keys.ARROW_DOWN, "x")
+        other.until("document.querySelectorAll('.finding.is-drop').length === 2")
+        page.driver.switch_to.window(first)
+        page.until("document.querySelectorAll('.finding.is-drop').length === 2")  # without being touched
+        page.run("""
+        const { fetch } = window; // it hears nothing from now on
+        window.fetch = (path, options) => (options?.cache ? new Promise(() => {}) : fetch(path, options));
+        """)
+        page.driver.switch_to.window(page.driver.window_handles[-1])
+        other.press("u")
+        other.until("!document.querySelector('.finding.is-drop')")
+        page.driver.switch_to.window(first)
+        page.press(Keys.ARROW_DOWN, "k")  # it has not seen that
+        page.until("!document.getElementById('toast').hidden")
+        assert "in the meantime" in page.one("#toast").text
+        page.driver.get_log("browser")  # the 409
+    finally:
+        page.driver.switch_to.window(page.driver.window_handles[-1])
+        page.driver.close()
+        page.driver.switch_to.window(first)
+
+
+def test_a_selection_is_filtered_sorted_decided_and_saved(page: Page, tmp_path: Path) -> None:
+    open_audit(page)
+    page.press(Keys.ARROW_DOWN, " ", Keys.SHIFT + Keys.ARROW_RIGHT)
+    page.until("document.querySelectorAll('.finding.selected').length === 2")
+    page.press("s")
+    (row,) = csv.DictReader(saved(tmp_path, "findings.csv").splitlines())  # one image, which --exclude_from takes
+    assert (row["path"], row["kind"], row["label"]) == ("cats/2.jpg", "label;label_conflict", "cats")
+    assert "decision" not in row
+    assert "split" not in row
+    page.press("k")
+    page.until("document.querySelectorAll('.finding.is-right').length === 2")
+    assert not page.all(".finding.selected")
+    page.press("u")
+    page.until("!document.querySelector('.finding.is-right')")
+
+    def choose(selector: str, value: str, number: int) -> None:
+        page.run(_CHOOSE, f".audit {selector}", value)
+        page.until(f"document.querySelectorAll('.finding').length === {number}")
+
+    choose("select[aria-label='Only labels that']", "doubtful", 2)
+    choose("select[aria-label='Only labels that']", "", 5)
+    choose("[data-filter=class]", "old", 1)
+    choose("[data-filter=class]", "", 5)
+    choose("[data-filter=folder]", "cats", 4)
+    choose("input[type=search]", "4.jp", 2)
+    choose("input[type=search]", "", 4)
+    choose("[data-filter=folder]", "", 5)
+    choose("input[type=date]", "2999-01-01", 0)
+    choose("input[type=date]", "", 5)
+    choose("[data-choice=order]", "name", 5)
+    assert [one.text for one in page.all(".finding .path")][:4] == ["2.jpg", "2.jpg", "4.jpg", "4.jpg"]
+    page.one(".kinds [data-kind=dark]").click()
+    page.until("document.querySelectorAll('.finding').length === 1")
+    page.run("[...document.querySelectorAll('.plan button')].find((one) => one.textContent === 'JSON').click()")
+    assert [row["path"] for row in json.loads(saved(tmp_path, "findings.json"))] == ["cats/4.jpg"]
+
+
+def test_a_lasso_on_the_map(page: Page, opened: SearchIndex, tmp_path: Path) -> None:
+    page.open("map")
+    page.until("document.querySelector('.laying').hidden")
+    page.run("document.querySelector('.map canvas').focus()")
+    page.press("l")
+    canvas = page.one(".map canvas")
+    lasso = ActionChains(page.driver).move_to_element_with_offset(canvas, -620, -760).click_and_hold()
+    for x, y in ((1240, 0), (0, 1520), (-1240, 0)):
+        lasso = lasso.move_by_offset(x, y)
+    lasso.release().perform()
+    page.until("!document.querySelector('.chosen').hidden")
+    assert page.one(".chosen .number").text == "15 selected"
+    page.press("s")
+    rows = list(csv.DictReader(saved(tmp_path, "selection.csv").splitlines()))
+    assert sorted(row["path"] for row in rows) == sorted(opened.images.column("path").tolist())
+    page.press(Keys.ESCAPE, " ")
+    page.until("document.querySelector('.chosen .number').textContent === '1 selected'")
+    page.press("x")
+    page.until("document.querySelector('.chosen .number').textContent === '1 selected, 1 decided'")
+    assert [one.decision for one in read_decisions(opened.index_dir).findings] == ["drop"]
+    page.press("u")
+    page.until("document.querySelector('.chosen .number').textContent === '1 selected'")
+    page.run(_CHOOSE, ".map-filters [data-filter=class]", "old")
+    page.press("a")
+    page.until("document.querySelector('.chosen .number').textContent.match(/^[34] selected/)")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(page: Page, dark: bool) -> None:
+    found = []
+    for width, view in (
+        (1280, ""),
+        (1280, "row/0"),
+        (1280, "copies"),
+        (1280, "map"),
+        (1280, "audit"),
+        (360, "audit"),
+        (360, "row/0"),
+    ):
+        page.media(width, 1600, dark=dark)
+        page.open(view)
+        if view == "row/0":
+            page.matched()
+        if view == "copies":
+            page.find_copies()
+        if view == "map":
+            page.until("document.querySelector('.laying').hidden")
+            page.run(
+                "document.querySelector('.map-filters').open = true; document.querySelector('.map canvas').focus()"
+            )
+            page.press(" ")
+        if view == "audit":
+            page.until("document.querySelectorAll('.finding').length === 5")
+            page.one(".finding").click()
+            if width < 500:
+                page.until("document.querySelector('.panel.open')")
+                assert page.run("return document.documentElement.scrollWidth") <= width
+                assert page.run("return document.querySelector('.panel').scrollWidth") <= width
+            page.press("1")
+            page.until("document.querySelectorAll('.finding.is-relabel').length === 2")
+            page.press("n", "x")
+            page.until("document.querySelectorAll('.finding.is-drop').length === 2")
+        found += [(width, view, *one) for one in violations(page)]
+        if view == "audit":
+            page.press("u")
+            page.until("!document.querySelector('.finding.is-drop')")
+            page.press("u")
+            page.until("!document.querySelector('.finding .tag')")
+        page.run("onbeforeunload = null")
+    assert [one for one in found if one[2] in ("serious", "critical")] == []
+
+
+def violations(page: Page) -> list[list[str]]:
+    page.until("document.getAnimations().every((one) => one.playState !== 'running')")
+    page.run(AXE.read_text())
+    return list(page.driver.execute_async_script("""
+    const done = arguments[0];
+    axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => done(violations.map(
+      ({ impact, id, nodes }) => [impact, id, nodes[0].html.slice(0, 200), nodes[0].failureSummary.slice(0, 300)])));
+    """))  # fmt: skip
