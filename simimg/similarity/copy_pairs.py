@@ -8,9 +8,8 @@
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
    copies (`simimg.similarity.decisions`) are left out.
-5. Pairs that nothing depends on are left out: those of images of which it is known that they are the same but for their
-   position, size and compression, and neighbors that copies of copies connect already. If these turn out to be no
-   group, their pairs are verified as well (`PairExaminer.examine_postponed`).
+5. Pairs that decide nothing are left out: between images that are the same but for position, size and compression, and
+   between neighbors that copies connect already; unless these are no group (`PairExaminer.examine_postponed`).
 6. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
@@ -25,15 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from simimg.determinism import one_blas_thread
+from simimg.similarity import candidate_pairs
 from simimg.similarity.affine import compose, determinant, inverse
-from simimg.similarity.candidate_pairs import (
-    DisjointSets,
-    at_least,
-    background,
-    hash_pairs,
-    identical_rows,
-    spanning_pairs,
-)  # fmt: skip
+from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint import Fingerprint
@@ -123,7 +116,7 @@ class PairExaminer:
         progress(int((~single).sum()))
         pairs = list(hash_pairs(self.index, rows[single], kinds))
         if kinds is None:
-            self.examine_pairs(spanning_pairs(pairs), lambda pair: not by_hash)
+            self.examine_pairs(candidate_pairs.spanning_pairs(pairs), lambda pair: not by_hash)
             same = DisjointSets()
             for pair in self._in_position():
                 same.join(*pair)
@@ -280,14 +273,15 @@ class PairExaminer:
             progress(len(block) - told)
 
     def _examine_in_turn(
-        self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool], advance: Callable[[float], object]
+        self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool],
+        advance: Callable[[float], object],
     ) -> None:  # fmt: skip
         """Verify rows with others: with their first one, and with those that this does not connect them to."""
-        firsts = [(row, near[0]) for row, near in others.items() if near]
-        self.examine_pairs(firsts, is_close, lambda share: advance(share / 2))
+        first = [(row, near[0]) for row, near in others.items() if near]
+        self.examine_pairs(first, is_close, lambda share: advance(share / 2))
         pairs = {(min(row, other), max(row, other)) for row, near in others.items() for other in near[1:]}
         later = {pair for pair in pairs - self._done if self._connected.are_joined(*pair)}
-        later = {pair for pair in later if not self._may_be_decided(pair)}
+        later -= set(filter(self._may_be_decided, later))
         self._postponed |= {pair: is_close(pair) for pair in sorted(later)}
         self.examine_pairs(pairs - later, is_close, lambda share: advance((1 + share) / 2))
 
@@ -295,8 +289,7 @@ class PairExaminer:
         return all(row in self._decided for row in pair)
 
     def _are_copies(self, row: int, other: int) -> bool:
-        pair = (min(row, other), max(row, other))
-        return pair in self.copies or pair in self._postponed
+        return any((min(row, other), max(row, other)) in known for known in (self.copies, self._postponed))
 
     def copy(self, one: int, other: int) -> Verification | None:
         """Return the verification of a pair that was examined, if they are copies."""
