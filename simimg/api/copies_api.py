@@ -77,7 +77,7 @@ def duplicates(
         >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
         []
     """
-    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
     from simimg.similarity.edits import counted_edits, planned_edits
     from simimg.similarity.fingerprint import prepare_fingerprint
@@ -207,7 +207,7 @@ def leaks(
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
         0
     """
-    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.edits import counted_edits
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 

@@ -24,7 +24,7 @@ from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
-from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.candidate_pairs import check_threshold
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex

@@ -29,8 +29,8 @@ from simimg.training.run_folder import REPORT_FILE, RESULT_FILE, dataset_sha256
 from simimg.training.train_config import TrainConfig
 from tfrecords.format.atomic_files import locked_file, read_json, write_json
 from tfrecords.format.layout import Layout
-from tfrecords.storage.remote_dataset import local_dataset
 from tfrecords.format.naming import num_folds
+from tfrecords.storage.remote_dataset import local_dataset
 
 SWEEP_FILE = "sweep.json"
 _LOCK_FILE = ".lock"

@@ -34,7 +34,8 @@ _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
 )
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
-_CLASSIFIER_ONLY = dict(probe=False, test_views="one", class_weights="none", accumulate=1, mixup=0, cutmix=0)
+_CLASSIFIER_ONLY = {"probe": False, "test_views": "one", "class_weights": "none"}
+_CLASSIFIER_ONLY |= {"accumulate": 1, "mixup": 0, "cutmix": 0}
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),

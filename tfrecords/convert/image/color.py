@@ -92,8 +92,8 @@ def rgb_of(pixels: np.ndarray) -> np.ndarray:
     return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def is_transparent(image: Image.Image) -> bool:
-    """Return whether a loaded image has transparent pixels, whatever its mode."""
+def is_transparent(image: Image.Image, opaque: int = _OPAQUE) -> bool:
+    """Return whether a loaded image has transparent pixels, whatever its mode: below a level of alpha."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # see `to_rgb`
         return isinstance(transparent, int) and bool((np.asarray(image) == transparent).any())
@@ -103,7 +103,7 @@ def is_transparent(image: Image.Image) -> bool:
         alpha = image.convert("RGBA").getchannel("A")
     else:
         return False
-    return int(alpha.getextrema()[0]) < _OPAQUE  # type: ignore[arg-type]
+    return int(alpha.getextrema()[0]) < opaque  # type: ignore[arg-type]
 
 
 def contrasting(background: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -181,6 +181,9 @@ def _laid_on(background: Background | None, image: Image.Image, profile: bytes |
     """
     # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
+    if image.mode == "RGBA" and not is_transparent(image, opaque=255):
+        opaque = _to_srgb(image.convert(colors), profile)
+        return opaque if background is not None else opaque.convert("RGBA")
     width, height = image.size
     laid = Image.new("RGB" if background is not None else "RGBA", image.size)
     rows = max(1, _BAND_PIXELS // width)

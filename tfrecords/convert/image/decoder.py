@@ -23,11 +23,11 @@ from tfrecords.convert.image.color import (
     to_rgb,
     to_rgba,
 )
-from tfrecords.convert.image.decoded_once import once
+from tfrecords.convert.image.decoded_once import once, once_of
 from tfrecords.convert.image.fitting import TRANSPOSE, fitted, least_reduced_by, reduced_by
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import ReadImage, orientation_of, read_image
-from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg
+from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg, reduction
 from tfrecords.convert.image.own_shape import own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
 from tfrecords.format.image_size import COLORS, ImageSize, width_height
@@ -46,6 +46,8 @@ _CENTER_SHARE = 7 / 8
 BACKDROPS = ("color", "auto", CHECKER)
 
 _EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
+
+_KEPT_PIXELS = 1 << 25  # of an image whose colors are kept beside what was read: 100 MB
 
 # Levels between the lowest and the highest value of each channel, at most, of an image that shows nothing.
 _PLAIN = 8
@@ -130,18 +132,21 @@ class DecodedImage:
         return self.contrast
 
 
-def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
+def load_image(
+    data: bytes, options: ImageOptions, *, contrast: bool = False, reducing_gap: float | None = None
+) -> DecodedImage:
     """Return the image in the bytes of a file, upright, in sRGB, in the size and channels that are wanted.
 
     A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
+    For `reducing_gap`, see Pillow's `resize`: with it, large images are resized in less time, and less exactly.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
         MemoryError: decoding needs more memory than there is.
     """
+    found = _load_colors(data, options, contrast, reducing_gap)
     if options.channels != 1:
-        return _load_colors(data, options, contrast=contrast)
-    found = _load_colors(data, options, contrast=contrast)
+        return found
     stays = found.jpeg is not None and (header := plain_jpeg(data)) and header.components == 1
     return dataclasses.replace(
         found,
@@ -151,7 +156,7 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
     )
 
 
-def _load_colors(data: bytes, options: ImageOptions, *, contrast: bool) -> DecodedImage:
+def _load_colors(data: bytes, options: ImageOptions, contrast: bool, reducing_gap: float | None) -> DecodedImage:
     """Return the image in RGB, or RGBA."""
     header = plain_jpeg(data)
     if header and header.width * header.height <= options.max_pixels:
@@ -171,10 +176,12 @@ def _load_colors(data: bytes, options: ImageOptions, *, contrast: bool) -> Decod
         reduction=lambda width, height: least_reduced_by(width, height, options),
     )
     with reading(data):  # of colors, whose profiles come from the file
-        found = _laid_out(read, CHECKER if options.backdrop == CHECKER else options.background, options)
-        if options.channels != 4 and is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
+        background = CHECKER if options.backdrop == CHECKER else options.background
+        found = _laid_out(data, read, background, options, reducing_gap)
+        transparent = options.channels != 4 and _is_transparent(data, read)
+        if transparent and (contrast or shows_nothing(found.pixels)):
             other = dataclasses.replace(options, background=contrasting(options.background))
-            laid = _laid_out(read, other.background, other)
+            laid = _laid_out(data, read, other.background, other, reducing_gap)
             found = dataclasses.replace(found, contrast=laid.pixels)
             if options.backdrop == "auto" and found.vanishes:
                 found = dataclasses.replace(found, pixels=laid.pixels, contrast=found.pixels if contrast else None)
@@ -203,7 +210,7 @@ def decode(
     """
     read = read_image(data, keep_truncated=truncated == "keep", max_pixels=max_pixels)
     with reading(data):
-        return _upright(read.image, read.orientation, background)
+        return _turned(to_rgb(read.image, background), read.orientation)
 
 
 def decode_visible(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -223,39 +230,41 @@ def decode_composites(
     truncated: str = "refuse",
     sample_range: SampleRange = AUTO,
     max_pixels: int = MAX_PIXELS,
+    least_px: int = 0,
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `decode`, and the image on the contrasting background; None if it is opaque.
 
-    The arguments are those of `ImageOptions`.
+    With `least_px`, a JPEG may come at 1/8, 1/4 or 1/2 of its size, with at least so many pixels along its longer side:
+    its decoder reduces it in less time than it takes in full. The other arguments are those of `ImageOptions`.
     """
-    read = read_image(data, keep_truncated=truncated == "keep", sample_range=sample_range, max_pixels=max_pixels)
+
+    def reduced(width: int, height: int) -> int:
+        by = reduction(max(width, height), least_px) if least_px else 1
+        return by if width % by == height % by == 0 else 1  # or else the last pixels are only partly image
+
+    keep = truncated == "keep"
+    read = read_image(data, keep_truncated=keep, sample_range=sample_range, max_pixels=max_pixels, reduction=reduced)
     with reading(data):
-        return _composites(read.image, read.orientation, background)
+        colors = [background, contrasting(background)] if _is_transparent(data, read) else [background]
+        image, *contrast = (_turned(_colors(data, read, color), read.orientation) for color in colors)
+        return image, contrast[0] if contrast else None
 
 
 def upright_composites(
     image: Image.Image, background: tuple[int, int, int] = WHITE
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `upright`, and the image on the contrasting background; None if it is opaque."""
-    return _composites(image, orientation_of(image), background)
+    return upright(image, background), upright(image, contrasting(background)) if is_transparent(image) else None
 
 
 def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
-    return _upright(image, orientation_of(image), background)
+    return _turned(to_rgb(image, background), orientation_of(image))
 
 
-def _composites(
-    image: Image.Image, orientation: int, background: tuple[int, int, int]
-) -> tuple[Image.Image, Image.Image | None]:
-    contrast = _upright(image, orientation, contrasting(background)) if is_transparent(image) else None
-    return _upright(image, orientation, background), contrast
-
-
-def _upright(image: Image.Image, orientation: int, background: tuple[int, int, int]) -> Image.Image:
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     method = TRANSPOSE.get(orientation)
-    rgb = to_rgb(image, background)
-    return rgb if method is None else rgb.transpose(method)
+    return image if method is None else image.transpose(method)
 
 
 def resize(
@@ -330,7 +339,19 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    image = to_rgba(read.image) if options.channels == 4 else to_rgb(read.image, background)
-    fit = fitted(image, read.box, read.size, read.orientation, options)
-    return DecodedImage(*fit, narrow=read.narrow)
+def _colors(data: bytes, read: ReadImage, background: Background) -> Image.Image:
+    """Return what was read of a file in sRGB on a background, mode RGB, which must not be changed."""
+    if read.image.width * read.image.height > _KEPT_PIXELS:
+        return to_rgb(read.image, background)
+    return once_of(data, read, background, lambda: to_rgb(read.image, background))
+
+
+def _is_transparent(data: bytes, read: ReadImage) -> bool:
+    return once_of(data, read, "is transparent", lambda: is_transparent(read.image))
+
+
+def _laid_out(
+    data: bytes, read: ReadImage, background: Background, options: ImageOptions, gap: float | None
+) -> DecodedImage:
+    image = to_rgba(read.image) if options.channels == 4 else _colors(data, read, background)
+    return DecodedImage(*fitted(image, read.box, read.size, read.orientation, options, gap), narrow=read.narrow)

@@ -54,14 +54,19 @@ def _as_stored(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def fitted(
-    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
+    image: Image.Image | np.ndarray,
+    box: Box,
+    size: tuple[int, int],
+    orientation: int,
+    options: ImageOptions,
+    reducing_gap: float | None = None,
 ) -> tuple[np.ndarray, int, int]:
     """Return the part `box`, (left, top, right, bottom), of `image` upright, in the wanted size or its own shape; and
     the upright width and height of the full image, px.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
     RGB or RGBA, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the
-    full image, as stored, and `orientation` that of its EXIF.
+    full image, as stored, and `orientation` that of its EXIF. `reducing_gap` is that of Pillow's `resize`.
     """
     full = width_height(options.image_size)
     width, height = size
@@ -96,7 +101,7 @@ def fitted(
             return pixels, width, height
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     else:
-        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
+        resized = image.resize(inner, Image.Resampling.BICUBIC, box, reducing_gap)
     mode = "RGBA" if options.channels == 4 else "RGB"
     if resized.mode != mode:
         resized = resized.convert(mode)
