@@ -38,6 +38,7 @@ DROP = "drop"
 _PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "filepath", "file_path")
 _LISTS = ("paths", "images", "files", "selection", "findings", "decisions")  # names of lists in JSON objects
 _LINES = (".jsonl", ".ndjson")
+_FINDING = ("kind", "label", "split")  # what makes two findings about an image the same; their reasons may differ
 
 
 class ExcludedPaths:
@@ -172,6 +173,8 @@ def _of_json(flag: str, text: str, is_lines: bool) -> _List:
         values = [json.loads(line) for line in text.splitlines() if line.strip()] if is_lines else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{flag} is not valid JSON: {error}. Write it again, or give one path per line.") from None
+    if is_lines and isinstance(values[0] if values else None, dict) and set(values[0]) == {"format"}:
+        del values[0]  # the header of decisions.jsonl
     if isinstance(values, dict) and isinstance(values.get("groups"), list):
         groups = [group for group in values["groups"] if isinstance(group, dict)]
         values = [one for group in groups for one in group.get("remove") or ()]
@@ -206,7 +209,8 @@ def _of_events(events: Sequence[Mapping[str, Any]]) -> _List:
     """
     last: dict[tuple[str, str], str] = {}
     for event in events:
-        about = json.dumps(event.get("finding"), sort_keys=True)
+        finding = event.get("finding")
+        about = json.dumps([finding.get(name) or "" for name in _FINDING] if isinstance(finding, dict) else finding)
         for image in event["images"] if isinstance(event["images"], list) else ():
             if isinstance(image, dict) and isinstance(image.get("path"), str):
                 last[image["path"], about] = str(event.get("decision"))

@@ -53,6 +53,7 @@ def photos(tmp_path: Path) -> Path:
         ("list.json", '[{"path": "a/1.jpg", "label": "a"}]'),
         ("audit.json", json.dumps({"counts": {}, "findings": [{"path": "a/1.jpg"}, {"path": ""}]})),
         ("decisions.jsonl", "\n".join(map(json.dumps, EVENTS))),
+        ("decisions.jsonl", "\n".join(map(json.dumps, [{"format": "simimg-decisions/1"}, *EVENTS]))),
         ("audit.csv", "path,decision\na/1.jpg,\n"),
         ("decisions.json", json.dumps({"decisions": ROWS})),
         ("quarantine.jsonl", '{"path": "a/1.jpg", "reason": "truncated"}\n\n'),
@@ -69,6 +70,18 @@ def test_forms(tmp_path: Path, name: str, content: str) -> None:
         f"1 file is left out by --exclude_from={tmp_path / name}"
     ]
     assert len(kept) == ("right" in content)
+
+
+def test_a_decision_replaces_an_earlier_one_whatever_the_reasons_are(tmp_path: Path) -> None:
+    """A second audit says the same of an image with other figures."""
+    images = [{"sha256": "0", "path": "a/1.jpg"}]
+    finding = {"kind": "label", "label": "a", "split": "train"}
+    events = [
+        {"decision": "drop", "images": images, "finding": finding | {"reason": "b fits with 96%"}},
+        {"decision": "relabel", "images": images, "finding": finding | {"reason": "b fits with 95%", "new_label": "b"}},
+    ]
+    (tmp_path / "decisions.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert not ExcludedPaths(str(tmp_path / "decisions.jsonl")).has(["a/1.jpg"])
 
 
 @pytest.mark.parametrize(
