@@ -90,8 +90,8 @@ class Decision:
 
     @property
     def date(self) -> str:
-        """The day, where simimg runs, such as 2026-11-29."""
-        return datetime.fromisoformat(self.time).astimezone().date().isoformat()
+        """The day, where simimg runs, such as 2026-11-29; empty before the decision is stored."""
+        return "" if not self.time else datetime.fromisoformat(self.time).astimezone().date().isoformat()
 
     def num_files(self, sha256: str) -> int:
         """Return how many files of these bytes it is about."""
