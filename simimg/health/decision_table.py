@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from simimg.errors import UsageError
@@ -60,13 +60,15 @@ def read_finding_decisions(path: Path) -> dict[tuple[str, str], FindingDecision]
     """Return the decisions in a file; rows without one are left out.
 
     Raises:
-        UsageError: the file cannot be read, lacks a column, or has another word than `WORDS`.
+        UsageError: the file cannot be read, is no table in UTF-8, lacks a column, or has another word than `WORDS`.
     """
     where = f"--decisions={path}"
     try:
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror}. `simimg audit --csv=FILE` writes one.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is not in UTF-8. Save it as CSV in UTF-8, so that names of classes stay.") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -74,7 +76,7 @@ def read_finding_decisions(path: Path) -> dict[tuple[str, str], FindingDecision]
     if missing:
         raise UsageError(f"{where} has no column {missing[0]!r}. Use the file that `simimg audit --csv=FILE` writes.")
     found: dict[tuple[str, str], FindingDecision] = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(_readable(rows, where), 2):
         word = (row["decision"] or "").strip().lower()
         if not word:
             continue
@@ -89,6 +91,13 @@ def read_finding_decisions(path: Path) -> dict[tuple[str, str], FindingDecision]
         known = ((row.get(name) or "").strip() for name in ("reason", "label", "split"))
         found[key] = FindingDecision(word, label if word == RELABEL else "", *known)
     return found
+
+
+def _readable(rows: Iterable[dict[str, str]], where: str) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UsageError(f"{where} is no table: {error}. Save it as CSV in UTF-8.") from None
 
 
 def _key(path: str, kind: str, label: str, split: str) -> tuple[str, str]:

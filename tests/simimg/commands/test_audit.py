@@ -154,6 +154,16 @@ def test_files_that_cannot_be_read_are_told(folder: Path, simimg: Simimg) -> Non
     assert (found["num_images"], found["num_refused"]) == (72, 1)
 
 
+def test_decisions_count_without_an_index(folder: Path, simimg: Simimg) -> None:
+    Path("f.csv").write_text("path,kind,suggestion,decision\ndiscs/5.png,dark,,drop\ndiscs/6.png,label,boxes,relabel\n")
+    lists = ("--decisions=f.csv", "--delete=drop.csv", "--relabel=labels.csv", "--csv=g.csv")
+    found = simimg("audit", "--image_dir=photos", "--kinds=image", *lists)
+    assert (found["num_deleted"], found["num_relabeled"]) == (1, 1)
+    assert "discs/5.png" not in {one["path"] for one in found["findings"]}
+    rows = csv.DictReader(Path("g.csv").read_text().splitlines())
+    assert {row["decision"] for row in rows if row["path"] == "discs/5.png"} == {"drop"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -165,6 +175,8 @@ def test_files_that_cannot_be_read_are_told(folder: Path, simimg: Simimg) -> Non
         (["--image_dir=photos", "--decisions=b.csv"], "row 2: 'maybe' should be one of right, drop, relabel"),
         (["--image_dir=photos", "--decisions=c.csv"], "row 3: write the new class into the column `suggestion`"),
         (["--image_dir=photos", "--decisions=e.csv"], "there is no kind of finding 'ugly'"),
+        (["--index_dir=i", "--decisions=g.csv"], "--decisions=g.csv is not in UTF-8. Save it as CSV in UTF-8"),
+        (["--index_dir=i", "--decisions=h.csv"], "--decisions=h.csv is no table: field larger than"),
     ],
 )
 def test_mistakes(arguments: list[str], words: str, folder: Path, simimg: Simimg) -> None:
@@ -173,4 +185,6 @@ def test_mistakes(arguments: list[str], words: str, folder: Path, simimg: Simimg
     Path("b.csv").write_text(head + "1.jpg,dark,,maybe\n")
     Path("c.csv").write_text(head + "1.jpg,dark,,\n1.jpg,label,,relabel\n")
     Path("e.csv").write_text(head + "1.jpg,ugly,,drop\n")
+    Path("g.csv").write_bytes((head + "discs/5.png,label,caf\u00e9,relabel\n").encode("cp1252"))  # a spreadsheet's
+    Path("h.csv").write_text(head + f"1.jpg,dark,{'x' * 200_000},right\n")
     assert words in simimg("audit", *arguments, code=2)
