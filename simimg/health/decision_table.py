@@ -21,7 +21,7 @@ from pathlib import Path
 from simimg.errors import UsageError
 from simimg.health.finding import COLUMNS, KINDS, Finding
 from simimg.similarity.decisions import NOT_COPIES, UNDONE, DecidedImage, Decision, Decisions
-from simimg.similarity.finding_decisions import DROP, RELABEL, RIGHT, DecidedFinding
+from simimg.similarity.finding_decisions import DROP, RELABEL, RIGHT, DecidedFinding, with_copies
 from simimg.similarity.finding_decisions import FINDING_DECISIONS as WORDS
 from simimg.similarity.image_table import IndexedImage
 from tfrecords.format.atomic_files import atomic_file
@@ -111,6 +111,7 @@ def decision_events(decided: Decided, images: Sequence[IndexedImage], known: Dec
     """
     by_path = {image.path: image for image in images if image.sha256}
     dropped = {path for (path, _), one in decided.items() if one.word == DROP}
+    copied = with_copies(images)
     events = []
     for (path, kind), one in decided.items():
         image = by_path.get(path)
@@ -120,7 +121,9 @@ def decision_events(decided: Decided, images: Sequence[IndexedImage], known: Dec
         label, split = (one.given, one.split) if image is None else (image.label, image.split)
         word = one.word if path else RIGHT  # a class or a split can only be left as it is
         kind = kind if path else kind.partition(":")[0]
-        event = Decision(word, of, finding=DecidedFinding(kind, label, split, one.label if path else "", one.reason))
+        about = DecidedFinding(kind, label, split, one.label if path else "", one.reason)
+        has_copies = word != RIGHT and image is not None and (image.sha256, label) in copied
+        event = Decision(word, of, finding=about, has_copies=has_copies)
         same = known.findings.same(event)
         if same is None or dataclasses.replace(same, time="") != event:
             events += [*without_drops(event, known, dropped), event]

@@ -70,13 +70,14 @@ class Decision:
     """A decision about images, or another event of the file; of `THIS_ONE`, the first image is the one to keep.
 
     `time` is in ISO format; `record` fills it in where it is empty. `finding` is what it is about if it is not about
-    copies.
+    copies. `has_copies` says of a file that is to be dropped or relabeled that there were others of its bytes and label.
     """
 
     decision: str
     images: tuple[DecidedImage, ...]
     time: str = ""
     finding: DecidedFinding | None = None
+    has_copies: bool = False
 
     @property
     def key(self) -> frozenset[str]:
@@ -325,7 +326,7 @@ def _event(values: Any) -> Decision:
     for image in images:
         if not _SHA256.fullmatch(image.sha256) or not isinstance(image.path, str):
             raise ValueError(f"{image.sha256!r} is not a SHA-256")
-    event = Decision(decision, images, time, finding)
+    event = Decision(decision, images, time, finding, bool(values.get("has_copies")))
     check_decision(event)
     return event
 
@@ -336,6 +337,8 @@ def _line_of(event: Decision) -> bytes:
     if event.finding is not None:
         values["finding"] = {name: text for name, text in dataclasses.asdict(event.finding).items() if text}
         values["finding"].setdefault("kind", "")
+    if event.has_copies:
+        values["has_copies"] = True
     return _line(values)
 
 

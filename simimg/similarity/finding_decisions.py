@@ -8,15 +8,16 @@
 `right` says that nothing is wrong with the image in this respect. It is about the bytes: every file that has them is
 covered, for findings about labels those with the same given label, and for leaks those in the same split. `drop` and
 `relabel` are about one file, because a copy of it in another class stays as it is: the file with the path, or if that
-is gone, the first one with the same bytes and label. A new label counts while the file has the old one. Findings about
-classes and splits have no image.
+is gone, the first one with the same bytes and label. If there were several of them when it was decided, the event has
+`"has_copies": true`, and is about the file with the path alone: once that is deleted, its copy is to stay. A new label
+counts while the file has the old one. Findings about classes and splits have no image.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ def check_finding_decision(event: Decision) -> None:
         finding.new_label.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{finding.new_label!r} is not a text") from None
+
+
+def with_copies(images: Iterable[IndexedImage]) -> set[tuple[str, str]]:
+    """Return checksum and label of the images that have others of the same bytes and label."""
+    counts = Counter((image.sha256, image.label) for image in images)
+    return {key for key, count in counts.items() if count > 1}
 
 
 class FindingDecisions:
@@ -135,9 +142,8 @@ def _rows(event: Decision, same: dict[str, list[int]], images: Sequence[IndexedI
     if event.decision == RIGHT:
         name = _GIVEN.get(finding.kind)
         return [row for row in rows if name is None or getattr(images[row], name) == getattr(finding, name)]
-    rows = [row for row in rows if images[row].path == decided.path] or [
-        row for row in rows if images[row].label == finding.label
-    ][:1]
+    same_label = [] if event.has_copies else [row for row in rows if images[row].label == finding.label]
+    rows = [row for row in rows if images[row].path == decided.path] or same_label[:1]
     return [row for row in rows if event.decision == DROP or images[row].label == finding.label]
 
 

@@ -40,7 +40,7 @@ from simimg.similarity.decisions import (
     read_decisions,
     record,
 )
-from simimg.similarity.finding_decisions import DROP, FINDING_DECISIONS, RELABEL, DecidedFinding
+from simimg.similarity.finding_decisions import DROP, FINDING_DECISIONS, RELABEL, RIGHT, DecidedFinding, with_copies
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
@@ -72,6 +72,7 @@ class Findings:
         self._index = index
         self._images = AuditedImages.of_index(index).images
         self._rows = {image.path: row for row, image in enumerate(self._images)}
+        self._copied = with_copies(self._images)
         self._lock = threading.Lock()
         self._kept: KeptAudit | None = None
         self._state: _State | None = None
@@ -224,7 +225,7 @@ class Findings:
                             409, "They were decided to be no copies. simimg decide --undo takes it back."
                         )
                 else:
-                    event = one.event(self._images)
+                    event = one.event(self._images, self._copied)
                     same = known.findings.same(event)
                     if same is not None and same.decision == event.decision and same.finding == event.finding:
                         continue
@@ -331,12 +332,13 @@ class _Wanted:
     has_before: bool
     before: tuple[Any, Any] | None
 
-    def event(self, images: Sequence[IndexedImage]) -> Decision:
-        """Return the event to store."""
+    def event(self, images: Sequence[IndexedImage], copied: set[tuple[str, str]]) -> Decision:
+        """Return the event to store; for `copied` see `with_copies`."""
         one = self.finding
         of = (DecidedImage(images[self.row].sha256, one.path),) if self.row >= 0 else ()
         about = DecidedFinding(one.kind, one.label, one.split, self.new_label, one.reason)
-        return Decision(self.word, of, finding=about)
+        has_copies = self.word != RIGHT and any((image.sha256, one.label) in copied for image in of)
+        return Decision(self.word, of, finding=about, has_copies=has_copies)
 
     @staticmethod
     def new_label_of(event: Decision) -> str:

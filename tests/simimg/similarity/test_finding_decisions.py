@@ -62,6 +62,21 @@ def test_a_decision_follows_the_bytes() -> None:
     assert words([image("cat/1.jpg", A), image("cat/3.jpg", A, "test")], leak) == {"cat/3.jpg": [RIGHT]}
 
 
+def test_a_copy_of_a_file_that_was_dropped_stays(tmp_path: Path) -> None:
+    """Also once the file is deleted: a leak is mended by dropping one of two files of the same bytes."""
+    both = [image("cat/1.jpg", A), image("cat/2.jpg", A, "test")]
+    (tmp_path / "t.csv").write_text("path,kind,decision\ncat/1.jpg,leak,drop\n")
+    decided = read_finding_decisions(tmp_path / "t.csv")
+    record(tmp_path, lambda known: decision_events(decided, both, known))
+    known = read_decisions(tmp_path)
+    assert decision_events(decided, both, known) == []
+    assert deletions(decided_among(both, known))[1:] == [("cat/1.jpg", "leak: ")]
+    assert deletions(decided_among(both[1:], known))[1:] == []
+    record(tmp_path, lambda known: decision_events(decided, both[:1], known))  # the only one of its bytes may move
+    moved = [image("cat/new/1.jpg", A)]
+    assert deletions(decided_among(moved, read_decisions(tmp_path)))[1:] == [("cat/new/1.jpg", "leak: ")]
+
+
 def test_the_file_keeps_them_beside_those_about_copies(tmp_path: Path) -> None:
     copies = Decision(NOT_COPIES, (DecidedImage(A, "1"), DecidedImage(B, "2")))
     one = event(RELABEL, "cat/1.jpg", A, "label", "dog", reason="dog fits")
