@@ -23,15 +23,15 @@ class GroupsSoFar:
     def join(self, row: int, other: int) -> None:
         """Note that two rows look like copies."""
         with self._lock:
-            one, two = (self._group_of.get(one) or [one] for one in (row, other))
+            one, two = (self._group_of.setdefault(place, [place]) for place in (row, other))
             if one is two:
                 return
-            if two[0] in self._groups and one[0] not in self._groups:
+            if len(two) > len(one):
                 one, two = two, one
             self._groups.pop(two[0], None)
+            self._groups.setdefault(one[0], one)
             one += two
-            self._groups[one[0]] = one
-            self._group_of.update(dict.fromkeys(one, one))
+            self._group_of.update(dict.fromkeys(two, one))  # the smaller one: some collections are one large group
 
     def described(self) -> dict[str, Any]:
         """Return JSON values: `num_groups`, and the rows of the first `groups`."""

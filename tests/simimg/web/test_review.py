@@ -355,6 +355,10 @@ def test_pairs_are_joined_to_groups_while_they_are_noticed() -> None:
         groups.join(row, row + 1)
     described = groups.described()
     assert (described["num_groups"], len(described["groups"])) == (102, 60)
+    start = time.process_time()
+    for row in range(1000, 21_000):  # one large group, as frames of a film are
+        groups.join(row, 1000 + row % 2)
+    assert time.process_time() - start < 5  # s; a copy of the group per pair takes a minute
 
 
 def test_a_search_tells_of_each_image_once_and_of_all_groups_before_it_ends(index: SearchIndex) -> None:
