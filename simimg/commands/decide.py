@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from simimg.similarity.decisions import (
     read_decisions,
     record,
 )
-from simimg.similarity.finding_decisions import DecidedFinding
+from simimg.similarity.finding_decisions import RIGHT, DecidedFinding
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
 from tfrecords.format.atomic_files import file_sha256
@@ -53,6 +54,7 @@ from tfrecords.options import option
 JSON_KEYS = "decisions undone removed file delete num_deleted relabel num_relabeled"
 
 _REMOVALS_SHOWN = 20
+_CHECKSUM = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,14 +101,14 @@ def run(options: Options) -> Result:
     removed = list(known.removed.values())
     written: dict[str, Any] = dict.fromkeys(("delete", "num_deleted", "relabel", "num_relabeled"))
     if options.delete is not None or options.relabel is not None:
-        removed, written = [], written | _write_lists(options, index, known, named)
+        removed, written = [], written | _write_lists(options, index, known, images)
     elif options.list:
         checksums = {image.sha256 for image in named}
         made = [one for one in known if checksums <= one.key]
-        made += known.findings.about(*checksums)[::-1] if checksums else list(known.findings)
+        made += images.findings(known, options.images)[::-1] if checksums else list(known.findings)
         removed = [one for one in removed if checksums <= one.key]
     elif options.undo:
-        undone = _undo(options, named)
+        undone = _undo(options, named, images)
         removed = [one for one in undone if one.decision == REMOVED]
         undone = [one for one in undone if one not in removed]
     else:
@@ -139,13 +141,12 @@ def run(options: Options) -> Result:
     return Result(values=values, text="\n".join(lines or ["nothing was decided"]))
 
 
-def _write_lists(
-    options: Options, index: SearchIndex, known: Decisions, named: tuple[DecidedImage, ...]
-) -> dict[str, Any]:
+def _write_lists(options: Options, index: SearchIndex, known: Decisions, images: _Images) -> dict[str, Any]:
     """Write the lists for `simimg edit`, of all images or of those that are named; return paths and numbers."""
-    images, checksums = AuditedImages.of_index(index).images, {image.sha256 for image in named}
-    of = {image.path for image in images if not named or image.sha256 in checksums}
-    decided = {key: one for key, one in decided_among(images, known).items() if key[0] in of}
+    of = {path for text in options.images for path in images.files(text)}
+    decided = decided_among(AuditedImages.of_index(index).images, known)
+    if options.images:
+        decided = {key: one for key, one in decided.items() if key[0] in of}
     written: dict[str, Any] = {}
     if options.delete is not None:
         written |= {"delete": str(options.delete), "num_deleted": write_deletions(decided, options.delete)}
@@ -154,14 +155,14 @@ def _write_lists(
     return written
 
 
-def _undo(options: Options, named: tuple[DecidedImage, ...]) -> list[Decision]:
+def _undo(options: Options, named: tuple[DecidedImage, ...], images: _Images) -> list[Decision]:
     """Take decisions back, and of a single image, that it was removed; return them."""
     undone: list[Decision] = []
 
     def change(decisions: Decisions) -> list[Decision]:
         checksums = [image.sha256 for image in named]
         if named:
-            undone[:] = [*decisions.about(*checksums), *decisions.findings.about(*checksums)]
+            undone[:] = [*decisions.about(*checksums), *images.findings(decisions, options.images)]
         else:
             undone[:] = [decisions.latest] if decisions.latest else []
         events = [Decision(UNDONE, one.images, finding=one.finding) for one in undone]
@@ -193,7 +194,7 @@ class _Images:
         Raises:
             UsageError: there is no such file, neither here nor in the index nor in a decision.
         """
-        if re.fullmatch("[0-9a-fA-F]{64}", text):
+        if _CHECKSUM.fullmatch(text):
             sha256 = text.lower()
             known = [
                 image.path for one in self._decisions.about(sha256) for image in one.images if image.sha256 == sha256
@@ -205,7 +206,7 @@ class _Images:
                 inside = path.resolve().is_relative_to(root.resolve()) and self._index.info.image_dir is not None
                 name = path.resolve().relative_to(root.resolve()).as_posix() if inside else str(path.absolute())
                 return DecidedImage(file_sha256(path), printable(name))
-        events = (*self._decisions.removed.values(), *self._decisions)
+        events = (*self._decisions.removed.values(), *self._decisions, *self._decisions.findings)
         gone = {image.path: image.sha256 for one in events for image in one.images}
         gone |= {path: sha256 for sha256, paths in self._paths.items() for path in paths}
         if text not in gone:
@@ -214,6 +215,26 @@ class _Images:
                 "Name files, paths as the index has them, or SHA-256 checksums."
             )
         return DecidedImage(gone[text], text)
+
+    def files(self, text: str) -> list[str]:
+        """Return the paths in the index that a name stands for: a path for itself, a checksum for all of its files."""
+        image = self.named(text)
+        paths = self._paths.get(image.sha256, [])
+        return [image.path] if image.path in paths and not _CHECKSUM.fullmatch(text) else paths
+
+    def findings(self, decisions: Decisions, texts: Sequence[str]) -> list[Decision]:
+        """Return what was decided about findings of the one image that is named, the last decision first.
+
+        What is to happen to another file of the same bytes is not among it.
+        """
+        files = {path for text in texts for path in self.files(text)}
+        checksums = [self.named(text).sha256 for text in texts]
+        others = {path for sha256 in checksums for path in self._paths.get(sha256, [])} - files
+        return [
+            one
+            for one in decisions.findings.about(*checksums)
+            if one.decision == RIGHT or not others & {image.path for image in one.images}
+        ]
 
     def strangers(self, images: tuple[DecidedImage, ...]) -> list[DecidedImage]:
         """Return those that are not in the index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from simimg.cli import main
-from simimg.similarity.decisions import DECISIONS_FILE, read_decisions
+from simimg.similarity.decisions import DECISIONS_FILE, DecidedImage, Decision, read_decisions, record
 from simimg.similarity.embeddings import Embedder
+from simimg.similarity.finding_decisions import DecidedFinding
 from simimg.similarity.index_update import index_folder
+from tfrecords.format.atomic_files import file_sha256
 
 Scene = Callable[..., Image.Image]
 Simimg = Callable[..., Any]
@@ -79,6 +82,31 @@ def test_decide_list_and_undo(folder: Path, simimg: Simimg, capsys: pytest.Captu
     assert undone[0]["images"][0]["now"] == "renamed.png"
     assert len(duplicates(simimg)) == 2
     assert "nothing is decided" in simimg("decide", "--index_dir=i", "--undo", code=2)
+
+
+def test_what_is_to_happen_to_a_file_is_not_about_its_copy(folder: Path, simimg: Simimg) -> None:
+    shutil.copy("photos/1.png", "photos/1-copy.png")
+    update()
+    checksum = file_sha256(Path("photos/1.png"))
+    drop = Decision("drop", (DecidedImage(checksum, "1-copy.png"),), finding=DecidedFinding("leak"), has_copies=True)
+    right = dataclasses.replace(drop, decision="right", finding=DecidedFinding("dark"), has_copies=False)
+    record(Path("i"), lambda known: [drop, right])
+
+    def listed(name: str) -> list[str]:
+        return [one["decision"] for one in simimg("decide", "--index_dir=i", "--list", name)["decisions"]]
+
+    assert (listed("1.png"), listed("1-copy.png"), listed(checksum)) == (["right"], ["drop", "right"], ["drop", "right"])
+    numbers = [
+        simimg("decide", "--index_dir=i", "--delete=d.csv", name)["num_deleted"]
+        for name in ("photos/1.png", "photos/1-copy.png", checksum)
+    ]
+    assert numbers == [0, 1, 1]
+    undone = simimg("decide", "--index_dir=i", "--undo", "photos/1.png")["undone"]
+    assert [one["decision"] for one in undone] == ["right"]
+    Path("photos/1-copy.png").unlink()
+    update()
+    undone = simimg("decide", "--index_dir=i", "--undo", "1-copy.png")["undone"]  # by its last known path
+    assert [one["decision"] for one in undone] == ["drop"]
 
 
 def test_a_group_that_is_shown_again_says_why(
