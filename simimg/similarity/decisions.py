@@ -70,7 +70,7 @@ class Decision:
     """A decision about images, or another event of the file; of `THIS_ONE`, the first image is the one to keep.
 
     `time` is in ISO format; `record` fills it in where it is empty. `finding` is what it is about if it is not about
-    copies. `has_copies` says of a file that is to be dropped or relabeled that there were others of its bytes and label.
+    copies. `has_copies` says that a file to drop or relabel was one of several of the same bytes and label.
     """
 
     decision: str

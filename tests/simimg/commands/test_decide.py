@@ -95,7 +95,8 @@ def test_what_is_to_happen_to_a_file_is_not_about_its_copy(folder: Path, simimg:
     def listed(name: str) -> list[str]:
         return [one["decision"] for one in simimg("decide", "--index_dir=i", "--list", name)["decisions"]]
 
-    assert (listed("1.png"), listed("1-copy.png"), listed(checksum)) == (["right"], ["drop", "right"], ["drop", "right"])
+    assert listed("1.png") == ["right"]
+    assert listed("1-copy.png") == listed(checksum) == ["drop", "right"]
     numbers = [
         simimg("decide", "--index_dir=i", "--delete=d.csv", name)["num_deleted"]
         for name in ("photos/1.png", "photos/1-copy.png", checksum)

@@ -3,12 +3,15 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from simimg.api.run_report import measure
 from simimg.augment import AugmentConfig
 from simimg.evaluation import (
     Classification,
@@ -21,6 +24,7 @@ from simimg.evaluation import (
     with_details,
 )
 from simimg.input import open_reader
+from simimg.models import device_copies
 from simimg.models.saved_model import num_devices
 from simimg.training import make_strategy
 
@@ -203,3 +207,20 @@ def test_two_devices_compute_what_one_does(
         assert found[0][3].figures == others[3].figures
     assert found[0][3].figures.num_examples == (14 if batch_size == 7 else 18)
     np.testing.assert_array_equal(found[0][3].ids, found[1][3].ids)
+
+
+def test_the_temperature_is_fitted_on_all_devices(datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the split validation is smaller than a batch, and cannot be divided among them."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(3, "softmax")(x))
+    info: Any = SimpleNamespace(objective=SimpleNamespace(score="accuracy"), config={"test_views": "one"})
+    train, test = (open_reader(datasets["raw"], split, "resident")[0] for split in ("train", "test"))
+    assert test.split.num_examples % 4
+    found = []
+    for count in (1, 4):
+        monkeypatch.setattr(device_copies, "compute_devices", lambda count=count: ["CPU:0"] * count)
+        found.append(measure(train, model, info, with_mistakes=False, validation=test)[0])
+    assert found[0].temperature
+    assert found[0] == found[1]
