@@ -176,8 +176,8 @@ def _of_json(flag: str, text: str, is_lines: bool) -> _List:
     if is_lines and isinstance(values[0] if values else None, dict) and set(values[0]) == {"format"}:
         del values[0]  # the header of decisions.jsonl
     if isinstance(values, dict) and isinstance(values.get("groups"), list):
-        groups = [group for group in values["groups"] if isinstance(group, dict)]
-        values = [one for group in groups for one in group.get("remove") or ()]
+        removed = [group.get("remove", []) for group in values["groups"] if isinstance(group, dict)]
+        values = [one for group in removed for one in group] if all(isinstance(one, list) for one in removed) else None
     elif isinstance(values, dict):
         values = next((values[name] for name in _LISTS if isinstance(values.get(name), list)), None)
     if isinstance(values, list) and values and all(isinstance(one, dict) and "images" in one for one in values):

@@ -114,6 +114,7 @@ def test_spellings(tmp_path: Path, written: str, path: str) -> None:
     [
         ("list.json", "[1]", "has no list of paths"),
         ("list.json", "{}", "has no list of paths"),
+        ("plan.json", '{"groups": [{"remove": "a/1.jpg"}]}', "has no list of paths"),
         ("list.json", "[", "is not valid JSON"),
         ("list.json", '[{"name": "a/1.jpg"}]', "have no `path`"),
         ("list.txt", "a\0b", "is no text"),
