@@ -162,7 +162,7 @@ class _Page:
         return JSONResponse({"query": query.name, "width": query.size[0], "height": query.size[1]}, 201)
 
     async def take_part(self, request: Request) -> Response:
-        values = _json(await body_of(request, 1024))
+        values = await json_of(request, 1024)
         box = values.get("box") if isinstance(values, dict) else None
         if not isinstance(box, list) or len(box) != 4 or not all(type(one) in (int, float) for one in box):
             raise RequestError(422, "box should be four numbers from 0 to 1: left, top, right and bottom.")
