@@ -60,7 +60,7 @@ export class FindingPanel {
         row >= 0 ? el("p", { class: "facts" }, [label && `labeled ${label}`, of.split[number], collection.facts(row)].filter(Boolean).join(" · ")) : "",
         el("p", { class: "reason" }, sentence(of.reason[number])),
         decided ? el("p", { class: "decided" }, el("b", {}, verdict(decided)), decided.date ? ` · decided on ${decided.date}` : "", decided.own ? "" : " · about the image") : "",
-        many ? el("p", { class: "quiet" }, `A decision is about all ${many} that are selected.`) : ""),
+        many ? el("p", { class: "quiet" }, many === 1 ? "A decision is about the one that is selected." : `A decision is about all ${many} that are selected.`) : ""),
       el("div", { class: "buttons", role: "group", "aria-label": "Decide" },
         button(isLabel ? "Label is right" : "Keep", "K", "right", own("right")),
         row >= 0 ? button("Remove", "X", "drop", own("drop")) : "",

@@ -58,11 +58,14 @@ export function listen() {
   });
 }
 
+// Many keys, as those of the classes, are a range.
+function shownKeys(pressed) { return pressed.length > 4 ? [`${pressed[0]} – ${pressed.at(-1)}`] : pressed; }
+
 export function showKeys() {
   const sections = [...groups].map(([title, { list }]) => el("section", {},
     el("h2", {}, title),
     el("dl", {}, list.flatMap(({ pressed, what }) => [
-      el("dt", {}, pressed.flatMap((key, place) => [place ? " " : "", el("kbd", {}, keyName(key))])),
+      el("dt", {}, shownKeys(pressed).flatMap((key, place) => [place ? " " : "", el("kbd", {}, keyName(key))])),
       el("dd", {}, what),
     ]))));
   const close = el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close");

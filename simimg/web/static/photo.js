@@ -18,13 +18,13 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
   const copy = button("Copy path", "Y", () => copyPath());
   const folder = button("Open folder", "G", () => openFolder(), { hidden: true });
   const find = button("Find matches", "M", () => findMatches());
-  const whole100 = button("Whole image", "0", () => toggle());
+  const sized = button("Whole image", "0", () => toggle());
   const steps = count > 1 ? [button("Previous", "←", () => go(-1)), button("Next", "→", () => go(1))] : [];
   const dialog = el("dialog", { class: "photo", "aria-label": "Image at full size" },
     el("header", {}, title, el("div", { class: "buttons" },
       button("−", null, () => zoomTo(zoom / STEP), { "aria-label": "Zoom out" }), scale,
       button("+", null, () => zoomTo(zoom * STEP), { "aria-label": "Zoom in" }),
-      whole100,
+      sized,
       button("Close", "Esc", () => dialog.close()))),
     box,
     el("footer", {}, details, el("div", { class: "buttons" }, steps, copy, folder, find)));
@@ -67,7 +67,8 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
     image.style.transform = `translate(${w / 2 - x * zoom}px, ${h / 2 - y * zoom}px) scale(${zoom})`;
     image.classList.toggle("pixels", zoom >= 3);
     box.classList.toggle("moves", !isWhole());
-    whole100.firstChild.data = isWhole() ? "Actual size" : "Whole image";
+    sized.firstChild.data = isWhole() ? "Actual size" : "Whole image";
+    sized.disabled = whole === 1 && isWhole(); // they are the same
     scale.textContent = `${Math.round(zoom * 100)} %`;
   }
 
