@@ -43,6 +43,15 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
 
   function isWhole() { return zoom <= whole * 1.001; }
 
+  // When there is another amount of room, also because a button has another text, the zoom stays.
+  function resized() {
+    if (isWhole()) { fit(); return; }
+    const { width, height, w, h } = room();
+    whole = Math.min(1, w / width, h / height);
+    zoom = Math.max(zoom, whole);
+    place();
+  }
+
   // Goes from the whole image to its actual size, and back from any zoom.
   function toggle() {
     if (isWhole()) zoomTo(1);
@@ -185,7 +194,7 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
   });
   for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, (event) => touches.delete(event.pointerId));
   image.addEventListener("load", () => { if (!current.size) fit(); });
-  const observer = new ResizeObserver(() => { if (current) fit(); });
+  const observer = new ResizeObserver(() => { if (current) resized(); });
   dialog.addEventListener("close", () => {
     observer.disconnect();
     dialog.remove();

@@ -268,51 +268,50 @@ def test_a_lasso_on_the_map(page: Page, opened: SearchIndex, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not AXE, reason="axe-playwright-python is not installed")
 @pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_nothing_serious(
-    page: Page, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dark: bool
+    page: Page, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, dark: bool
 ) -> None:
     found: list[tuple[str, ...]] = []
 
     def look(what: str) -> None:
-        width = page.run("return innerWidth")
         assert page.run("return document.documentElement.scrollWidth") <= width, what
         found.extend((f"{what}, {width} px", *one) for one in violations(page))
 
     files = [tmp_path / "new-2.png", tmp_path / "new-7.png"]
     for seed, file in zip((2, 7), files, strict=True):
         scene(seed).save(file)
-    for width in (1280, 360):
-        page.media(width, 1600, dark=dark)
-        page.open()
-        look("the collection")
-        page.one("#file").send_keys("\n".join(map(str, files)))
-        page.matched()
-        look("several queries")
-        page.press("r")
-        page.until("document.querySelector('.region')")
-        look("a region being drawn")
-        page.press(Keys.ESCAPE, Keys.ARROW_DOWN, "f")
-        page.until("document.querySelector('dialog.photo[data-full]')")
-        look("full size")
-        page.press(Keys.ESCAPE, "c")
-        page.until("document.querySelector('.compare .cut img.laid')?.complete")
-        look("the comparison")
-        page.press(Keys.ESCAPE)
-        page.open("map")
-        page.until("document.querySelector('.laying').hidden")
-        page.run("document.querySelector('.map-filters').open = true; document.querySelector('.map canvas').focus()")
-        page.press(" ")
-        look("the map")
-        look_at_the_audit(page, look)
-        with comparing(page, monkeypatch):
-            look("copies while they are compared")
-            page.one(".left .button").click()
-            page.until("document.querySelector('.start #least')")
-        page.find_copies()
-        look("copies")
-        page.press("?")
-        look("the keys")
-        page.run("onbeforeunload = null")
+    page.media(width, 1600, dark=dark)
+    page.open()
+    look("the collection")
+    page.one("#file").send_keys("\n".join(map(str, files)))
+    page.matched()
+    look("several queries")
+    page.press("r")
+    page.until("document.querySelector('.region')")
+    look("a region being drawn")
+    page.press(Keys.ESCAPE, Keys.ARROW_DOWN, "f")
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    look("full size")
+    page.press(Keys.ESCAPE, "c")
+    page.until("document.querySelector('.compare .cut img.laid')?.complete")
+    look("the comparison")
+    page.press(Keys.ESCAPE)
+    page.open("map")
+    page.until("document.querySelector('.laying').hidden")
+    page.run("document.querySelector('.map-filters').open = true; document.querySelector('.map canvas').focus()")
+    page.press(" ")
+    look("the map")
+    look_at_the_audit(page, look)
+    with comparing(page, monkeypatch):
+        look("copies while they are compared")
+        page.one(".left .button").click()
+        page.until("document.querySelector('.start #least')")
+    page.find_copies()
+    look("copies")
+    page.press("?")
+    look("the keys")
+    page.run("onbeforeunload = null")
     assert [one for one in found if one[1] in ("serious", "critical")] == []
 
 
