@@ -9,6 +9,7 @@ trained on the dataset.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import make_query
 from tfrecords.convert.image.decoder import decode, resize
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.record import FOOTER_BYTES, HEADER_BYTES
@@ -96,10 +98,10 @@ def follow(picture: Path, dataset_dir: Path, model_dir: Path, index_dir: Path) -
     row = next((row for row in read_manifest(dataset_dir) if row.path == name and row.split == "train"), None)
     if row is None or layout.encoding != "raw":
         raise UsageError(f"{dataset_dir} should have {name} in its split train, as raw pixels.")
-    offsets, size = layout.offsets, layout.image_size
+    offsets, shape = layout.offsets, image_shape(layout.image_size)
     shard = ShardReader(dataset_dir / layout.splits["train"][row.shard].file)
     record = shard.read_framed(row.position * offsets.record_bytes, offsets.record_bytes)
-    pixels = np.frombuffer(record, np.uint8)[offsets.image_offset :][: size * size * 3].reshape(size, size, 3)
+    pixels = np.frombuffer(record, np.uint8)[offsets.image_offset :][: math.prod(shape)].reshape(shape)
 
     model, info = load_trained(model_dir)
     seed = int(info.config["seed"])

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import numpy as np
 
 import tfrecords
 from simimg.bench.measurements import Run, estimate, take_turns, timed
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FILE_FORMATS
 from tfrecords.format.record import HEADER_BYTES, varints
@@ -49,15 +51,15 @@ class _ArrayRecords:
         import grain
 
         layout = Layout.load(dataset_dir)
-        self._size = layout.image_size
+        self._shape = image_shape(layout.image_size)
         at = Offsets.of("raw", layout.image_size)
-        self._image = slice(at.image_offset - HEADER_BYTES, at.image_offset - HEADER_BYTES + 3 * self._size**2)
+        self._image = slice(at.image_offset - HEADER_BYTES, at.image_offset - HEADER_BYTES + math.prod(self._shape))
         self.source = grain.sources.ArrayRecordDataSource([str(dataset_dir / s.file) for s in layout.splits["train"]])
 
     def example(self, payload: bytes) -> _Rows:
         """Return pixels and label of a record."""
         data = np.frombuffer(payload, np.uint8)
-        return data[self._image].reshape(self._size, self._size, 3), varints(data[-INT_BYTES:])
+        return data[self._image].reshape(self._shape), varints(data[-INT_BYTES:])
 
     def batch(self, places: np.ndarray) -> _Rows:
         """Return the records at `places`, read one by one: `__getitems__` starts threads for each call, and takes eight

@@ -3,8 +3,9 @@
 The process keeps its memory, its settings and its crashes to itself: the conversion of a network needs TensorFlow, a
 measurement on one core must not be one of this process, and an error in a GPU's library can end a process at once.
 
-`run_module` runs a module once. `run_tasks` runs a list of tasks in one process. If a task ends or blocks the process,
-the tasks after it run in a new one. The module calls `serve_tasks`, and this is the protocol:
+`run_module` runs a module once, and `run_logged` one that takes long. `run_tasks` runs a list of tasks in one process.
+If a task ends or blocks the process, the tasks after it run in a new one. The module calls `serve_tasks`, and this is
+the protocol:
 
     in  [task, task, ...]        one line of JSON on standard input
     out {"value": ...}           for each task in its order, one line: what the function returned
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 _MESSAGE_BYTES = 20_000  # at the end of standard error, where an error is
+_POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,43 @@ def run_module(
     """
     command, variables = _command(module, arguments, environment)
     return subprocess.run(command, capture_output=True, env=variables, cwd=folder, check=False)
+
+
+def run_logged(module: str, *arguments: str, log: Path, stop: threading.Event) -> int:
+    """Run a module with arguments until it ends; return its exit code, or the negative number of a signal.
+
+    Both outputs go to the file `log`. When `stop` is set, the process gets SIGTERM, and may take its time to end. The
+    module calls `end_with_stdin`, so that the process does not survive this one.
+    """
+    command, variables = _command(module, arguments, None)
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
+        )
+    try:
+        asked = False
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=_POLL_S)
+            if stop.is_set() and not asked:
+                process.terminate()
+                asked = True
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def end_with_stdin() -> None:
+    """From now on, let this process end at once when its standard input ends, whatever its main thread does."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
 
 
 def last_message(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -108,7 +147,7 @@ def serve_tasks(function: Callable[[dict[str, Any]], Any]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     tasks = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    end_with_stdin()
     for task in tasks:
         try:
             answer = {"value": function(task)}
@@ -120,7 +159,6 @@ def serve_tasks(function: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def _end_with_stdin() -> None:
-    """End this process when standard input ends, whatever its main thread does."""
     while os.read(0, 4096):
         pass
     os._exit(1)

@@ -14,7 +14,9 @@ module has
 Progress goes to standard error. The result goes to standard output: its text, or one JSON object with `--json`. An
 error is a sentence on standard error, and with `--json` also {"error": …, "exit_code": …} on standard output.
 
-`EXIT_CODES` in `simimg.command_help` lists the exit codes. Standard streams that are closed or full change none.
+`EXIT_CODES` of `simimg.command_help` lists the exit codes. A result that could not be written to standard output, as on
+a full disk, is a failure, as in coreutils, since a script would read what is there. A standard output that the caller
+has closed, or whose reader has exited, is none.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ from simimg.command_help import command_help, flag_name, overview, usage
 from simimg.errors import SimimgError, UsageError
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
+from tfrecords.format.image_size import ImageSize
+from tfrecords.locations import path_of, refuse_url
 
 # Kept here so that `simimg --help` imports no command; a test compares the summaries with the modules' docstrings.
 GROUPS = {
@@ -54,6 +58,7 @@ GROUPS = {
         "train": "Train a model on a dataset, on all GPUs of the machine.",
         "evaluate": "Measure a trained model on images it has not seen.",
         "predict": "Classify images with a trained model.",
+        "sweep": "Train with several seeds, folds and options, and compare the runs.",
         "compare": "Compare training runs.",
         "export": "Export a model for other programs, or the vectors of an index.",
         "import_weights": "Import the weights of SSCD, a pretrained copy detector.",
@@ -93,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments[:1] = [name if name.startswith("-") else name.replace("-", "_") for name in arguments[:1]]
     code = _reported(arguments)
     if reason := output_error():
-        _complain(f"the result could not be written to standard output: {reason}.")
+        _complain(f"the result could not be written to standard output: {reason}. Send it to another place.")
+        code = SimimgError.exit_code if code in (0, 1) else code
     return code
 
 
@@ -182,6 +188,11 @@ def run_command(module: types.ModuleType, given: dict[str, Any]) -> Any:
     return module.run(resolve(given))
 
 
+def parse_flags(name: str, options: type, arguments: list[str]) -> dict[str, Any]:
+    """Return the values of some flags of a command, by field; raise UsageError for those that it does not take."""
+    return _parse(name, options, arguments)[0]
+
+
 def _as_typed(message: str, options: type, arguments: list[str]) -> str:
     """Return a message with the flags as the user spells them; the library names a flag after its field."""
     typed = {argument.lstrip("-").partition("=")[0] for argument in arguments}
@@ -225,6 +236,13 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
         raise UsageError(f"unexpected argument {positional[0]!r}{_flag_for(positional[0], fields, given)}")
     if positional and taker is not None:
         given[taker.name] = tuple(positional)
+    for field, kind in fields:
+        if field.name in given and _is_path(field, kind) and not field.metadata["url"]:
+            value = given[field.name]
+            for one in value if isinstance(value, tuple) else (value,):
+                refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
+        if field.metadata["variable"] and field.name in given:
+            os.environ[field.metadata["variable"]] = given[field.name]
     for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
@@ -234,8 +252,9 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
 
 def _flag_for(argument: str, fields: list[tuple[dataclasses.Field[Any], Any]], given: dict[str, Any]) -> str:
     """Return the end of the message about an argument without a flag: the flag that was probably meant."""
-    paths = [field.name for field, kind in fields if field.name not in given and "Path" in str(kind)]
-    folders = [field.name for field, _ in fields if field.name not in given and field.name.endswith("_dir")]
+    fields = [(field, kind) for field, kind in fields if field.name not in given and not field.metadata["variable"]]
+    paths = [field.name for field, kind in fields if "Path" in str(kind)]
+    folders = [field.name for field, _ in fields if field.name.endswith("_dir")]
     looks_like_path = "/" in argument or Path(argument).expanduser().exists()
     is_file = Path(argument).expanduser().is_file()
     names = [*([name for name in paths if name not in folders] if is_file else ()), *folders, *paths]
@@ -261,7 +280,7 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
             flags.DEFINE_multi_string(name, list(default) if isinstance(default, tuple) else [], "", flag_values=values)
         elif kind == tuple[str, ...]:
             flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
-        elif field.metadata["choices"] or kind in (bool, int, float):
+        elif field.metadata["choices"] or kind in (bool, int, float, ImageSize):
             flag = flags.Flag(_ValueParser(field, kind), None, name, default, "", boolean=kind is bool)
             flags.DEFINE_flag(flag, values)
         else:
@@ -285,7 +304,9 @@ class _ValueParser(flags.ArgumentParser):
         if self._choices:
             expected, near = f"one of {', '.join(self._choices)}", _did_you_mean(argument, self._choices)
         elif argument.lower() in self._words:
-            return self._kind(self._words[argument.lower()])
+            return (float if self._kind is float else int)(self._words[argument.lower()])
+        elif self._kind == ImageSize:
+            return argument  # the options check it
         else:
             try:
                 parsers = {bool: flags.BooleanParser, int: flags.IntegerParser, float: flags.FloatParser}
@@ -299,12 +320,18 @@ class _ValueParser(flags.ArgumentParser):
 
 def _from_flag(value: Any, kind: Any) -> Any:
     if isinstance(value, list) and tuple[Path, ...] in typing.get_args(kind):
-        return tuple(Path(one).expanduser() for one in value)
+        return tuple(path_of(one).expanduser() for one in value)
     if kind is Path or Path in typing.get_args(kind):
-        return Path(value).expanduser()
+        return path_of(value).expanduser()
     if kind == tuple[str, ...]:
         return tuple(value)
     return value
+
+
+def _is_path(field: dataclasses.Field[Any], kind: Any) -> bool:
+    """Return whether the values of an option are paths, or names that may be paths."""
+    named = field.name in ("model", "from_dataset", "exclude_from") or field.name.endswith("_dir")
+    return "Path" in str(kind) or bool(field.metadata["positional"]) or named
 
 
 def _did_you_mean(word: str, known: typing.Iterable[str], prefix: str = "") -> str:

@@ -25,9 +25,10 @@ COMMON_FLAGS = {
 
 EXIT_CODES = {
     0: "Success. Files that were skipped or rejected are counted on standard error.",
-    1: "Done, with a problem: `doctor` found one, `calibrate` set no threshold, or files were skipped with --strict.",
+    1: "Done, with a problem: `doctor` found one, `calibrate` set no threshold, a run of `sweep` "
+    "failed, or files were skipped with --strict.",
     2: "The command line cannot be used as it is. Nothing was done.",
-    3: "Failure, or `verify` found damage.",
+    3: "Failure, also to write the result to standard output, or `verify` found damage.",
     130: "Interrupted. The same command continues.",
 }
 """The exit codes of all commands, and what they mean."""
@@ -36,7 +37,14 @@ _MAX_COLUMNS = 120
 _MAX_INDENT = 28
 _MIN_COLUMNS = 40
 _MIN_TEXT = 24  # columns of a description beside a flag; with fewer, it is below
-_KINDS: Mapping[str, str] = {"int": "N", "float": "X", "Path": "PATH", "Path | None": "PATH", "str": "TEXT"}
+_KINDS: Mapping[str, str] = {
+    "int": "N",
+    "float": "X",
+    "Path": "PATH",
+    "Path | None": "PATH",
+    "str": "TEXT",
+    "ImageSize": "N|WxH",
+}
 
 
 def overview(groups: Mapping[str, Mapping[str, str]]) -> str:

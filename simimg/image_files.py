@@ -67,6 +67,7 @@ def options_of(model: RunInfo) -> ImageOptions:
         backdrop=parse_backdrop(model.background),
         sample_range=parse_range(model.range),
         max_pixels=model.max_pixels,
+        channels=model.channels,
     )
 
 
@@ -123,7 +124,7 @@ def load_files(
 ) -> Iterator[tuple[str, LoadedFile | Refusal]]:
     """Return an iterator over each path below `base` with what was loaded, or with its refusal, in order.
 
-    Pixels are uint8 `[image_size, image_size, 3]`. Files with `known` SHA-256 checksums are not decoded.
+    Pixels are uint8 `[height, width, 3]`. Files with `known` SHA-256 checksums are not decoded.
 
     With `visible`, images with transparent pixels come with `contrast`, and those that show nothing on the background,
     such as white logos on white, have the pixels of `contrast`.

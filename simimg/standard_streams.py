@@ -2,7 +2,7 @@
 
 No command needs a stream to do its work. `open_standard_streams` gives each closed descriptor to /dev/null, so that no
 file that is opened later gets its number, and lets writing never raise an error. What could not be written to standard
-output is then known by `output_error`.
+output is then known by `output_error`, and makes the exit code that of a failure.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import errno
 import io
 import os
 import select
+import stat
 import sys
 from typing import Any, TextIO
 
 from simimg.errors import UsageError
 
 __all__ = ["ForgivingFile", "open_standard_streams", "output_error", "read_input"]
-
-_GONE = (errno.EPIPE, errno.EIO)  # the reader has exited, as `| head` does; the terminal has hung up
 
 
 class ForgivingFile(io.RawIOBase):
@@ -73,12 +72,17 @@ def open_standard_streams() -> None:
 def output_error() -> str:
     """Return why something could not be written to standard output, such as "No space left on device"; "" if it was.
 
-    A reader that stops early, as `head` does, is no error.
+    A reader that stops early, as `head` does, is no error, nor is a terminal that has hung up. An error is returned
+    once.
     """
     sys.stdout.flush()
     file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    error = file.error if isinstance(file, ForgivingFile) else None
-    return "" if error is None or error.errno in _GONE else error.strerror or str(error)
+    if not isinstance(file, ForgivingFile) or (error := file.error) is None:
+        return ""
+    file.error = None
+    # A terminal that hangs up gives EIO, as a broken disk does.
+    is_gone = error.errno == errno.EPIPE or (error.errno == errno.EIO and stat.S_ISCHR(os.fstat(file.fileno()).st_mode))
+    return "" if is_gone else error.strerror or str(error)
 
 
 def read_input() -> bytes:
@@ -87,16 +91,21 @@ def read_input() -> bytes:
     Raises:
         UsageError: it is a terminal, closed or empty, or cannot be read.
     """
-    hint = "Give it the image, as in `simimg search --index_dir=DIR - < FILE`, or name a file."
+    hint = "Give it the image, as in `… - < FILE`, or name a file."
     if sys.stdin.isatty():
         raise UsageError(f"-: standard input is a terminal. {hint}")
+    parts: list[bytes] = []
     try:
-        data = sys.stdin.buffer.read()
+        while (part := sys.stdin.buffer.read()) != b"":
+            if part is None:  # a slow writer, in a pipe that another program made non-blocking
+                select.select([sys.stdin], [], [])
+            else:
+                parts.append(part)
     except OSError as error:
         raise UsageError(f"-: standard input cannot be read: {error.strerror}. {hint}") from None
-    if not data:
+    if not parts:
         raise UsageError(f"-: standard input is empty or closed. {hint}")
-    return data
+    return b"".join(parts)
 
 
 def _forgiving(stream: Any, original: Any, descriptor: int) -> TextIO:

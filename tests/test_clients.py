@@ -1,16 +1,18 @@
 """Runs the lines of docs/clients.md, each in a process of its own, where the program is installed.
 
 `SIMIMG_CLIENTS_PYTHON=/path/to/python pytest tests/test_clients.py -rA` runs them with another interpreter, whose
-environment has the programs; `test_versions` prints which. Nothing is downloaded.
+environment has the programs. `tests/clients.sh` makes such environments. Nothing is downloaded here.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "simimg/docs/clients.md").read_text()
 BLOCKS = re.findall(r"^```python (\S+)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 PYTHON = os.environ.get("SIMIMG_CLIENTS_PYTHON", sys.executable)
+NAMES = ("ant", "bee")
 TIMEOUT_S = 600
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
     given = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
     return subprocess.run(
         [PYTHON, "-c", given + code], capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment
@@ -36,33 +40,46 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two datasets of the same 16 photos of two classes, of which one is a copy of another; each split is one shard."""
+    """Datasets of the same 16 photos of two classes, of which one is a copy of another; each split is one shard."""
     folder = tmp_path_factory.mktemp("clients")
-    for label, name in enumerate(("ant", "bee")):
+    for label, name in enumerate(NAMES):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(8):
             pixels = np.random.default_rng(8 * label + min(number, 6)).integers(0, 256, (40, 40, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"photos/{name}/{number}.png")
-    for encoding in ("raw", "png"):
-        config = ConvertConfig(
-            image_dir=str(folder / "photos"), data_dir=folder / "data", name=encoding, encoding=encoding, image_size=32,
-            num_workers=1, write_index=True,
-        )  # fmt: skip
-        made = convert(config)
+    rows = [f"{name}/{number}.png,{';'.join(['red', 'blue'][: number % 3])}" for name in NAMES for number in range(8)]
+    (folder / "tags.csv").write_text("\n".join(["path,label", *rows]))
+    forms: dict[str, dict[str, Any]] = {
+        "raw": {"encoding": "raw", "image_size": 32, "write_index": True},
+        "png": {"encoding": "png", "image_size": 32, "write_index": True},
+        "own": {"resize": "none"},
+        "tags": {"encoding": "png", "image_size": 32, "table": str(folder / "tags.csv"), "label_type": "multi"},
+    }
+    if importlib.util.find_spec("array_record"):
+        forms["array"] = {"encoding": "png", "image_size": 32, "format": "array_record"}
+    for name, form in forms.items():
+        made = convert(
+            ConvertConfig(image_dir=str(folder / "photos"), data_dir=folder / "data", name=name, num_workers=1, **form)
+        )
         for split in made.splits:
-            assert len(list(made.dataset_dir.glob(f"{encoding}-{split}*"))) == 1
+            assert len(list(made.dataset_dir.glob(f"{name}-{split}*"))) == 1
     return folder / "data"
 
 
-def is_installed(package: str) -> bool:
-    code = f"import importlib.util as u, sys\ntry: sys.exit(u.find_spec({package!r}) is None)\n"
-    return run(code + "except ImportError: sys.exit(1)").returncode == 0
+def missing(package: str, code: str) -> str:
+    """Returns the first module that the lines need and that is not installed; "" if there is none."""
+    modules = [package, *(name.split(".")[0] for name in re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE))]
+    look = "for name in NAMES.split():\n try: found = u.find_spec(name)\n except ImportError: found = None\n"
+    done = run(f"import importlib.util as u\n{look} if not found: print(name); break\n", NAMES=" ".join(modules))
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(("package", "code"), BLOCKS, ids=[package for package, _ in BLOCKS])
 def test_the_lines_of_the_document(package: str, code: str, data_dir: Path) -> None:
-    if not is_installed(package):
-        pytest.skip(f"{package} is not installed")
+    if name := missing(package, code):
+        pytest.skip(f"{name} is not installed")
+    if '"array"' in code and not (data_dir / "array").exists():
+        pytest.skip("array_record is not installed")
     done = run(code, DATA=str(data_dir))
     sys.stdout.write(done.stdout[-2000:])
     assert done.returncode == 0, done.stderr[-3000:]

@@ -39,6 +39,7 @@ WITHOUT_EXPORTS = {
     "tfrecords.convert.workers",
     "tfrecords.edit",
     "tfrecords.format",
+    "tfrecords.storage",
 }
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tfrecords.base_errors import UsageError
+from tfrecords.format.image_size import ImageSize, Rectangle
+from tfrecords.locations import location_text
 
 _Config = TypeVar("_Config")
 
@@ -26,6 +28,8 @@ def option(
     words: Mapping[str, float] = {},
     flag: str = "",
     repeated: str = "",
+    url: bool = False,
+    variable: str = "",
 ) -> Any:
     """Declare a field of a config dataclass.
 
@@ -38,11 +42,14 @@ def option(
         words: numbers that have a name, such as `{"auto": 0}`; the command line accepts and shows the name.
         repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
             `GLOB`.
+        url: whether a path may also be the URL of a folder; see `tfrecords.locations` for its form.
+        variable: an environment variable that the command line sets to the flag's value, for this process and its
+            children.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
     metadata = {
         "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
-        "repeated": repeated,
+        "repeated": repeated, "url": url, "variable": variable,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -94,6 +101,8 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
         return float(value)
     if kind == tuple[str, ...] and is_list:
         return tuple(value)
+    if kind == ImageSize and (type(value) is int or isinstance(value, str)):
+        return value  # the config checks it
     if kind in (bool, int, float, str) and type(value) is kind:
         return value
     raise UsageError(f"{what} should be of type {getattr(kind, '__name__', kind)}. Received: {value!r}.")
@@ -101,6 +110,8 @@ def _typed(value: Any, kind: Any, what: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
+        return location_text(value)
+    if isinstance(value, Rectangle):
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

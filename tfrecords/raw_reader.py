@@ -1,8 +1,8 @@
 """Reads raw datasets at random with NumPy alone: for NumPy, PyTorch, JAX and Grain, without TensorFlow.
 
     train = tfrecords.read("data/photos/1.0.0", "train")
-    image, label, id = train[7]          # uint8 [image_size, image_size, 3], int, int
-    images, labels, ids = train[8:16]    # uint8 [8, image_size, image_size, 3], int64 [8], int64 [8]
+    image, label, id = train[7]          # uint8 [height, width, 3], int, int
+    images, labels, ids = train[8:16]    # uint8 [8, height, width, 3], int64 [8], int64 [8]
     train.features(7)                    # of a dataset that was converted with --features: {"age": 34}
     batch = train[[3, 1, 2]]             # in this order; masks, too
     torch.utils.data.DataLoader(train, batch_size=64, shuffle=True, num_workers=4)
@@ -22,6 +22,7 @@ the operating system ends the process, as with every memory map.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,18 +31,20 @@ import numpy as np
 
 from tfrecords.base_errors import CorruptRecordError, UsageError
 from tfrecords.format.example import decode_lists
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import TFRECORD
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES
+from tfrecords.locations import location_text, url_of
 
 
 class Examples(NamedTuple):
-    """One example, or n of them. `image` is uint8 `[image_size, image_size, 3]`, RGB, or `[n, ...]`; `label` and `id`
-    are int, or int64 `[n]`. `id` is the number of the image in the manifest. Several labels and numbers are an array;
-    see this module.
+    """One example, or n of them. `image` is uint8 `[height, width, channels]`, or `[n, ...]`: RGB, 1 channel if the
+    dataset is gray, 4 if it is RGBA. `label` and `id` are int, or int64 `[n]`. `id` is the number of the image in the
+    manifest. Several labels and numbers are an array; see this module.
     """
 
     image: np.ndarray
@@ -60,7 +63,12 @@ class RawSplit:
     """
 
     def __init__(self, dataset_dir: str | Path, split: str) -> None:
-        self._dataset_dir, self.split = Path(dataset_dir).absolute(), split
+        from tfrecords.storage.remote_dataset import local_dataset  # not at the top: of folders it is not needed
+
+        self._given, self.split = location_text(dataset_dir), split
+        self._dataset_dir = local_dataset(dataset_dir, split, what="dataset_dir").absolute()
+        if not url_of(dataset_dir):  # of a process with another working folder
+            self._given = str(self._dataset_dir)
         if not self._dataset_dir.is_dir() or not Layout.exists(self._dataset_dir):
             raise UsageError(f"{dataset_dir} has no layout.json. Name a dataset folder that `simimg convert` wrote.")
         self.layout = layout = Layout.load(self._dataset_dir)
@@ -83,7 +91,7 @@ class RawSplit:
                 f"{dataset_dir} has records that differ in length because of {varying}, but tfrecords.read needs "
                 "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
             )
-        at, num_bytes = layout.offsets, 3 * layout.image_size**2
+        at, num_bytes = layout.offsets, math.prod(image_shape(layout.image_size, layout.channels))
         shards = [shard for name in names for shard in layout.splits[name]]
         self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in shards]
         self._ends = np.cumsum([count for _, count in self._shards])
@@ -112,11 +120,11 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        size = self.layout.image_size
+        shape = image_shape(self.layout.image_size, self.layout.channels)
         part: Any = rows
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]
-            image = record[self._pixels].reshape(size, size, 3).copy()
+            image = record[self._pixels].reshape(shape).copy()
             id = _number(record[self._id].tobytes())
             if self._schema.label_type == "single":
                 return Examples(image, _number(record[self._label].tobytes()), id)
@@ -126,7 +134,7 @@ class RawSplit:
             low, high = int(rows.min()), int(rows.max()) + 1
             view = records[low:high][:: index.step or 1]
             records, part = (view, ...) if len(view) == len(rows) else (records, rows)
-        images = records[:, self._pixels][part].reshape(-1, size, size, 3)
+        images = records[:, self._pixels][part].reshape(-1, *shape)
         labels = self._labels_of(records[:, self._label][part])
         return Examples(images, labels, varints(records[:, self._id][part]))
 
@@ -173,7 +181,7 @@ class RawSplit:
 
     def __reduce__(self) -> tuple[type[RawSplit], tuple[str, str]]:
         self._opened()
-        return RawSplit, (str(self._dataset_dir), self.split)
+        return RawSplit, (self._given, self.split)
 
     def _opened(self) -> np.ndarray:
         if self._records is None:

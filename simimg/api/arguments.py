@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from simimg.errors import UsageError
+from tfrecords.locations import path_of, refuse_url
 
 Folder = str | Path
 
 
+def here(path: Folder, name: str) -> Path:
+    """Return the argument `name`, a path of this machine; raise UsageError if it is a URL."""
+    refuse_url(path, name)
+    return path_of(path)
+
+
 def folders(given: Folder | Sequence[Folder]) -> tuple[Path, ...]:
     """Return one or several folders as paths."""
-    return tuple(Path(one) for one in ([given] if isinstance(given, str | Path) else given))
+    return tuple(path_of(one) for one in ([given] if isinstance(given, str | Path) else given))
 
 
 class Counter:
@@ -54,8 +61,9 @@ def checked_options(kind: Any, command: str, given: dict[str, Any]) -> dict[str,
                 f"{command} has no option {name!r}."
                 + (f" Did you mean {near[0]!r}?" if near else f" `simimg {command} --help` lists them.")
             )
-        if "Path" in str(fields[name].type) and isinstance(checked[name], str):
-            checked[name] = Path(checked[name])
+        field = fields[name]
+        if "Path" in str(field.type) and isinstance(checked[name], str | Path):
+            checked[name] = path_of(checked[name]) if field.metadata["url"] else here(checked[name], name)
         elif "tuple[Path, ...]" in str(fields[name].type) and isinstance(checked[name], Sequence):
             checked[name] = folders(checked[name])
         elif str(fields[name].type).startswith("tuple"):

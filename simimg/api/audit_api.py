@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simimg.api.arguments import Folder
+from simimg.api.arguments import Folder, here
 from simimg.api.copies_api import index_folder_or_temporary
 from simimg.api.search_api import index
 from simimg.errors import UsageError
@@ -68,20 +68,21 @@ def audit(
     from simimg.health.findings_file import save_findings
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
+    from tfrecords.storage.remote_dataset import local_dataset
 
     wanted = wanted_kinds(tuple(kinds))
-    decided = {} if decisions is None else read_finding_decisions(Path(decisions))
+    decided = {} if decisions is None else read_finding_decisions(here(decisions, "decisions"))
     taken, left_out = tuple(include), tuple(exclude)
     selection = Selection(taken, left_out, str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and dataset_dir is None and index_dir is None:
         raise UsageError("name what to audit: image_dir, dataset_dir or index_dir.")
     if selection.has_patterns and (image_dir is None or dataset_dir is not None):
         raise UsageError("include, exclude and exclude_from are about the files of an image_dir alone.")
-    files_in = None if image_dir is None else Path(image_dir)
+    files_in = None if image_dir is None else here(image_dir, "image_dir")
     with ExitStack() as stack:
         opened: SearchIndex | None = None
         if image_dir is None and dataset_dir is None and index_dir is not None:
-            opened = SearchIndex.open(Path(index_dir))
+            opened = SearchIndex.open(here(index_dir, "index_dir"))
             audited = AuditedImages.of_index(opened)
         elif needs_index(wanted):
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
@@ -103,14 +104,14 @@ def audit(
                 notes=update.notes,
             )
         elif dataset_dir is not None:
-            audited = AuditedImages.of_dataset(Path(dataset_dir), files_in)
+            audited = AuditedImages.of_dataset(local_dataset(dataset_dir), files_in)
         else:
             assert files_in is not None
             audited = AuditedImages.of_folder(files_in, selection)
         found = audit_images(audited, wanted, opened, max_pixels=max_pixels, progress=progress)
         if opened is not None and index_dir is not None and wanted == frozenset(KINDS):
             save_findings(opened, found)
-        return _settled(found, decided, None if index_dir is None else Path(index_dir))
+        return _settled(found, decided, None if index_dir is None else here(index_dir, "index_dir"))
 
 
 def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:

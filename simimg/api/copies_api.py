@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simimg.api.arguments import Counter, Folder
+from simimg.api.arguments import Counter, Folder, here
 from simimg.api.search_api import index, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
@@ -77,7 +77,7 @@ def duplicates(
         >>> [(group.keeper.image.path, len(group.others)) for group in found.groups]
         []
     """
-    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
     from simimg.similarity.edits import counted_edits, planned_edits
     from simimg.similarity.fingerprint import prepare_fingerprint
@@ -92,11 +92,11 @@ def duplicates(
     counted = counted_edits(edits)
     planned = planned_edits(plan_edits)
     rules = tuple(keep)
-    check_keep(rules, None if image_dir is None else Path(image_dir))
+    check_keep(rules, None if image_dir is None else here(image_dir, "image_dir"))
     selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and selection.has_patterns:
         raise UsageError("include, exclude and exclude_from are about the files of an image_dir, and there is none.")
-    store = FingerprintStore(None if index_dir is None else Path(index_dir))
+    store = FingerprintStore(None if index_dir is None else here(index_dir, "index_dir"))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
@@ -120,12 +120,12 @@ def duplicates(
             for note in update.notes:
                 noted(note)
         elif index_dir is not None:
-            opened = SearchIndex.open(Path(index_dir))
+            opened = SearchIndex.open(here(index_dir, "index_dir"))
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None else Path(index_dir)
+        kept_dir = None if index_dir is None else here(index_dir, "index_dir")
         if plan is not None:
-            keep_decisions_of(Path(plan), kept_dir)
+            keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         found = find_duplicates(
@@ -140,7 +140,7 @@ def duplicates(
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
-            write_plan(Path(plan), opened.files_dir(), found.groups, reference, kept_dir, planned)
+            write_plan(here(plan, "plan"), opened.files_dir(), found.groups, reference, kept_dir, planned)
     return found
 
 
@@ -148,7 +148,7 @@ def duplicates(
 def index_folder_or_temporary(index_dir: Folder | None) -> Iterator[Path]:
     """Yield the folder of an index, or a temporary one, of which nothing is left."""
     if index_dir is not None:
-        yield Path(index_dir)
+        yield here(index_dir, "index_dir")
         return
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
@@ -167,7 +167,7 @@ def _index_hashes(
     counter, embedder = Counter(progress), hashes_alone().with_limit(max_pixels)
     return index_folder(
         Path(folder),
-        Path(image_dir),
+        here(image_dir, "image_dir"),
         embedder,
         selection=selection,
         begin=counter.begin,
@@ -207,7 +207,7 @@ def leaks(
         >>> simimg.leaks("data/photos/1.0.0", image_dir="photos").affected("test")
         0
     """
-    from simimg.similarity.copy_pairs import check_threshold
+    from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.edits import counted_edits
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
@@ -226,5 +226,5 @@ def leaks(
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if clean is not None and found.cleaned is not None:
-            write_clean_table(opened, found.cleaned, Path(clean))
+            write_clean_table(opened, found.cleaned, here(clean, "clean"))
     return found

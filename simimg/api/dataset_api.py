@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
+from tfrecords.locations import url_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,7 +37,8 @@ def convert(
         image_dir: a folder with one folder of images per class, or any other source of `simimg convert`; none with
             `from_dataset`, the folder of a dataset that is converted into another size or encoding.
         progress: called several times per second.
-        describe: called once, with a line that says what the source was taken for, before any image is read.
+        describe: called with a line that says what the source was taken for, before any image is read; and before
+            the files are sent to a `data_dir` at a URL, with a line that says how many.
         **options: options of `simimg convert`, such as `name`, `image_size`, `splits` and `data_dir`.
 
     Raises:
@@ -51,13 +54,23 @@ def convert(
     from tfrecords.convert.engine import convert as convert_images
     from tfrecords.convert.plan.convert_config import ConvertConfig
     from tfrecords.convert.sources.stored_dataset import with_stored_size
+    from tfrecords.storage.remote_conversion import remote_target
 
     given = checked_options(ConvertConfig, "convert", {"image_dir": str(image_dir), **options})
     config = ConvertConfig(**with_stored_size(given))
-    summary = convert_images(config, progress=progress, describe=describe)
-    if not (summary.dataset_dir / "report.html").exists():
-        write_conversion_report(summary.dataset_dir, config.image_dir)
-    return summary
+    if not (url := url_of(config.data_dir).rstrip("/")):
+        summary = convert_images(config, progress=progress, describe=describe)
+        if not (summary.dataset_dir / "report.html").exists():
+            write_conversion_report(summary.dataset_dir, config.image_dir)
+        return summary
+    with remote_target(url, config.resolved().name) as target:
+        here_alone = dataclasses.replace(config, data_dir=target.data_dir)
+        summary = convert_images(here_alone, progress=progress, describe=describe)
+        if not target.exists:
+            write_conversion_report(summary.dataset_dir, config.image_dir)
+            target.send(describe)
+        target.finish()
+    return dataclasses.replace(summary, dataset_dir=Path(target.url))
 
 
 def edit(
@@ -112,10 +125,12 @@ def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_
         ()
     """
     from tfrecords.format.dataset_verification import verify as verify_bytes
+    from tfrecords.storage.remote_dataset import local_dataset
 
-    if not Path(dataset_dir).is_dir():
+    folder = local_dataset(dataset_dir, what="dataset_dir", verified=False)
+    if not folder.is_dir():
         raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
-    return verify_bytes(Path(dataset_dir), progress=progress)
+    return verify_bytes(folder, progress=progress)
 
 
 def load(
@@ -133,12 +148,12 @@ def load(
     features: Sequence[str] = (),
     start: Position | tuple[int, int] = (0, 0),
     strategy: tf.distribute.Strategy | None = None,
-    image_size: int = 0,
+    image_size: int | str | tuple[int, int] = 0,
     crop: str = "auto",
 ) -> ImageDataset:
     """Open a split of a dataset as a `tf.data.Dataset` of batches, which `keras.Model.fit` takes as it is.
 
-    A batch is (image, label): uint8 `[batch, image_size, image_size, 3]` and int32 `[batch]`. Labels are uint8
+    A batch is (image, label): uint8 `[batch, height, width, channels]` and int32 `[batch]`. Labels are uint8
     `[batch, num_classes]`, 1 for each class, if images may have several, and float32 `[batch, num_targets]` if they are
     numbers. If there are none, a batch is the image alone. Each iteration is the next epoch; see `ImageDataset`.
 
@@ -163,7 +178,7 @@ def load(
         start: epoch and step of the first batch, both from 0, such as the `position` of another run.
         strategy: deliver the batches of each replica of this strategy, for `fit` and for an own loop with
             `strategy.run`. Without `shuffle`, batches may be smaller, so that no replica has an empty part of the last.
-        image_size: side of the crops in px, of a dataset whose images keep their shapes; 0 is 224.
+        image_size: side of the crops in px, or (width, height), of a dataset whose images keep their shapes; 0 is 224.
         crop: `random`, for training: a part of 8 to 100 % of the area, drawn anew in each epoch from `seed` and the
             id. `center`, for evaluation. auto is random with `shuffle`, and otherwise center. Any other JPEG dataset
             is cropped if this is random or center.
@@ -182,10 +197,13 @@ def load(
     """
     from simimg.input import mixture_of, open_reader
     from simimg.input.distributed_images import open_images
+    from tfrecords.format.image_size import parse_image_size
+    from tfrecords.storage.remote_dataset import local_dataset
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    opened, _ = open_reader(folders(dataset_dir), split, reader, crop=crop, image_size=image_size)
+    places = [local_dataset(one, split, what="dataset_dir") for one in folders(dataset_dir)]
+    opened, _ = open_reader(places, split, reader, crop=crop, image_size=parse_image_size(image_size, zero="auto"))
     mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"
     return open_images(

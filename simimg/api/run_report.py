@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from simimg.evaluation import (
     predict,
     regression_figures,
     search_copies,
+    with_details,
 )
 from simimg.input import Reader, Split, eval_batches, folders_with, open_reader, own_ids, reading, run_splits
 from simimg.models import device_copies
@@ -36,9 +37,14 @@ from simimg.report.contact_sheet import Tile
 from simimg.report.number_format import count_of, duration, percent
 from simimg.report.training_report import TrainingContent, write_training_report
 from simimg.training import RunInfo, TensorBoard, TrainConfig, TrainResult, load_model
+from simimg.training.run_folder import REPORT_FILE
+from tfrecords.convert.image.color import rgb_of
+from tfrecords.format.atomic_files import write_json
+from tfrecords.format.image_size import sides_text
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.options import to_json
+from tfrecords.storage.remote_dataset import local_dataset
 
 _IMAGES_PER_CELL, _MAX_MISTAKES = 12, 150  # of a confusion matrix: 5 kB per image in the report
 _NUM_COPIES = 6
@@ -46,6 +52,10 @@ _NUM_COPIES = 6
 _ALWAYS_GIVEN = {"dataset_dir", "model_dir"}
 _NUM_AUGMENTED, _EPOCHS_SHOWN = 3, 5
 _BATCH_SIZE = 64
+
+VALIDATION = "validation"
+FIGURES_FILE = "evaluation-{}.json"
+"""The file in a run's folder with its figures on a split, whose name takes the place of the braces."""
 
 Figures: TypeAlias = Classification | CopyFigures | MultiLabelFigures | RegressionFigures
 
@@ -57,11 +67,13 @@ def measure(
     progress: Callable[[int], None] = lambda num_examples: None,
     *,
     with_mistakes: bool = True,
+    validation: Reader | None = None,
 ) -> tuple[Figures, list[Tile]]:
     """Return the figures of a model on a split, of the kind that it was trained for, and tiles of its mistakes.
 
     `progress` is called with the number of examples since the last call. Without `with_mistakes` there are no tiles,
-    which need a second pass over the split. Models for several labels or for numbers have none.
+    which need a second pass over the split. Models for several labels or for numbers have none. `validation` reads the
+    split that the temperature of a classifier is fitted on, which is another one than the measured split.
     """
     if info.objective.score == "recall":
         return _measure_copies(reader, model, info, progress, with_mistakes=with_mistakes)
@@ -73,7 +85,8 @@ def measure(
         return multi_label_figures(probabilities, labels, split.class_names), []
     if split.schema.label_type == "float":
         return regression_figures(probabilities, labels, split.class_names), []
-    figures = classify(probabilities, labels, split.class_names)
+    others = predict(forward, validation)[:2] if validation else None
+    figures = with_details(classify(probabilities, labels, split.class_names), probabilities, labels, others)
     if not with_mistakes:
         return figures, []
     batches = reading(split, eval_batches(reader, min(_BATCH_SIZE, split.num_examples)))
@@ -95,7 +108,7 @@ def surest_mistakes(
         num_of_cell[cell] += 1
         if num_of_cell[cell] <= _IMAGES_PER_CELL and len(tiles) < _MAX_MISTAKES:
             note = f"taken for {names[cell[1]]} ({percent(float(probabilities[row, cell[1]]))})"
-            tiles.append(Tile(Image.fromarray(images[row]), paths[row], note, cell=cell))
+            tiles.append(Tile(Image.fromarray(rgb_of(images[row])), paths[row], note, cell=cell))
     return tiles
 
 
@@ -123,9 +136,26 @@ def _measure_copies(
     for place in wrong:
         id, other = int(search.ids[place]), int(search.found[place])
         copy = copy_of(config, seed, tf.constant([id], tf.int64), images[id][None]).numpy()[0]
-        tiles.append(Tile(Image.fromarray(np.rint(copy).astype(np.uint8)), names[place], "the copy"))
-        tiles.append(Tile(Image.fromarray(images[int(search.ids[other])].numpy()), names[other], "found instead"))
+        tiles.append(Tile(Image.fromarray(rgb_of(np.rint(copy).astype(np.uint8))), names[place], "the copy"))
+        tiles.append(
+            Tile(Image.fromarray(rgb_of(images[int(search.ids[other])].numpy())), names[other], "found instead")
+        )
     return search.figures, tiles
+
+
+def validation_reader(
+    dataset_dirs: Sequence[Path], info: RunInfo, split: str, kind: str = "auto", **crops: Any
+) -> Reader | None:
+    """Return the reader of the split validation, None if there is none, or if `split` has it, or for no classifier."""
+    if VALIDATION in split.split("+") or info.objective.score != "accuracy":
+        return None
+    there = folders_with([local_dataset(one, VALIDATION) for one in dataset_dirs], VALIDATION)
+    return open_reader(there, VALIDATION, kind, **crops)[0] if there else None
+
+
+def figures_json(figures: Figures) -> dict[str, Any]:
+    """Return figures as values for JSON."""
+    return figures.to_json() if isinstance(figures, Classification) else dataclasses.asdict(figures)
 
 
 def by_kind(figures: Figures | None) -> dict[str, Any]:
@@ -151,17 +181,20 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    splits = run_splits(options.dataset_dirs, options.fold)
+    places = [local_dataset(one) for one in options.dataset_dirs]
+    splits = run_splits(places, options.fold)
     crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
-    train, _ = open_reader(options.dataset_dirs, splits["train"], options.reader, **crops)
+    train, _ = open_reader(places, splits["train"], options.reader, **crops)
     split = next((name for name in ("test", "validation") if result.score(info.objective, name) is not None), "")
     figures: Figures | None = None
     mistakes: list[Tile] = []
     if split:
-        there = folders_with(options.dataset_dirs, splits[split])
+        there = folders_with(places, splits[split])
         crops["class_names"] = info.class_names or None
         reader, _ = open_reader(there, splits[split], options.reader, **crops)
-        figures, mistakes = measure(reader, model, info)
+        validation = validation_reader(options.dataset_dirs, info, split, options.reader, **crops)
+        figures, mistakes = measure(reader, model, info, validation=validation)
+        write_json(model_dir / FIGURES_FILE.format(split), figures_json(figures))
     classification = classes_only(figures)
     if classification is not None:
         picture = model_dir / f"confusion-{split}.png"
@@ -173,7 +206,7 @@ def write_run_report(
         name=model_dir.name,
         dataset=(
             f"{train.split.num_examples:,} images of {count_of(len(info.class_names), *_outputs_of(info))}, "
-            f"{info.image_size} × {info.image_size} px, from {', '.join(map(str, options.dataset_dirs))}"
+            f"{sides_text(info.image_size)} px, from {', '.join(options.dataset_names)}"
         ),
         model_dir=str(model_dir),
         command=shlex.join(["simimg", "train", f"--config={model_dir / 'config.json'}"]),
@@ -194,7 +227,7 @@ def write_run_report(
         **by_kind(figures),
         binary_loss=info.config["loss"] == "binary",
     )
-    path = model_dir / "report.html"
+    path = model_dir / REPORT_FILE
     write_training_report(content, path)
     return path
 
@@ -229,11 +262,12 @@ def _augmented(reader: Reader, options: TrainConfig) -> list[list[Tile]]:
     for epoch in range(_EPOCHS_SHOWN):
         number = tf.constant(epoch, tf.int64)
         images = augment(options.augmentation, options.seed, number, batch.id, batch.image)
-        seen.append(np.rint(images.numpy()).astype(np.uint8))
-    if all(np.array_equal(images, batch.image) for images in seen):
+        seen.append(rgb_of(np.rint(images.numpy()).astype(np.uint8)))
+    stored = rgb_of(batch.image.numpy())
+    if all(np.array_equal(images, stored) for images in seen):
         return []  # nothing is augmented
     return [
-        [Tile(Image.fromarray(image.numpy()), "as stored")]
+        [Tile(Image.fromarray(image), "as stored")]
         + [Tile(Image.fromarray(images[row]), f"epoch {epoch}") for epoch, images in enumerate(seen, 1)]
-        for row, image in enumerate(batch.image)
+        for row, image in enumerate(stored)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from simimg.api.arguments import Counter, Folder
+from simimg.api.arguments import Counter, Folder, here
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,8 +102,11 @@ def update_index(
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
+    from tfrecords.storage.remote_dataset import local_dataset
 
-    files_in = None if image_dir is None else Path(image_dir)
+    stored = None if dataset_dir is None else local_dataset(dataset_dir)
+    files_in = None if image_dir is None else here(image_dir, "image_dir")
+    folder = here(index_dir, "index_dir")
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
@@ -113,22 +116,20 @@ def update_index(
             "include, exclude and exclude_from are about the files of an image_dir; a dataset is indexed as a whole."
         )
     if precision == "auto":
-        precision = index_precision(Path(index_dir)) or _new_precision(model, dataset_dir, files_in)
+        precision = index_precision(folder) or _new_precision(model, stored, files_in)
     embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
-    if dataset_dir is not None:
-        return index_dataset(Path(index_dir), Path(dataset_dir), embedder, image_dir=files_in, **calls)
+    if stored is not None:
+        return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
     assert files_in is not None
     runner_of = None
     if engine == "ray":
         from tfrecords.convert.workers.ray_runner import RayRunner
 
         runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
-    return index_folder(
-        Path(index_dir), files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls
-    )
+    return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
 
 
-def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | None) -> str:
+def _new_precision(model: str, dataset_dir: Path | None, image_dir: Path | None) -> str:
     """Return the precision of a new index; for a few images, nothing is measured."""
     from simimg.inference.network import MANY
     from simimg.inference.precision_choice import faster_precision
@@ -136,7 +137,7 @@ def _new_precision(model: str, dataset_dir: Folder | None, image_dir: Path | Non
     from tfrecords.format.layout import Layout
 
     if dataset_dir is not None:
-        splits = Layout.load(Path(dataset_dir)).splits.values() if Layout.exists(Path(dataset_dir)) else ()
+        splits = Layout.load(dataset_dir).splits.values() if Layout.exists(dataset_dir) else ()
         many = sum(shard.num_examples for shards in splits for shard in shards) >= MANY
     else:
         many = image_dir is not None and image_dir.is_dir() and has_files(image_dir, MANY)
@@ -183,7 +184,7 @@ class Searcher:
         from simimg.similarity.search_index import SearchIndex
 
         counted = counted_edits(edits)
-        self.index: SearchIndex = dataclasses.replace(SearchIndex.open(Path(index_dir)), once=once)
+        self.index: SearchIndex = dataclasses.replace(SearchIndex.open(here(index_dir, "index_dir")), once=once)
         self._finder = Finder(self.index, self.index.load_embedder().with_limit(max_pixels), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simimg.api.arguments import Counter, Folder, checked_options, folders
+from simimg.api.arguments import Counter, Folder, checked_options, folders, here
 from simimg.errors import UsageError
+from tfrecords.locations import location_text
 
 if TYPE_CHECKING:
     from simimg.api.run_report import Figures
@@ -63,8 +64,9 @@ def evaluate(
         progress: called with the number of examples done and the total.
 
     Returns:
-        A `Classification`; `CopyFigures` for a model trained with `objective="similarity"`; `MultiLabelFigures` if
-        images have several labels, and `RegressionFigures` if they have numbers.
+        A `Classification`, with the temperature that fits the split `validation` if the dataset has one; `CopyFigures`
+        for a model trained with `objective="similarity"`; `MultiLabelFigures` if images have several labels, and
+        `RegressionFigures` if they have numbers.
 
     Raises:
         UsageError: the model does not fit the dataset.
@@ -75,14 +77,17 @@ def evaluate(
         >>> figures.num_examples, 0 <= figures.accuracy <= 1
         (10, True)
     """
-    from simimg.api.run_report import by_kind, classes_only, measure
+    from simimg.api.run_report import by_kind, classes_only, measure, validation_reader
     from simimg.doctor.machine import machine_facts
     from simimg.evaluation import MultiLabelFigures
     from simimg.report.training_report import write_evaluation_report
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = Counter(progress, reader.split.num_examples).advance
-    figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None)
+    validation = validation_reader(
+        folders(dataset_dir), info, split, class_names=info.class_names, **_center_crops(info)
+    )
+    figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None, validation=validation)
     if isinstance(figures, MultiLabelFigures) and not any(figures.num_images.values()):
         raise UsageError(
             f"no image in split {split} of {dataset_dir} has a label, so there is no average precision. Name another "
@@ -92,10 +97,10 @@ def evaluate(
         write_evaluation_report(
             classes_only(figures),
             mistakes=mistakes,
-            path=Path(report),
+            path=here(report, "report"),
             **by_kind(figures),
             model_dir=str(model_dir),
-            dataset_dir=", ".join(map(str, folders(dataset_dir))),
+            dataset_dir=", ".join(map(location_text, folders(dataset_dir))),
             split=split,
             machine=machine_facts(),
             binary_loss=info.config["loss"] == "binary",
@@ -112,45 +117,58 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     from simimg.models.gpu_memory import grow_gpu_memory
     from simimg.models.model_folder import CONFIG_FILE
     from simimg.training import load_run, load_trained
-    from tfrecords.convert.image.decoder import CENTER
+    from tfrecords.format.image_size import COLORS
     from tfrecords.format.layout import Layout
     from tfrecords.format.naming import num_folds
+    from tfrecords.storage.remote_dataset import local_dataset
 
     grow_gpu_memory()
-    places = folders(dataset_dir)
+    named = [location_text(one) for one in folders(dataset_dir)]
+    places = [local_dataset(one, "") for one in named]
     if Layout.exists(places[0]) and num_folds(Layout.load(places[0]).splits):
-        fold = load_run(Path(model_dir)).config.get("fold", 0)
+        fold = load_run(here(model_dir, "model_dir")).config.get("fold", 0)
         if fold and split in (found := run_splits(places, fold)):
             split = found[split]
-    crops: dict[str, Any] = {}
-    if (Path(model_dir) / CONFIG_FILE).is_file() and (run := load_run(Path(model_dir))).resize == CENTER:
-        crops = {"crop": "center", "image_size": run.image_size}
-    reader, _ = open_reader(places, split, **crops)
-    model, info = load_trained(Path(model_dir))
+    places = [local_dataset(one, split) for one in named]
+    run = here(model_dir, "model_dir")
+    reader, _ = open_reader(places, split, **(_center_crops(load_run(run)) if (run / CONFIG_FILE).is_file() else {}))
+    model, info = load_trained(run)
     by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
     if by_name and set(reader.split.class_names) <= set(info.class_names):
         reader, _ = open_reader(places, split, class_names=info.class_names)
-    there = reader.split
+    there, size = reader.split, info.image_size
+    if there.channels != info.channels:
+        raise UsageError(
+            f"{model_dir} was trained on {COLORS[info.channels]} images, and those of {dataset_dir} are "
+            f"{COLORS[there.channels]}. Convert them: simimg convert --from={dataset_dir} --channels={info.channels}"
+        )
     if info.objective.score == "recall":
         if there.image_size != info.image_size:
             raise UsageError(
-                f"{model_dir} was trained on images of {info.image_size} px, but those of {dataset_dir} have "
-                f"{there.image_size} px. Convert them with --image_size={info.image_size}."
+                f"{model_dir} was trained on images of {size} px, but those of {', '.join(named)} have "
+                f"{there.image_size} px. Convert them with --image_size={size}."
             )
     elif (expected := _LABELS_OF.get(info.config.get("objective", "classes"))) != there.schema.label_type:
         raise UsageError(
-            f"{model_dir} was trained on labels of --label_type={expected}, but {dataset_dir} has "
+            f"{model_dir} was trained on labels of --label_type={expected}, but {', '.join(named)} has "
             f"--label_type={there.schema.label_type}. Name a dataset of the same kind."
         )
     elif there.class_names != info.class_names or there.image_size != info.image_size:
         what = "targets" if info.objective.lower_is_better else "classes"
         raise UsageError(
-            f"{model_dir} was trained on {len(info.class_names)} {what} at {info.image_size} px "
-            f"({_some(info.class_names)}), but {dataset_dir} has {len(there.class_names)} at "
+            f"{model_dir} was trained on {len(info.class_names)} {what} at {size} px "
+            f"({_some(info.class_names)}), but {', '.join(named)} has {len(there.class_names)} at "
             f"{there.image_size} px ({_some(there.class_names)}). Name a dataset of the same {what} and the "
             "same size."
         )
     return reader, model, info
+
+
+def _center_crops(info: RunInfo) -> dict[str, Any]:
+    """Return the options of a reader for a model that was trained on crops."""
+    from tfrecords.convert.image.decoder import CENTER
+
+    return {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
 
 
 def _some(names: Sequence[str]) -> str:
@@ -195,9 +213,10 @@ def predict(
     from simimg.inference.network import MANY, open_network
     from simimg.models.model_folder import check_trained, load_run
 
+    run_dir = here(model_dir, "model_dir")
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
-    check_trained(Path(model_dir))
-    info = load_run(Path(model_dir))
+    check_trained(run_dir)
+    info = load_run(run_dir)
     if info.objective.lower_is_better:
         raise UsageError(
             f"{model_dir} was trained to give numbers ({', '.join(info.class_names)}), and has no classes. Measure it "

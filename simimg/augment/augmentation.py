@@ -34,12 +34,12 @@ def augment(
     On a CPU, XLA compiles it to loops that are several times as fast as TensorFlow's operations, in about a second per
     shape. On a GPU, all of TensorFlow's operations here have kernels. The pixels are the same, up to rounding.
 
-    The images are uint8 `[batch, height, width, 3]`; for the other arguments see `draw`. An augmentation that is off
+    The images are uint8 `[batch, height, width, 3]`, or `[batch, height, width, 1]`: gray ones are changed as equal
+    channels, which no change of colors alters. For the other arguments see `draw`. An augmentation that is off
     costs nothing.
     """
     config = dataclasses.replace(config, mixup=0.0, cutmix=0.0) if config.mixes else config
-    by_operations = resolved(config.augment_with) == "operations"
-    return _augmented(config, seed, by_operations)(epoch, id, tf.cast(view, tf.int64), images)[0]
+    return _changed(config, seed, epoch, id, tf.cast(view, tf.int64), images)[0]
 
 
 def augment_and_mix(
@@ -49,8 +49,17 @@ def augment_and_mix(
 
     The shares are float32 `[batch]`. The number of images is even; see `simimg.augment.mixing`.
     """
-    by_operations = resolved(config.augment_with) == "operations"
-    return _augmented(config, seed, by_operations)(epoch, id, tf.constant(0, tf.int64), images)
+    return _changed(config, seed, epoch, id, tf.constant(0, tf.int64), images)
+
+
+def _changed(
+    config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    change = _augmented(config, seed, resolved(config.augment_with) == "operations")
+    if images.shape[-1] == 3:
+        return change(epoch, id, view, images)
+    pixels, shares = change(epoch, id, view, tf.tile(images, [1, 1, 1, 3]))
+    return tf.reduce_mean(pixels, axis=-1, keepdims=True), shares
 
 
 def measure_formulations() -> tuple[Milliseconds, bool] | None:

@@ -30,6 +30,7 @@ from simimg.presets import preset_options
 from simimg.similarity.embeddings import load_embedder
 from simimg.training.strategy import make_strategy
 from simimg.training.train_config import TrainConfig
+from tfrecords.format.image_size import image_shape
 
 __all__ = ["MAIN", "SOURCES", "SYNTHETIC", "augmentation_of"]
 
@@ -144,8 +145,8 @@ def training(
 def embedding(*, batch_size: int, repeats: int, min_s: float) -> dict[str, Any]:
     """Embeds batches of noise as `index` does; returns the runs and the engine."""
     embedder = load_embedder("lite0", many=True)
-    count, side = batch_size or embedder.batch_size, embedder.image_size
-    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    shape = (batch_size or embedder.batch_size, *image_shape(embedder.image_size))
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def once() -> int:
         return len(embedder.embed(images))
@@ -153,7 +154,7 @@ def embedding(*, batch_size: int, repeats: int, min_s: float) -> dict[str, Any]:
     once()
     _forget_peak()
     runs = _rounds({"embedding": lambda: timed(once, min_s=min_s, min_calls=1)}, repeats)
-    return {"rounds": runs, "engine": str(embedder.engine), "batch_size": count, "peak_bytes": _peak()}
+    return {"rounds": runs, "engine": str(embedder.engine), "batch_size": len(images), "peak_bytes": _peak()}
 
 
 class SyntheticReader(Reader):

@@ -109,10 +109,8 @@ def measure_loop(
     ).resolved(1)
     reader, _ = open_reader(config.dataset_dir, "train", config.reader, crop=config.crop, image_size=config.image_size)
     batch_size = config.global_batch_size
-    what = (
-        f"{reader.split.image_size} x {reader.split.image_size}, reader {reader.kind}; {config.model}, "
-        f"batches of {batch_size}"
-    )
+    height, width, _ = reader.split.image_shape
+    what = f"{width} x {height}, reader {reader.kind}; {config.model}, batches of {batch_size}"
     note(f"{what}; {repeats} rounds and one to warm up")
     runs = {
         BARE: _bare(config, reader),

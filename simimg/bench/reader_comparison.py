@@ -236,7 +236,7 @@ def _job(records: Records, tool: Tool, batch_size: int, work_dir: str) -> ReadJo
         records=[shard.num_examples for shard in shards],
         image_dir=str(records.image_dir),
         encoding=split.encoding,
-        image_size=split.image_size,
+        image_size=split.image_shape[0],  # records for measurements are squares
         batch_size=batch_size,
         num_workers=num_cores(),
         variant=tool.variant,

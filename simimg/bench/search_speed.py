@@ -33,6 +33,7 @@ from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, QueryImage, query_views
 from tfrecords.convert.image.decoder import decode
+from tfrecords.format.image_size import image_shape
 
 __all__ = ["EmbeddingSpeed", "Part", "QueryTime", "flops_of", "measure_embedding", "measure_queries"]
 
@@ -120,8 +121,8 @@ def measure_embedding(
             for _ in load_files(files, embedder.image_options, pictures.folder):
                 pass
 
-        side = embedder.image_size
-        batch = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, side, side, 3), np.uint8)
+        height, width, _ = shape = image_shape(embedder.image_size)
+        batch = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *shape), np.uint8)
         tools = {
             _INDEX: turn(index, len(files)),
             _DECODE: turn(load, len(files)),
@@ -133,7 +134,7 @@ def measure_embedding(
     speeds = {name: estimate([run.images_per_s for run in rounds[name]]) for name in (_INDEX, _DECODE, _NETWORK)}
     operations = [dataclasses.replace(run, num_images=flops * run.num_images) for run in rounds[_NETWORK]]
     return EmbeddingSpeed(
-        what=f"{len(files):,} JPEG files of {pictures.folder.name}, {embedder.name} at {side} x {side}",
+        what=f"{len(files):,} JPEG files of {pictures.folder.name}, {embedder.name} at {width} x {height}",
         images_per_s={name: speed.median for name, speed in speeds.items()},
         ci95={name: speed.ci95 for name, speed in speeds.items()},
         index_to_decode=estimate(ratios(rounds[_INDEX], rounds[_DECODE])).median,

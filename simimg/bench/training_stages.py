@@ -140,9 +140,10 @@ def measure_training(
         seed=config.seed,
         num_replicas=strategy.num_replicas_in_sync,
     )
+    height, width, _ = split.image_shape
     what = (
-        f"{split.num_examples:,} images of {split.image_size} x {split.image_size}, {split.encoding}, reader "
-        f"{reader.kind}; {config.model}, batches of {batch_size}"
+        f"{split.num_examples:,} images of {width} x {height}, {split.encoding}, reader {reader.kind}; {config.model}, "
+        f"batches of {batch_size}"
     )
     note(f"{what}; {repeats} rounds and one to warm up")
     with strategy.scope():

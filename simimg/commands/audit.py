@@ -36,7 +36,9 @@ from simimg.report.audit_report import FindingRow, FindingSection, write_audit_r
 from simimg.report.contact_sheet import Tile
 from simimg.similarity.finding_decisions import RELABEL
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
+from tfrecords.locations import location_text, url_of
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "findings counts num_images num_refused num_left_out label_accuracy notes csv report delete num_deleted relabel "
@@ -51,14 +53,14 @@ _SURE = 0.9  # score of the labels that --relabel takes without decisions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `audit`. Raises UsageError unless there is something to audit, and for kinds that do not exist."""
 
     image_dir: Path | None = option(
         "Image folder, whose class folders are the labels; with --dataset_dir, the one that it was converted from.",
         None,
     )
-    dataset_dir: Path | None = option("Dataset folder, DATA_DIR/NAME/VERSION.", None)
+    dataset_dir: Path | None = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", None, url=True)
     index_dir: Path | None = option(
         "Keep the index in this folder, so that the next call is fast; alone, audit the index as it is.", None
     )
@@ -86,6 +88,7 @@ class Options:
     max_pixels: int = option("As for `simimg index`.", 0, words={"auto": 0})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_max_pixels(self.max_pixels)
         check_patterns(self.include, self.exclude)
         wanted_kinds(self.kinds)
@@ -190,7 +193,9 @@ def _write_report(options: Options, report: Path, found: Audit) -> None:
     if found.label_accuracy is not None:
         facts["of the labels are confirmed"] = f"{found.label_accuracy:.1%}"
     given = [
-        f"--{name}={value}" for name in ("image_dir", "dataset_dir", "index_dir") if (value := vars(options)[name])
+        f"--{name}={location_text(value)}"
+        for name in ("image_dir", "dataset_dir", "index_dir")
+        if (value := vars(options)[name])
     ]
     csv = options.csv or Path("audit.csv")
     decide = ["simimg", "audit", *given, f"--decisions={csv}", "--relabel=labels.csv", "--delete=drop.csv"]
@@ -199,12 +204,12 @@ def _write_report(options: Options, report: Path, found: Audit) -> None:
         commands = {
             "Write the findings as a table for decisions:": ["simimg", "audit", *given, f"--csv={csv}"]
         } | commands
-    if options.dataset_dir is not None:
+    if options.dataset_dir is not None and not url_of(options.dataset_dir):  # it is edited where it was made
         edit = ["simimg", "edit", f"--dataset_dir={options.dataset_dir}", "--relabel=labels.csv", "--delete=drop.csv"]
         commands["Make a corrected version of the dataset:"] = edit
     write_audit_report(
         report,
-        about=str(source),
+        about=location_text(source or ""),
         num_images=found.num_images,
         num_found=len({one.path for one in found.findings if one.path}),
         facts=facts,

@@ -13,24 +13,34 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, quiet_tensorflow
 
 with quiet_tensorflow():
-    from simimg.api.run_report import changed_options
+    from simimg.api.run_report import FIGURES_FILE, changed_options
     from simimg.errors import ModelError, UsageError
-    from simimg.report.training_report import RunGroup, write_comparison
+    from simimg.report.training_report import RunGroup, mean_deviation, write_comparison
     from simimg.training import RunInfo, TrainResult, load_result, load_run
+from tfrecords.format.atomic_files import read_json
 from tfrecords.options import option
 
 JSON_KEYS = "split score groups"
 
 _SEED = re.compile(r"([-_.]?fold[-_]?\d+)?([-_.]?(s|seed)[-_]?\d+)?$")
+# Further figures of a run that are shown where all runs have them, by their keys in evaluation-SPLIT.json.
+FIGURES = {
+    "mean_per_class": "mean per class",
+    "macro_f1": "macro F1",
+    "top5_accuracy": "top-5 accuracy",
+    "calibration_error": "calibration error",
+    "scaled_calibration_error": "calibration error with temperature",
+}
 # Options that neither change what a model learns nor deserve a column.
-_ASIDE = {"model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
+ASIDE = {"model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
+ASIDE |= {"cache_dir", "cache_bytes"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,34 +68,87 @@ def run(options: Options) -> Result:
                 f"{result.model_dir} and {found[0][1].model_dir} were trained with different objectives: the figure of "
                 f"the first is its {info.objective.words}. Compare runs of one --objective."
             )
-    split = next(
-        (
-            name
-            for name in ("test", "validation")
-            if all(result.score(objective, name) is not None for _, result in found)
-        ),
-        "train",
-    )
+    split = common_split(found)
     groups = _groups(found, split)
     if options.report:
-        common = {
-            key: value
-            for key, value in groups[0].differs.items()
-            if key not in groups[0].unlike and all(group.differs.get(key) == value for group in groups)
-        }
-        write_comparison(groups, split, options.report, score=objective.score, words=objective.words, common=common)
+        write_comparison(
+            groups,
+            split,
+            options.report,
+            score=objective.score,
+            words=objective.words,
+            common=common_options(groups),
+            figures=common_figures(groups),
+        )
     values: dict[str, Any] = {
         "split": split,
         "score": objective.score,
-        "groups": [{**dataclasses.asdict(group), "mean": group.mean, "deviation": group.deviation} for group in groups],
+        "groups": [group_json(group) for group in groups],
     }
-    for group in values["groups"]:
-        del group["histories"], group["unlike"]
     width = max(len(group.name) for group in groups)
     lines = [_text(group, width, f"{split} {objective.words}", objective.text) for group in groups]
     if options.report:
         lines.append(f"report: {options.report}")
     return Result(values=values, text="\n".join(lines), num_skipped=len(options.runs) - len(found), unit="run")
+
+
+def common_split(found: Sequence[tuple[RunInfo, TrainResult]]) -> str:
+    """Return the split on which all runs, of one objective, have their main figure: test, validation or train."""
+    objective = found[0][0].objective
+    measured = ("test", "validation")
+    there = (name for name in measured if all(result.score(objective, name) is not None for _, result in found))
+    return next(there, "train")
+
+
+def run_group(
+    members: Sequence[tuple[RunInfo, TrainResult]], split: str, *, name: str, unlike: Mapping[str, str]
+) -> RunGroup:
+    """Return runs with equal options as a group, with the figures that all of them have on a split."""
+    members = sorted(members, key=lambda member: (_fold(member[0]), member[0].config["seed"]))
+    folds = [_fold(info) for info, _ in members]
+    paths = [result.model_dir / FIGURES_FILE.format(split) for _, result in members]
+    measured = [read_json(path, "the figures of a run") if path.is_file() else {} for path in paths]
+    return RunGroup(
+        name=name,
+        differs=_differing(members[0][0]),
+        seeds=[info.config["seed"] for info, _ in members],
+        histories=[result.history for _, result in members],
+        scores=[result.score(info.objective, split) or 0.0 for info, result in members],
+        seconds=[result.seconds for _, result in members],
+        unlike=unlike,
+        folds=folds if all(folds) else (),
+        figures={
+            key: [figures[key] for figures in measured]
+            for key in FIGURES
+            if all(figures.get(key) is not None for figures in measured)
+        },
+    )
+
+
+def common_figures(groups: Sequence[RunGroup]) -> dict[str, str]:
+    """Return the names of the figures that all groups have, by key."""
+    return {key: name for key, name in FIGURES.items() if all(key in group.figures for group in groups)}
+
+
+def common_options(groups: Sequence[RunGroup]) -> dict[str, str]:
+    """Return the options that differ from those of the preset, and have the same value in all groups."""
+    return {
+        key: value
+        for key, value in groups[0].differs.items()
+        if key not in groups[0].unlike and all(group.differs.get(key) == value for group in groups)
+    }
+
+
+def group_json(group: RunGroup) -> dict[str, Any]:
+    """Return a group as values for JSON, with means and deviations."""
+    values = {**dataclasses.asdict(group), "mean": group.mean, "deviation": group.deviation}
+    del values["histories"], values["unlike"]
+    spread = {key: mean_deviation(scores) for key, scores in group.figures.items()}
+    values["figures"] = {
+        key: {"mean": mean, "deviation": deviation, "scores": list(group.figures[key])}
+        for key, (mean, deviation) in spread.items()
+    }
+    return values
 
 
 def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGroup]:
@@ -99,19 +162,9 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
     groups = []
     for members, options in zip(kinds.values(), described, strict=True):
         members.sort(key=lambda member: (_fold(member[0]), member[0].config["seed"]))
-        folds = [_fold(info) for info, _ in members]
-        groups.append(
-            RunGroup(
-                name=_SEED.sub("", members[0][1].model_dir.name, count=1) or members[0][1].model_dir.name,
-                differs=_differing(members[0][0]),
-                seeds=[info.config["seed"] for info, _ in members],
-                histories=[result.history for _, result in members],
-                scores=[result.score(info.objective, split) or 0.0 for info, result in members],
-                seconds=[result.seconds for _, result in members],
-                unlike={name: str(options.get(name, "–")) for name in unlike},
-                folds=folds if all(folds) else (),
-            )
-        )
+        folder = members[0][1].model_dir.name
+        differing = {name: str(options.get(name, "–")) for name in unlike}
+        groups.append(run_group(members, split, name=_SEED.sub("", folder, count=1) or folder, unlike=differing))
     sign = 1 if found[0][0].objective.lower_is_better else -1
     return sorted(groups, key=lambda group: sign * group.mean)
 
@@ -126,7 +179,7 @@ def _differing(info: RunInfo) -> dict[str, str]:
 
 
 def _options_of(info: RunInfo) -> dict[str, Any]:
-    options = {key: value for key, value in info.config.items() if key not in _ASIDE}
+    options = {key: value for key, value in info.config.items() if key not in ASIDE}
     return {"image_size": info.image_size, "num_classes": len(info.class_names), **options}
 
 

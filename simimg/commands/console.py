@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
 from simimg.standard_error import captured_stderr, shows_progress, write_note
 from simimg.standard_streams import read_input
@@ -42,7 +43,7 @@ def note(text: str) -> None:
 
 
 def noting_skipped(skipped: list[str], named: Mapping[str, str] | None = None) -> Callable[[str, str], None]:
-    """Return a callback for a skipped file and the reason, which prints both and appends the file to the list.
+    """Return a callback for a skipped file and the reason, which prints both and appends them to the list.
 
     `named` has the names of files that are called otherwise, as those of `with_stdin`.
     """
@@ -50,9 +51,15 @@ def noting_skipped(skipped: list[str], named: Mapping[str, str] | None = None) -
     def skip(path: str, reason: str) -> None:
         path = (named or {}).get(path, path)
         note(f"skipped {path}: {reason}")
-        skipped.append(path)
+        skipped.append(f"{path}: {reason}")
 
     return skip
+
+
+def none_decoded(skipped: Sequence[str]) -> UsageError:
+    """Return the error of a command that skipped all images; `skipped` is that of `noting_skipped`."""
+    example = f": {skipped[0]}" if len(skipped) == 1 else f", e.g. {skipped[0]}" if skipped else ""
+    return UsageError(f"none of the given images can be decoded{example}. Name an image file, such as a JPEG or a PNG.")
 
 
 STDIN = "-"

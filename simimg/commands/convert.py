@@ -31,13 +31,16 @@ from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.naming import TFRECORD
+from tfrecords.locations import location_text
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
+from tfrecords.storage.remote_dataset import local_dataset
 
 JSON_KEYS = "dataset_dir num_examples splits num_refused reasons seconds images_per_s label_conflicts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(ConvertConfig):
+class Options(ConvertConfig, CacheOptions):
     """The converter's options, and a source that needs TensorFlow Datasets."""
 
     tfds_name: str = option("Dataset of TensorFlow Datasets to convert, e.g. caltech101; downloaded if necessary.", "")
@@ -51,7 +54,8 @@ def resolve(given: dict[str, Any]) -> Options:
 def run(options: Options) -> Result:
     """Convert, with a progress bar, and write the report."""
     given = vars(options) | (_tfds_source(options) if options.tfds_name else {})
-    del given["tfds_name"]
+    for name in ("tfds_name", "cache_dir", "cache_bytes"):
+        del given[name]
     with progress_bar(None, "converting") as bar:
 
         def show(progress: ConvertProgress) -> None:
@@ -65,7 +69,7 @@ def run(options: Options) -> Result:
     for warning in summary.warnings:
         note(f"note: {warning}")
     values = {name: getattr(summary, name) for name in JSON_KEYS.split()}
-    values["dataset_dir"] = str(summary.dataset_dir)
+    values["dataset_dir"] = location_text(summary.dataset_dir)
     values["label_conflicts"] = [dataclasses.asdict(conflict) for conflict in summary.label_conflicts]
     return Result(values=values, text=_text(summary), num_skipped=summary.num_refused)
 
@@ -100,10 +104,13 @@ def _tfds_source(options: Options) -> dict[str, str]:
 
 def _text(summary: ConvertSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
-    manifest, layout = read_manifest(summary.dataset_dir), Layout.load(summary.dataset_dir)
-    several = count_labels(summary.dataset_dir, layout, manifest)
+    where, folder = location_text(summary.dataset_dir), local_dataset(summary.dataset_dir, "")
+    manifest, layout = read_manifest(folder), Layout.load(folder)
+    if layout.schema.label_type == "multi":  # the shards have the labels
+        folder = local_dataset(summary.dataset_dir)
+    several = count_labels(folder, layout, manifest)
     table = summary_table(manifest, layout.counted_names, several)
-    lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {summary.dataset_dir}"]
+    lines = [table, "", f"{summary.num_examples:,} examples ({splits}) in {where}"]
     if summary.num_converted:
         lines.append(
             f"{summary.num_converted:,} converted in {summary.seconds:.1f} s, {summary.images_per_s:,.0f} images/s"
@@ -112,10 +119,10 @@ def _text(summary: ConvertSummary) -> str:
         lines.append("already converted from the same files with the same options; nothing to do")
     if summary.num_refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
-        lines.append(f"{summary.num_refused:,} rejected ({reasons}); see {summary.dataset_dir / 'quarantine.jsonl'}")
+        lines.append(f"{summary.num_refused:,} rejected ({reasons}); see {where}/quarantine.jsonl")
     if layout.encoding == "raw" and layout.file_format == TFRECORD:
         lines.append(
             "raw pixels: read by simimg, TFDS, NumPy and PyTorch; for readers that decode, --encoding=png or jpeg"
         )
-    lines.append(f"report: {summary.dataset_dir / 'report.html'}")
+    lines.append(f"report: {where}/report.html")
     return "\n".join(lines)

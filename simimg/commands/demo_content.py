@@ -23,6 +23,7 @@ with quiet_tensorflow():
     from simimg.training import load_model
 from tfrecords.convert.image.decoder import decode
 from tfrecords.format.atomic_files import atomic_file, read_json
+from tfrecords.format.image_size import image_shape
 from tfrecords.format.layout import Layout
 from tfrecords.format.quarantine import read_quarantine
 
@@ -88,7 +89,7 @@ def write_demo_report(
         dataset_dir=str(dataset_dir),
         num_examples=sum(map(layout.num_examples, layout.splits)),
         splits={name: layout.num_examples(name) for name in layout.splits},
-        image_size=layout.image_size,
+        image_size=image_shape(layout.image_size)[0],
         encoding=layout.encoding,
         refused=[(file.path, file.reason, file.detail) for file in read_quarantine(dataset_dir)],
         stages=stages,

@@ -40,7 +40,7 @@ from simimg.image_files import LoadedFile, check_max_pixels, load_files
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import COPY_PX, CopyRow, write_copies_report
 from simimg.report.number_format import storage
-from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.candidate_pairs import check_threshold
 from simimg.similarity.duplicate_groups import Duplicates, Group, Member
 from simimg.similarity.edits import EDITS_HELP, LABEL, PLANNED, counted_edits, planned_edits
 from simimg.similarity.embeddings import load_embedder

@@ -1,9 +1,13 @@
 """Measure a trained model on images it has not seen.
 
-Prints the accuracy with its 95% interval and the accuracy of each class, draws the confusion matrix, and writes a
-report with the misclassified images to MODEL_DIR. For several labels per image, it prints the mean average
-precision, and for numbers the mean absolute error. For a model trained with --objective=similarity, it prints for
-how many augmented copies the original is the nearest of all images of the split.
+Prints the accuracy with its 95% interval, the top-5 accuracy of more than five classes, the macro F1, and per class the
+accuracy, the F1 and the average precision. The calibration error compares the probabilities with the accuracy; if the
+dataset has a split `validation`, it is also given with the temperature that fits that split. Draws the confusion
+matrix, and writes a report with the misclassified images and the curves of the classes to MODEL_DIR.
+
+For several labels per image, it prints the mean average precision, and for numbers the mean absolute error. For a model
+trained with --objective=similarity, it prints for how many augmented copies the original is the nearest of all images
+of the split.
 
 Example: simimg evaluate --dataset_dir=data/photos/1.0.0 --model_dir=runs/photos-small-seed0
 """
@@ -17,25 +21,28 @@ from simimg import api
 from simimg.commands.console import Result, progress_bar, quiet_tensorflow, showing
 from simimg.errors import UsageError
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 with quiet_tensorflow():
+    from simimg.api.run_report import figures_json
     from simimg.evaluation import Classification, CopyFigures, MultiLabelFigures, RegressionFigures
     from simimg.report.charts import confusion_matrix
     from simimg.training import load_run
 
 JSON_KEYS = (
-    "num_examples accuracy accuracy_ci95 binary_accuracy mean_per_class per_class confusion "
+    "num_examples accuracy accuracy_ci95 top5_accuracy binary_accuracy mean_per_class per_class macro_f1 f1_per_class "
+    "average_precision calibration_error temperature scaled_calibration_error reliability confusion "
     "mean_average_precision num_images mean_absolute_error root_mean_squared_error guess_error per_target "
     "recall recall_ci95 copy_similarity nearest_similarity mean_norm report"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `evaluate`."""
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; several are measured as one.", repeated="PATH"
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; several are measured as one.", repeated="PATH", url=True
     )
     model_dir: Path = option("Folder of a finished training run.")
     split: str = option(
@@ -68,7 +75,7 @@ def run(options: Options) -> Result:
         confusion_matrix(figures, picture)
         binary = load_run(options.model_dir).config["loss"] == "binary"
         text = _text(figures, options.split, picture, binary)
-    values = {**dataclasses.asdict(figures), "report": str(report)}
+    values = {**figures_json(figures), "report": str(report)}
     return Result(values=values, text=f"{text}\nreport: {report}")
 
 
@@ -112,13 +119,27 @@ def _text(figures: Classification, split: str, picture: Path, binary: bool) -> s
     low, high = figures.accuracy_ci95
     width = max(map(len, figures.per_class))
     counts = [sum(row) for row in figures.confusion]
+    top5 = "" if figures.top5_accuracy is None else f"top-5 accuracy {figures.top5_accuracy:.4f}; "
+    calibrated = f"calibration error {figures.calibration.error:.4f}"
+    if figures.temperature and figures.scaled_calibration:
+        error, temperature = figures.scaled_calibration.error, figures.temperature
+        calibrated += f"; {error:.4f} with the temperature {temperature:.3f}, which fits split validation"
+
+    def class_line(name: str, value: float | None, count: int) -> str:
+        if value is None:
+            return f"  {name:<{width}}  -  of 0"
+        precision = figures.curves[name].average_precision
+        scores = f"F1 {figures.f1_per_class[name]:.4f}  average precision {precision:.4f}"
+        return f"  {name:<{width}}  {value:.4f}  of {count:,}  {scores}"
+
     lines = [
         f"accuracy {figures.accuracy:.4f} (95% interval {low:.4f} to {high:.4f}) "
         f"on {figures.num_examples:,} examples of split {split}",
-        f"mean per class {figures.mean_per_class:.4f}"
+        f"{top5}mean per class {figures.mean_per_class:.4f}; macro F1 {figures.macro_f1:.4f}"
         + (f"; binary accuracy over the outputs {figures.binary_accuracy:.4f}" if binary else ""),
+        calibrated,
         *(
-            f"  {name:<{width}}  {'-' if value is None else f'{value:.4f}'}  of {count:,}"
+            class_line(name, value, count)
             for (name, value), count in zip(figures.per_class.items(), counts, strict=True)
         ),
         f"confusion matrix: {picture}",

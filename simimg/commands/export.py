@@ -36,6 +36,7 @@ with quiet_tensorflow():
     from simimg.similarity.index_export import EXPORT_FORMATS, export_index
     from simimg.similarity.projection import BY
     from simimg.similarity.search_index import SearchIndex
+from tfrecords.format.image_size import sides_text
 from tfrecords.options import check_choices, option
 
 JSON_KEYS = (
@@ -113,9 +114,10 @@ def _export_model(options: Options, model_dir: Path) -> Result:
     outputs = "targets" if info.objective.lower_is_better else "classes"
     what = f"{values['dim']} numbers per image" if for_copies else f"{len(info.class_names)} {outputs}"
     kind = "SavedModel" if format == "saved_model" else ", ".join(file for file in made.files if "names" not in file)
+    images = "gray images" if info.channels == 1 else "images"
     text = (
         f"{kind}: {out_dir}, {what}\n"
-        f"input: images of {info.image_size} x {info.image_size} px, resized by `{info.resize}`\n"
+        f"input: {images} of {sides_text(info.image_size, 'x')} px, resized by `{info.resize}`\n"
         f"compared on {made.num_checked} {made.checked_on}: differs from the model by {made.largest_difference:.1e} "
         "at most"
     )

@@ -22,6 +22,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.plan.convert_config import RAY_ADDRESS_HELP
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.options import check_choices, option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
 
@@ -29,13 +30,15 @@ _REFUSALS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `index`. Raises UsageError unless exactly one source is given, and for a precision not listed."""
 
     image_dir: Path | None = option(
         "Image folder, searched at any depth; its class folders, as in convert, are the labels.", None
     )
-    dataset_dir: Path | None = option("Dataset folder, instead of --image_dir; all splits are indexed.", None)
+    dataset_dir: Path | None = option(
+        "Dataset folder or URL, instead of --image_dir; all splits are indexed.", None, url=True
+    )
     model: str = option(
         "Folder of a finished training run or of imported weights, the name of a shipped model, or an ONNX file (extra "
         "`onnx`) and what it does not say, such as FILE.onnx,size=224,range=imagenet.",
@@ -68,6 +71,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         for name in ("ray_address", "num_gpus_per_worker"):
             if getattr(self, name) and self.engine != "ray":

@@ -24,12 +24,14 @@ from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
-from simimg.similarity.copy_pairs import check_threshold
+from simimg.similarity.candidate_pairs import check_threshold
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
+from tfrecords.locations import location_text, url_of
 from tfrecords.options import check_choices, option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "pairs num_test_affected share_test_affected by_splits splits num_images num_pairs_examined "
@@ -43,10 +45,10 @@ _MIN_SHARE_LEFT = 0.5  # of a split; below it, another --deal is suggested
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `leaks`. Raises UsageError if a choice or the threshold is not valid."""
 
-    dataset_dir: Path = option("Dataset folder, DATA_DIR/NAME/VERSION.")
+    dataset_dir: Path = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", url=True)
     image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
     index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
     model: str = option("As for `simimg index`.", "lite0")
@@ -64,6 +66,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         check_threshold(self.threshold)
         counted_edits(self.edits)
@@ -73,7 +76,7 @@ def run(options: Options) -> Result:
     """Find leaks, with progress bars."""
     if options.image_dir is not None and not options.image_dir.is_dir():
         raise UsageError(f"--image_dir={options.image_dir} is not a folder. Name the one that was converted.")
-    if not options.dataset_dir.is_dir():
+    if not url_of(options.dataset_dir) and not options.dataset_dir.is_dir():
         raise UsageError(f"--dataset_dir={options.dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
     start = time.perf_counter()
     with stage_bars() as show:
@@ -200,13 +203,13 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Lea
         rows.append(CopyRow(first=first, copies=[Tile(copy, pair.image.path, note)]))
     last = found.splits[-1]
     what = "Write an image table in which all copies of an image are in one split:"
-    clean = ["simimg", "leaks", f"--dataset_dir={options.dataset_dir}", "--clean=clean.csv"]
+    clean = ["simimg", "leaks", f"--dataset_dir={location_text(options.dataset_dir)}", "--clean=clean.csv"]
     if options.image_dir is not None:
         clean.append(f"--image_dir={options.image_dir}")
     write_copies_report(
         report,
         title=f"Copies across splits of {options.dataset_dir.parent.name}",
-        about=str(options.dataset_dir),
+        about=location_text(options.dataset_dir),
         number=f"{found.affected(last):,}",
         counted=f"of {found.num_images[last]:,} {last} images are copies of others",
         facts={"pairs": f"{len(found.pairs):,}", "pairs examined": f"{found.num_pairs_examined:,}"},

@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, showing, with_stdin
+from simimg.commands.console import Result, none_decoded, noting_skipped, progress_bar, showing, with_stdin
 from simimg.errors import UsageError
 from tfrecords.options import option
 
@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
         files = [file_of[image] for image in options.images]  # as often as they are named
         found = api.predict(options.model_dir, files, refused=skip, progress=showing(bar))
     if not found:
-        raise UsageError("none of the given images can be decoded.")
+        raise none_decoded(refused)
     results = []
     lines = []
     for one in found:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg import api
-from simimg.commands.console import Result, noting_skipped, progress_bar, showing, with_stdin
+from simimg.commands.console import Result, none_decoded, noting_skipped, progress_bar, showing, with_stdin
 from simimg.errors import UsageError
 from simimg.image_files import check_max_pixels, thumbnail
 from simimg.similarity.edits import EDITS_HELP, counted_edits
@@ -76,7 +76,7 @@ def _search(options: Options, named: dict[str, str]) -> Result:
             list(named), k=options.k, by=options.by, refused=noting_skipped(refused, named), progress=showing(bar)
         )
     if not found:
-        raise UsageError("none of the given images can be decoded.")
+        raise none_decoded(refused)
     text = "\n".join(_text(named.get(query, query), matches) for query, matches in found.items())
     if options.picture is not None:
         from simimg.report.contact_sheet import tile_sheet

@@ -29,7 +29,9 @@ from simimg.report.conversion.dataset_page import (
 )
 from tfrecords.format.dataset_images import count_labels
 from tfrecords.format.manifest import Manifest
+from tfrecords.locations import location_text
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "dataset_dir page name version num_examples splits classes num_refused reasons label_conflicts num_groups example"
@@ -39,11 +41,13 @@ _MAX_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `show`."""
 
-    dataset_dirs: tuple[str, ...] = option("Dataset folder, DATA_DIR/NAME/VERSION.", (), positional=True)
-    dataset_dir: Path | None = option("The same as a flag.", None)
+    dataset_dirs: tuple[str, ...] = option(
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION.", (), positional=True, url=True
+    )
+    dataset_dir: Path | None = option("The same as a flag.", None, url=True)
     class_name: str = option("Only this class.", "", flag="class")
     split: str = option("Only this split.", "")
     reason: str = option("Only files that were rejected for this reason, such as corrupt or deleted.", "")
@@ -73,13 +77,15 @@ def run(options: Options) -> Result:
         fields = example_fields(part, row)
         width = max(map(len, fields))
         lines = [f"{key:<{width}}  {field_text(value)}" for key, value in fields.items() if value != {}]
-        return Result(values=_values(part, path) | {"example": fields}, text="\n".join((*lines, "", f"page: {path}")))
+        return Result(
+            values=_values(part, folder, path) | {"example": fields}, text="\n".join((*lines, "", f"page: {path}"))
+        )
     path = options.page or Path(f"{name}.html")
     write_dataset_page(part, path, options.image_dir)
-    return Result(values=_values(part, path), text=_text(part, path))
+    return Result(values=_values(part, folder, path), text=_text(part, path))
 
 
-def _values(part: DatasetPart, path: Path) -> dict[str, Any]:
+def _values(part: DatasetPart, folder: Path, path: Path) -> dict[str, Any]:
     manifest, names = part.part, part.layout.counted_names
     ok = manifest.ok
     by_label = part.counts().sizes.tolist()
@@ -87,7 +93,7 @@ def _values(part: DatasetPart, path: Path) -> dict[str, Any]:
     conflicts = part.conflicts
     whole = part.manifest
     return {
-        "dataset_dir": str(part.folder),
+        "dataset_dir": location_text(folder),
         "page": str(path),
         "name": part.layout.name,
         "version": part.layout.version,

@@ -36,6 +36,7 @@ with quiet_tensorflow():
 
 from tfrecords.format.atomic_files import read_json
 from tfrecords.options import from_json, option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "model_dir steps seconds images_per_s input_share epoch validation_accuracy train_accuracy test_accuracy "
@@ -47,20 +48,22 @@ _MAIN_FIGURES = ("accuracy", "binary_accuracy", "recall")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(TrainConfig):
+class Options(TrainConfig, CacheOptions):
     """Options of `train`: those of a training run, and a file with all of them."""
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets. Required "
-        "without --config.",
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets. "
+        "Required without --config.",
         Path(),
         repeated="PATH",
+        url=True,
     )
     config: Path | None = option("The config.json of a run to repeat; flags override its options.", None)
 
 
 def resolve(given: dict[str, Any]) -> TrainConfig:
     """Return the configuration: that of the file or else of the preset, overridden by the flags."""
+    CacheOptions(**{name: given.pop(name) for name in ("cache_dir", "cache_bytes") if name in given})
     file = given.pop("config", None)
     if file is None:
         if "dataset_dir" not in given:

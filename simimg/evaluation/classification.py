@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from simimg.evaluation.calibration import Calibration, calibration, fit_temperature, scaled
+from simimg.evaluation.label_figures import PrecisionRecall, precision_recall
 from simimg.input import Reader, eval_batches, reading
 
 _BATCH_SIZE = 64  # per device
@@ -23,6 +26,15 @@ class Classification:
     `mean_per_class` is the mean of the accuracies per class; a class without images has None. `confusion[i][j]` is the
     number of images of class i that were classified as class j. `binary_accuracy` is the share of all outputs on the
     correct side of 0.5, which Keras calls accuracy under a binary loss. With n classes, outputs of 0 give 1 - 1/n.
+
+    `top5_accuracy` is the share of images whose class is among the five most probable ones; None with five classes or
+    fewer. `f1_per_class` is the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN); None for a class that
+    no image has and that was never predicted. `macro_f1` is the mean of the others.
+
+    `calibration` compares the probabilities with the accuracy. `temperature` is the one that was fitted on the split
+    validation, and `scaled_calibration` is the calibration with it; both are None without such a split, on that split
+    itself, and where `fit_temperature` finds none. `curves` has the curve of precision and recall of each class that
+    has images; it is empty unless details were asked for.
     """
 
     num_examples: int
@@ -32,6 +44,29 @@ class Classification:
     per_class: dict[str, float | None]
     binary_accuracy: float
     confusion: list[list[int]]
+    top5_accuracy: float | None
+    macro_f1: float
+    f1_per_class: dict[str, float | None]
+    calibration: Calibration
+    temperature: float | None = None
+    scaled_calibration: Calibration | None = None
+    curves: Mapping[str, PrecisionRecall] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as values for JSON, without the points of the curves."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("calibration", "scaled_calibration", "curves"):
+            del values[name]
+        scaled_error = self.scaled_calibration.error if self.scaled_calibration else None
+        return {
+            **values,
+            "average_precision": {
+                name: self.curves[name].average_precision if name in self.curves else None for name in self.per_class
+            },
+            "calibration_error": self.calibration.error,
+            "scaled_calibration_error": scaled_error,
+            "reliability": [dataclasses.asdict(found) for found in self.calibration.bins],
+        }
 
 
 def predict(
@@ -71,6 +106,11 @@ def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[s
     per_class = {
         name: float(hit / count) if count else None for name, hit, count in zip(class_names, hits, counts, strict=True)
     }
+    predicted_counts = confusion.sum(axis=0)
+    f1_per_class = {
+        name: float(2 * hit / (count + other)) if count + other else None
+        for name, hit, count, other in zip(class_names, hits, counts, predicted_counts, strict=True)
+    }
     targets = np.eye(num_classes, dtype=bool)[labels]
     return Classification(
         num_examples=len(labels),
@@ -80,7 +120,47 @@ def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[s
         per_class=per_class,
         binary_accuracy=float(((probabilities > 0.5) == targets).mean()),
         confusion=confusion.tolist(),
+        top5_accuracy=_top_accuracy(probabilities, labels, 5) if num_classes > 5 else None,
+        macro_f1=float(np.mean([value for value in f1_per_class.values() if value is not None])),
+        f1_per_class=f1_per_class,
+        calibration=calibration(probabilities, labels),
     )
+
+
+def with_details(
+    figures: Classification,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+) -> Classification:
+    """Returns the figures with the curves per class, and with the temperature that fits other images.
+
+    Args:
+        figures: those of `classify` for the same predictions.
+        probabilities: `[num_examples, num_classes]`.
+        labels: `[num_examples]`.
+        validation: probabilities and labels of the split validation; None without one.
+    """
+    temperature = fit_temperature(*validation) if validation else None
+    curves = {
+        name: precision_recall(probabilities[:, label], labels == label)
+        for label, name in enumerate(figures.per_class)
+        if figures.per_class[name] is not None
+    }
+    return dataclasses.replace(
+        figures,
+        temperature=temperature,
+        scaled_calibration=calibration(scaled(probabilities, temperature), labels) if temperature else None,
+        curves=curves,
+    )
+
+
+def _top_accuracy(probabilities: np.ndarray, labels: np.ndarray, count: int) -> float:
+    """Returns the share of labels among the `count` most probable; of equal ones, the first is the more probable."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    ranks = ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
+    return float((ranks < count).mean())
 
 
 def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:

@@ -61,20 +61,37 @@ def multi_label_figures(probabilities: np.ndarray, labels: np.ndarray, class_nam
     )
 
 
-def average_precision(scores: np.ndarray, wanted: np.ndarray) -> float | None:
-    """Returns the average precision of a ranking by `scores`, float `[n]`; None if nothing is `wanted`, bool `[n]`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrecisionRecall:
+    """The curve of a ranking: recall and precision, float64 `[n]` each, at the thresholds where the recall rises."""
 
-    It is the sum over all thresholds of the precision there, times the rise of the recall (Zhu, "Recall, Precision and
-    Average Precision", 2004; scikit-learn's definition). Examples with equal scores are found together.
+    recall: np.ndarray
+    precision: np.ndarray
+
+    @property
+    def average_precision(self) -> float:
+        """The sum over all thresholds of the precision there, times the rise of the recall.
+
+        This is the definition of Zhu, "Recall, Precision and Average Precision" (2004), and of scikit-learn.
+        """
+        return float((self.precision * np.diff(self.recall, prepend=0)).sum())
+
+
+def precision_recall(scores: np.ndarray, wanted: np.ndarray) -> PrecisionRecall:
+    """Returns the curve of a ranking by `scores`, float `[n]`, of which some are `wanted`, bool `[n]`, at least one.
+
+    Examples with equal scores are found together.
     """
-    num_wanted = int(wanted.sum())
-    if not num_wanted:
-        return None
     order = np.argsort(-scores, kind="stable")
     found = np.cumsum(wanted[order])
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each group of equal scores
-    hits = found[last]
-    return float((hits / (last + 1) * np.diff(hits, prepend=0)).sum() / num_wanted)
+    last = last[np.diff(found[last], prepend=0) > 0]  # with many classes, most thresholds find nothing more
+    return PrecisionRecall(recall=found[last] / int(wanted.sum()), precision=found[last] / (last + 1))
+
+
+def average_precision(scores: np.ndarray, wanted: np.ndarray) -> float | None:
+    """Returns the average precision of a ranking, see `precision_recall`; None if nothing is wanted."""
+    return precision_recall(scores, wanted).average_precision if wanted.any() else None
 
 
 def regression_figures(values: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> RegressionFigures:

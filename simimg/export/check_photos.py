@@ -14,6 +14,8 @@ from simimg.inference.conversion import check_images
 from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, reading, run_splits
 from simimg.models.model_folder import RunInfo
 from tfrecords.convert.image.decoder import CENTER
+from tfrecords.format.image_size import image_shape, image_size_of
+from tfrecords.storage.remote_dataset import local_dataset
 
 _NUM_CHECKED = 10
 _NUM_CALIBRATION = 200  # LiteRT's guide to post-training quantization: "around 100-500 samples"
@@ -44,9 +46,10 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
         UsageError: `dataset_dir` is no dataset of this model, or is needed to calibrate and not there.
     """
     given = info.config.get("dataset_dir") or ""
-    folders = (dataset_dir,) if dataset_dir else tuple(map(Path, [given] if isinstance(given, str) else given))
-    empty = np.zeros((0, info.image_size, info.image_size, 3), np.uint8)
+    named = (dataset_dir,) if dataset_dir else tuple([given] if isinstance(given, str) else given)
+    empty = np.zeros((0, *image_shape(info.image_size, info.channels)), np.uint8)
     try:
+        folders = tuple(map(local_dataset, named))
         splits = run_splits(folders, info.config.get("fold", 0))
         checked, source = _tested(info, folders, splits, _NUM_SCORED if calibrate else _NUM_CHECKED)
         calibration = _read(info, folders, splits["train"], _NUM_CALIBRATION)[0] if calibrate else empty
@@ -58,7 +61,7 @@ def some_photos(info: RunInfo, dataset_dir: Path | None, *, calibrate: bool) -> 
                 f"--int8 calibrates with images of the training split, but the run's dataset cannot be read: {error} "
                 "If it was moved, give --dataset_dir=PATH."
             ) from None
-        images = check_images(info.image_size)[:_NUM_CHECKED]
+        images = check_images(info.image_size, info.channels)[:_NUM_CHECKED]
         return Photos(
             checked=images, source="images of the package", calibration=empty, scored=empty, labels=np.zeros(0)
         )
@@ -100,10 +103,10 @@ def _tested(
             continue
         break
     where = ", ".join(map(str, folders))
-    if found[0].shape[1] != info.image_size:
+    if found[0].shape[1:] != image_shape(info.image_size, info.channels):
         raise UsageError(
-            f"--dataset_dir={where} has images of {found[0].shape[1]} px; the model takes {info.image_size} px. "
-            "Name the dataset that it was trained on."
+            f"--dataset_dir={where} has images of {image_size_of(found[0].shape[2:0:-1])} px; the model "
+            f"takes {info.image_size} px. Name the dataset that it was trained on."
         )
     return found, f"images of split {splits[use]} of {where}"
 

@@ -20,7 +20,7 @@ from simimg.similarity.search_index import SearchIndex
 from tfrecords.base_errors import DataError
 from tfrecords.convert.image.decoder import decode_composites, visible_composite
 from tfrecords.convert.image.image_formats import MAX_PIXELS
-from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg
+from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg, reduction
 from tfrecords.convert.sources import Selection
 from tfrecords.convert.sources.folder_layout import layout_of
 from tfrecords.convert.sources.image_folder import FolderFiles
@@ -102,7 +102,7 @@ class AuditedImages:
         """List the images of an index, by row."""
         info = index.info
         folder = None if info.image_dir is None else Path(info.image_dir)
-        dataset_dir = None if info.dataset_dir is None else Path(info.dataset_dir)
+        dataset_dir = info.dataset_folder
         images = list(index.images)
         has_labels = dataset_dir is None or not Layout.exists(dataset_dir)
         if not has_labels and dataset_dir is not None:
@@ -184,7 +184,7 @@ def measure_file(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageMeasures:
     """
     header = plain_jpeg(data)
     if header is not None and header.width * header.height <= max_pixels:
-        found = decode_reduced(data, header, MEASURED_PX, by_longer_side=True)
+        found = decode_reduced(data, header, reduction(max(header.width, header.height), MEASURED_PX))
         if found is not None:
             pixels = np.repeat(found[0], 3, axis=2) if header.components == 1 else found[0]
             size = header.width, header.height

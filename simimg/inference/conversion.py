@@ -29,8 +29,10 @@ from simimg.inference.litert_network import LiteRtNetwork
 from simimg.inference.network_cache import CANNOT_LOAD, SHIPPED_MODELS, ConversionFailed, NetworkFacts
 from simimg.models.model_folder import MODEL_FILE, load_model
 from simimg.standard_error import captured_stderr
+from tfrecords.convert.image.color import gray_of
 from tfrecords.convert.image.decoder import resize
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.format.image_size import ImageSize, image_size_of
 
 if TYPE_CHECKING:
     import keras
@@ -99,7 +101,8 @@ def convert_network(model: str, output: str, *, refused: str = "") -> tuple[byte
                     reason = f"its output differs from TensorFlow's by {difference:.1e}"
     facts = NetworkFacts(
         fingerprint=fingerprint,
-        image_size=int(network.input_shape[1]),
+        image_size=image_size_of(network.input_shape[2:0:-1]),
+        channels=int(network.input_shape[-1]),
         dim=int(network.output_shape[-1]),
         largest_difference=difference,
         refused=reason,
@@ -135,14 +138,15 @@ def _tflite(network: keras.Model) -> tuple[bytes, str]:
 
 def _largest_difference(network: keras.Model, converted: LiteRtNetwork) -> float:
     differences = []
-    for image in check_images(int(network.input_shape[1])):  # one by one, which takes less memory
+    height, width, channels = network.input_shape[1:]
+    for image in check_images(image_size_of((width, height)), channels):  # one by one, which takes less memory
         expected = network(image[None].astype(np.float32), training=False).numpy()
         differences.append(np.abs(converted(image[None]) - expected).max())
     return float(np.max(differences))
 
 
-def check_images(image_size: int) -> np.ndarray:
-    """Return a photograph, which Matplotlib installs, and images of the sample, uint8 `[n, size, size, 3]`."""
+def check_images(image_size: ImageSize, channels: int = 3) -> np.ndarray:
+    """Return a photograph, which Matplotlib installs, and sample images, uint8 `[n, height, width, channels]`."""
     images = []
     photo = importlib.resources.files("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"
     if photo.is_file():  # some distributions leave it out
@@ -154,7 +158,8 @@ def check_images(image_size: int) -> np.ndarray:
         names = sorted(name for name in archive.namelist() if name.endswith(".webp"))
         for name in names[:: len(names) // _NUM_CHECKED]:
             images.append(Image.open(io.BytesIO(archive.read(name))))
-    return np.stack([resize(image.convert("RGB"), image_size, "stretch") for image in images])
+    pixels = np.stack([resize(image.convert("RGB"), image_size, "stretch") for image in images])
+    return gray_of(pixels) if channels == 1 else pixels
 
 
 def _weights_sha256(network: keras.Model) -> str:

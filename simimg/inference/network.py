@@ -23,6 +23,7 @@ from simimg.inference.inference_engine import PRECISIONS, Engine, engine, may_ha
 from simimg.inference.network_cache import NetworkFacts, converted_network
 from simimg.inference.onnx_contract import split_model
 from simimg.standard_error import captured_stderr
+from tfrecords.convert.image.color import gray_of
 
 MANY = 500
 """So many images are worth the seconds that TensorFlow takes to start on a GPU, or a measurement of the processor."""
@@ -52,7 +53,12 @@ class OpenNetwork:
     batch_size: int = 32
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, size, size, 3]`, of any type."""
+        """Return the output, float32 `[n, dim]`, for images, 0..255, `[n, height, width, channels]`, of any type.
+
+        RGB images, uint8, become gray for a network that takes gray ones.
+        """
+        if self.facts.channels == 1 and images.shape[-1] == 3:
+            images = gray_of(images)
         return self._loaded(images)
 
     @functools.cached_property

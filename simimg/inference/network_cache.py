@@ -31,6 +31,7 @@ from simimg.models.model_folder import MODEL_FILE, finished_file
 from simimg.models.torch_pickle import lite_file
 from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import atomic_file, file_sha256
+from tfrecords.format.image_size import ImageSize, image_size_of
 from tfrecords.installed_versions import installed_version
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
@@ -54,17 +55,22 @@ class NetworkFacts:
 
     Attributes:
         fingerprint: changes with the weights.
-        image_size: side in px of the squares that it takes.
+        image_size: side in px of the squares that it takes, or width and height.
         dim: length of its output.
         largest_difference: between its outputs by LiteRT and by TensorFlow, for some images.
         refused: why LiteRT cannot run it, in a sentence without a full stop; empty if it can.
+        channels: of the images that it takes: 3, or 1 if it learned from gray ones.
     """
 
     fingerprint: str
-    image_size: int
+    image_size: ImageSize
     dim: int
     largest_difference: float
     refused: str = ""
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", image_size_of(self.image_size))  # from JSON, a list
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

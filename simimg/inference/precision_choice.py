@@ -113,7 +113,7 @@ def _measured(converted: ConvertedNetwork, machine: dict[str, Any]) -> Precision
     from simimg.inference.conversion import check_images
     from simimg.inference.litert_network import LiteRtNetwork
 
-    images = check_images(converted.facts.image_size)
+    images = check_images(converted.facts.image_size, converted.facts.channels)
     networks: dict[str, Network] = {"float32": LiteRtNetwork(converted.content)}
     try:
         with captured_stderr():

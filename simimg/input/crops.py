@@ -1,10 +1,10 @@
 """Crops of images that are cut while they are decoded: where they lie, and their pixels.
 
 1. A random crop has 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3, drawn log-uniformly (Szegedy et
-   al., "Going deeper with convolutions", CVPR 2015, section 6). It is drawn as torchvision's RandomResizedCrop draws
-   it: up to ten attempts, and then the largest central part with an allowed ratio.
-2. A central crop is that of the image after a resize: the short side to 8/7 of the crop's (256 px for 224), the long
-   side in proportion, rounded down; then the central square.
+   al., "Going deeper with convolutions", CVPR 2015, section 6), times that of the result. It is drawn as torchvision's
+   RandomResizedCrop draws it: up to ten attempts, and then the largest central part with an allowed ratio.
+2. A central crop is that of the image after a resize: to the smallest size that covers 8/7 of the crop (a short side of
+   256 px for 224 x 224), the other side in proportion, rounded down; then the center.
 3. The pixels are those of the whole image, decoded, cut and resized once with an antialiased bilinear filter, as by
    Pillow, up to one level of rounding. For images that are much larger than the crop, the decoder reduces the image
    first; then at least twice the crop's size is left for the filter. In 40 photos with short sides of 1,000 px, cut to
@@ -24,16 +24,16 @@ import numpy as np
 
 from simimg.errors import UsageError
 from simimg.input.jpeg_regions import decode_region, reduction, scaled_down
+from tfrecords.format.image_size import ImageSize, parse_image_size, width_height
 
 __all__ = ["CROPS", "DEFAULT_CROP_SIZE", "CropBox", "Crops", "crop_pixels"]
 
 CROPS = ("random", "center")
 DEFAULT_CROP_SIZE = 224  # px; what networks for ImageNet are trained at
-MAX_CROP_SIZE = 4096
 
 MIN_AREA = 0.08  # share of the image
 MAX_ASPECT = 4 / 3
-ZOOM = 8 / 7  # short side of the resized image, as a multiple of the side of its central crop
+ZOOM = 8 / 7  # what the resized image covers, as a multiple of its central crop
 _ATTEMPTS = 10
 _DRAWS = 4  # per attempt: area, ratio, left, top
 
@@ -63,14 +63,13 @@ class CropBox:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crops:
-    """How images of any shape become squares of `image_size` px: `random` or `center` crops."""
+    """How images of any shape become images of `image_size` px: `random` or `center` crops."""
 
-    image_size: int = DEFAULT_CROP_SIZE
+    image_size: ImageSize = DEFAULT_CROP_SIZE
     how: str = "random"  # in training; in evaluation, crops are central
 
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= MAX_CROP_SIZE:
-            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_CROP_SIZE} px.")
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size))
         if self.how not in CROPS:
             raise UsageError(f"--crop={self.how}: should be one of {', '.join(CROPS)}.")
 
@@ -82,23 +81,23 @@ class Crops:
             ids: int64 `[n]`.
             run: seed and epoch of random crops; None for central crops.
         """
-        shapes = sizes.tolist()
+        shapes, (across, down) = sizes.tolist(), width_height(self.image_size)
         if run is None:
-            return [_central(width, height, self.image_size) for width, height in shapes]
-        numbers = uniform(*run, ids, _ATTEMPTS * _DRAWS).tolist()
-        return [_random(width, height, drawn) for (width, height), drawn in zip(shapes, numbers, strict=True)]
+            return [_central(width, height, across, down) for width, height in shapes]
+        numbers, aspect = uniform(*run, ids, _ATTEMPTS * _DRAWS).tolist(), across / down
+        return [_random(width, height, aspect, drawn) for (width, height), drawn in zip(shapes, numbers, strict=True)]
 
 
 def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box: CropBox) -> None:
-    """Decodes a crop of a JPEG into `pixels`, uint8 `[image_size, image_size, 3]`.
+    """Decodes a crop of a JPEG into `pixels`, uint8 `[height, width, 3]`, or `[height, width, 1]` of a gray one.
 
     `size` is the image's width and height, px. Raises ValueError if it cannot be decoded, or has another size.
     """
-    side = len(pixels)
-    by = reduction(min(box.right - box.left, box.bottom - box.top), side * _MARGIN)
+    down, across, _ = pixels.shape
+    by = min(reduction(box.right - box.left, across * _MARGIN), reduction(box.bottom - box.top, down * _MARGIN))
     left, top, right, bottom = (edge / by for edge in (box.left, box.top, box.right, box.bottom))
     # Half the width of the filter, in px of the reduced image.
-    x_more, y_more = (0, 0) if box.is_cut else (_support(right - left, side), _support(bottom - top, side))
+    x_more, y_more = (0, 0) if box.is_cut else (_support(right - left, across), _support(bottom - top, down))
     width, height = scaled_down(size, by)
     x, y = max(0, math.floor(left) - x_more), max(0, math.floor(top) - y_more)
     region = (x, y, min(width, math.ceil(right) + x_more), min(height, math.ceil(bottom) + y_more))
@@ -126,29 +125,31 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def _random(width: int, height: int, numbers: list[float]) -> CropBox:
+def _random(width: int, height: int, aspect: float, numbers: list[float]) -> CropBox:
     log_ratio = math.log(MAX_ASPECT)
     for start in range(0, _ATTEMPTS * _DRAWS, _DRAWS):
         area, ratio, across, down = numbers[start : start + _DRAWS]
         area = (MIN_AREA + (1 - MIN_AREA) * area) * width * height
-        ratio = math.exp((2 * ratio - 1) * log_ratio)
+        ratio = aspect * math.exp((2 * ratio - 1) * log_ratio)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
             return CropBox(left, top, left + w, top + h, True)
-    w = min(width, max(1, round(height * MAX_ASPECT)))
-    h = min(height, max(1, round(width * MAX_ASPECT)))
+    w = min(width, max(1, round(height * aspect * MAX_ASPECT)))
+    h = min(height, max(1, round(width / aspect * MAX_ASPECT)))
     left, top = (width - w) // 2, (height - h) // 2
     return CropBox(left, top, left + w, top + h, True)
 
 
-def _central(width: int, height: int, side: int) -> CropBox:
-    short = round(side * ZOOM)
-    shorter = min(width, height)
-    resized = short * width // shorter, short * height // shorter
-    left, top = (round((length - side) / 2) for length in resized)
+def _central(width: int, height: int, across: int, down: int) -> CropBox:
+    covered = round(across * ZOOM), round(down * ZOOM)
+    if width * down < height * across:
+        resized = covered[0], covered[0] * height // width
+    else:
+        resized = covered[1] * width // height, covered[1]
+    left, top = round((resized[0] - across) / 2), round((resized[1] - down) / 2)
     x_scale, y_scale = width / resized[0], height / resized[1]
-    return CropBox(left * x_scale, top * y_scale, (left + side) * x_scale, (top + side) * y_scale, False)
+    return CropBox(left * x_scale, top * y_scale, (left + across) * x_scale, (top + down) * y_scale, False)
 
 
 def _support(length: float, side: int) -> int:
@@ -165,4 +166,5 @@ def _resize(decoded: np.ndarray, box: tuple[float, float, float, float], pixels:
     left, top, right, bottom = box
     _own.options.crop_box = cr.CropBox(left, top, min(right, width) - left, min(bottom, height) - top)
     _own.resizer.resize(source, target, _own.options)
-    pixels[:] = np.frombuffer(target.get_buffer(), np.uint8).reshape(pixels.shape)
+    resized = np.frombuffer(target.get_buffer(), np.uint8).reshape(*pixels.shape[:2], 3)
+    pixels[:] = resized[:, :, : pixels.shape[2]]  # a gray image has equal channels

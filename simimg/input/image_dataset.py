@@ -38,7 +38,7 @@ class SplitFacts:
     Attributes:
         class_names: by label, or the names of the targets if labels are numbers.
         num_classes: length of `class_names`.
-        image_size: side of the images in px.
+        image_size: side of the images in px, or (width, height) if they are not square.
         num_examples: in the split.
         steps_per_epoch: batches per epoch, over all replicas.
     """
@@ -126,7 +126,7 @@ class ImageDataset(SplitFacts, tf.data.Dataset):
         num_classes: length of `class_names`.
         class_counts: examples of each class, int64 `[num_classes]`.
         class_weights: for `fit(class_weight=…)`: the weights that make all classes equal.
-        image_size: side of the images in px.
+        image_size: side of the images in px, or (width, height) if they are not square.
         num_examples: in the split.
         steps_per_epoch: batches per epoch.
         position: epoch and step of the next batch; can be set.

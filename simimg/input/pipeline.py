@@ -23,6 +23,7 @@ from simimg.input.records import EncodedRecords
 from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split, open_split, reading
 from simimg.input.split_union import join_splits, relabeled
+from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import LAYOUT_FILE, MANIFEST_FILE
@@ -50,7 +51,7 @@ def open_reader(
     data_service: str = "",
     num_threads: int = 0,
     crop: str = AUTO_CROP,
-    image_size: int = 0,
+    image_size: ImageSize = 0,
 ) -> tuple[Reader, str]:
     """Opens a split of a dataset folder; returns its reader, and the reason for this kind of reader, a clause.
 
@@ -65,13 +66,14 @@ def open_reader(
         num_threads: threads that decode; 0 is one per core.
         crop: how training images are cut: `random` or `center`; `auto` is random for images in their own shapes, and
             no crop for others. Images for evaluation are cut at their center then.
-        image_size: side of the crops in px; 0 is 224.
+        image_size: side of the crops in px, or width and height; 0 is 224.
 
     Raises:
         UsageError: the folder or split does not exist; the split is empty; the reader cannot read it, or cannot skip
             records; two options exclude each other.
         DataError: the folder is damaged, or its format is not supported.
     """
+    image_size = parse_image_size(image_size, zero="auto")
     opened = _opened((dataset_dir,) if isinstance(dataset_dir, Path) else dataset_dir, split, class_names)
     num_threads = num_threads or len(os.sched_getaffinity(0))
     crops = _crops_of(opened, crop, image_size)
@@ -151,7 +153,7 @@ def folders_with(folders: Sequence[Path], split: str) -> list[Path]:
     return [folder for folder in folders if has_it(folder)]
 
 
-def _crops_of(split: Split, crop: str, image_size: int) -> Crops | None:
+def _crops_of(split: Split, crop: str, image_size: ImageSize) -> Crops | None:
     if crop not in (AUTO_CROP, *CROPS):
         raise UsageError(f"--crop={crop}: should be one of {', '.join((AUTO_CROP, *CROPS))}.")
     if crop == AUTO_CROP and split.stored_size:

@@ -20,6 +20,7 @@ from PIL import Image
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.crops import crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
+from tfrecords.format.image_size import MODES, ImageSize
 from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import find_index
@@ -94,7 +95,7 @@ class EncodedRecords:
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
-        self._size, self._crops = split.image_size, split.crops
+        self._shape, self._crops = split.image_shape, split.crops
         self._schema, self._num_classes = split.schema, len(split.class_names)
         self._decode: Callable[..., None] = (
             {"jpeg": _decode_jpeg, "png": _decode_png, "raw": _copy_pixels}[split.encoding]
@@ -125,7 +126,8 @@ class EncodedRecords:
     def gather(
         self, places: np.ndarray, run: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the records at `places`: images uint8 `[n, size, size, 3]`, labels as in a Batch, ids int64 `[n]`.
+        """Returns the records at `places`: images uint8 `[n, height, width, channels]`, labels as in a Batch, and ids,
+        int64 `[n]`.
 
         If the split has crops, they are random for a `run`, seed and epoch, and otherwise central.
 
@@ -154,7 +156,7 @@ class EncodedRecords:
         if self._crops is not None:
             sizes = self._sizes[places]
             crops = zip(map(tuple, sizes.tolist()), self._crops.boxes(sizes, ids, run), strict=True)
-        images = aligned((len(places), self._size, self._size, 3))
+        images = aligned((len(places), *self._shape))
         faults = []
         view, crc32c, decode = self._view, google_crc32c.value, self._decode
         rows = zip(*(column.tolist() for column in columns), images, strict=True)
@@ -219,22 +221,23 @@ def _copy_pixels(data: memoryview, pixels: np.ndarray) -> None:
 
 def _decode_jpeg(data: memoryview, pixels: np.ndarray) -> None:
     # The accurate transform, which is as fast. A smaller image leaves the rest of `pixels` uninitialized.
-    decoded = simplejpeg.decode_jpeg(data, "RGB", False, False, 0, 0, 1, pixels)
+    decoded = simplejpeg.decode_jpeg(data, "RGB" if pixels.shape[2] == 3 else "GRAY", False, False, 0, 0, 1, pixels)
     if decoded.shape != pixels.shape:
-        raise ValueError(f"it has {decoded.shape[1]} x {decoded.shape[0]} px instead of {len(pixels)} x {len(pixels)}")
+        found, wanted = (f"{image.shape[1]} x {image.shape[0]}" for image in (decoded, pixels))
+        raise ValueError(f"it has {found} px instead of {wanted}")
 
 
 def _decode_png(data: memoryview, pixels: np.ndarray) -> None:
     with parser_errors(ValueError), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.size != (len(pixels), len(pixels)):  # NumPy would repeat a smaller one
-            raise ValueError(f"it has {image.width} x {image.height} px instead of {len(pixels)} x {len(pixels)}")
-        pixels[:] = np.asarray(image.convert("RGB"))
+        if image.size != pixels.shape[1::-1]:  # NumPy would repeat a smaller one
+            raise ValueError(f"it has {image.width} x {image.height} px instead of {pixels.shape[1]} x {len(pixels)}")
+        pixels[:] = np.asarray(image.convert(MODES[pixels.shape[2]])).reshape(pixels.shape)
 
 
-def _sizes(shards: Sequence[Shard], side: int) -> np.ndarray:
-    """Returns width and height of each image, uint16 `[num_examples, 2]`: `side` px, or those of the sidecars if 0."""
-    if side:
-        return np.full((sum(shard.num_examples for shard in shards), 2), side, np.uint16)
+def _sizes(shards: Sequence[Shard], size: ImageSize) -> np.ndarray:
+    """Returns width and height of each image, uint16 `[num_examples, 2]`: `size`, or those of the sidecars if 0."""
+    if size:
+        return np.full((sum(shard.num_examples for shard in shards), 2), size, np.uint16)
     return np.concatenate([read_sizes(shard.path, shard.num_examples).astype(np.uint16) for shard in shards])
 
 

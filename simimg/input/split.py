@@ -1,12 +1,13 @@
 """A split of a dataset folder as the readers see it: its shards and their format; and what every reader delivers.
 
 Folders that `simimg convert` wrote have a layout.json. Folders that other programs wrote are read through their TFDS
-metadata, if they have square RGB images of one size in the feature `image` and a class label in `label`.
+metadata, if they have gray, RGB or RGBA images of one size in the feature `image` and a class label in `label`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input.crops import Crops
 from simimg.input.sampler import Order
 from tfrecords.format.atomic_files import read_json
+from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_shape, image_size_of
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, fold_name, num_folds
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record import FRAMING_BYTES
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, Offsets
+from tfrecords.format.record_layout import ENCODINGS, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 from tfrecords.format.shard_scan import scan_shard
 from tfrecords.format.tfds_metadata import TfdsInfo, class_names, is_tfds_folder, parse_features
@@ -33,7 +35,7 @@ PADDING_ID = -1
 class Batch(NamedTuple):
     """A batch of examples. In an evaluation's last batch, rows that only fill it up have the id -1.
 
-    image: uint8 [batch, image_size, image_size, 3]; id: int64 [batch]. label: int32 [batch], -1 if the dataset has no
+    image: uint8 [batch, height, width, channels]; id: int64 [batch]. label: int32 [batch], -1 if the dataset has no
     labels; or uint8 [batch, num_classes], 1 for each class of an image that may have several; or float32
     [batch, num_targets].
     """
@@ -56,8 +58,8 @@ class Shard:
 class Split:
     """One split of a dataset, or several together: `split` is then their names with + between them.
 
-    If `crops` are cut from its images, `image_size` is theirs. `stored_size` is the side of the stored squares in px, 0
-    for images in their own shapes.
+    If `crops` are cut from its images, `image_size` is theirs. `stored_size` is that of the stored images, 0 for images
+    in their own shapes.
 
     `offsets` is None if the records have no fixed length. `class_names` are the names of the targets if labels are
     numbers. `has_id` says whether `id` is stored. `indexed` says whether
@@ -69,7 +71,7 @@ class Split:
     name: str
     split: str
     encoding: str
-    image_size: int
+    image_size: ImageSize
     class_names: tuple[str, ...]
     shards: tuple[Shard, ...]
     offsets: Offsets | None
@@ -77,11 +79,12 @@ class Split:
     indexed: bool
     schema: Schema = PLAIN
     crops: Crops | None = None
-    stored_size: int = -1
+    stored_size: ImageSize = -1
+    channels: int = 3
     parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.stored_size < 0:
+        if self.stored_size == -1:
             object.__setattr__(self, "stored_size", self.image_size)
 
     def cropped(self, crops: Crops) -> Split:
@@ -126,7 +129,12 @@ class Split:
     @property
     def decoded_bytes(self) -> int:
         """Bytes of the split's decoded pixels."""
-        return self.num_examples * self.image_size * self.image_size * 3
+        return self.num_examples * math.prod(self.image_shape)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of an image: height, width, channels."""
+        return image_shape(self.image_size, self.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +285,7 @@ def _own(dataset_dir: Path, split: str) -> Split:
         encoding=layout.encoding,
         image_size=layout.image_size,
         stored_size=0 if layout.own_shapes else layout.image_size,
+        channels=layout.channels,
         class_names=layout.class_names,
         shards=tuple(
             Shard(dataset_dir / info.file, info.num_examples, info.num_bytes)
@@ -297,9 +306,9 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         info, features = TfdsInfo.parse(info_json), parse_features(features_json)
         chosen = _split_names(dataset_dir, split, list(info.shards))
         image, label = features["image"], features["label"]
-        is_square = len(image.shape) == 3 and image.shape[0] == image.shape[1] and image.shape[2] == 3
-        is_square = is_square and 0 < image.shape[0] <= MAX_IMAGE_SIZE
-        if info.file_format != TFRECORD or not is_square or label.kind != "ClassLabel":
+        fits = len(image.shape) == 3 and image.shape[2] in COLORS and min(image.shape) > 0
+        fits = fits and max(image.shape) <= MAX_IMAGE_SIZE and (image.shape[2] < 4 or image.encoding != "jpeg")
+        if info.file_format != TFRECORD or not fits or label.kind != "ClassLabel":
             raise ValueError(f"file format {info.file_format}, image {image.dtype} {list(image.shape)}, {label.kind}")
         if image.encoding not in ENCODINGS or (image.encoding == "raw" and image.dtype != "uint8"):
             raise ValueError("the image is a tensor that is not stored as bytes of uint8")
@@ -308,7 +317,7 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
             names = class_names(labels.read_bytes() if labels.exists() else None, label.num_classes)
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{dataset_dir}: simimg reads TFRecords with a square RGB `image` of one size and a class `label`; "
+            f"{dataset_dir}: simimg reads TFRecords with a gray, RGB or RGBA `image` of one size and a class `label`; "
             f"this dataset has another form ({error!r}). Export its images to folders and use `simimg convert`."
         ) from None
     return Split(
@@ -316,7 +325,8 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
         name=info.name,
         split=split,
         encoding=image.encoding,
-        image_size=image.shape[0],
+        image_size=image_size_of(image.shape[1::-1]),
+        channels=image.shape[2],
         class_names=tuple(names),
         shards=tuple(Shard(dataset_dir / file, count) for name in chosen for file, count in info.shards[name]),
         offsets=None,

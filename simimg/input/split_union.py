@@ -17,6 +17,7 @@ import tensorflow as tf
 from simimg.errors import DataError, UsageError
 from simimg.input.mixture import PLACE_BITS
 from simimg.input.split import PADDING_ID, Batch, Part, Split
+from tfrecords.format.image_size import COLORS
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import iter_manifest
 from tfrecords.format.schema import Schema
@@ -255,6 +256,12 @@ def _check_alike(first: Split, other: Split) -> None:
         raise UsageError(
             f"{first.dataset_dir} has images of {first.image_size} px, and {other.dataset_dir} of {other.image_size} "
             f"px. Convert one of them: simimg convert --from={other.dataset_dir} --image_size={first.image_size}"
+        )
+    if first.channels != other.channels:
+        raise UsageError(
+            f"{first.dataset_dir} has {COLORS[first.channels]} images, and {other.dataset_dir} "
+            f"{COLORS[other.channels]} images. Convert one of them: simimg convert --from={other.dataset_dir} "
+            f"--channels={first.channels}"
         )
     if mine.label_type == "float" and set(first.class_names) != set(other.class_names):
         raise UsageError(

@@ -16,9 +16,10 @@ from simimg.errors import UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.frozen_conv import FrozenNormConv2D
-from simimg.models.heads import EMBEDDING, image_input, probabilities, scaled, unit
+from simimg.models.heads import EMBEDDING, colored, enlarged_to, image_input, probabilities, scaled, unit
 from simimg.models.oriented_gradients import OrientedGradients
 from simimg.models.pretrained import load_lite
+from tfrecords.format.image_size import ImageSize, image_shape
 
 _WIDTHS = (96, 144, 192)
 """Channels of the stages of `small`. With the usual doubling, the last stage would hold three quarters of all weights,
@@ -59,7 +60,7 @@ _SMALLEST_TUTORIAL = 8
 """Smallest image_size in px: 8 -> pool 4 -> valid convolution 2 -> pool 1."""
 
 
-def small(image_size: int, num_classes: int) -> keras.Model:
+def small(image_size: ImageSize, num_classes: int, *, channels: int = 3) -> keras.Model:
     """A residual network on oriented gradients, for images of about 64 px and datasets of hundreds.
 
     * The first layer is `OrientedGradients` with cells of 4 px. The first layers of every network for photographs
@@ -77,7 +78,7 @@ def small(image_size: int, num_classes: int) -> keras.Model:
     * The embedding, [batch, 192], never negative, is the pooled map that the softmax reads, so it adds no layer to
       train.
     """
-    pixels = image_input(image_size, smallest=_SMALLEST)
+    pixels = image_input(image_size, smallest=_SMALLEST, channels=channels)
     x = _norm(OrientedGradients(name="gradients")(pixels), "gradients")
     x = keras.layers.ReLU(name="stem_relu")(_conv_norm(x, _WIDTHS[0], 1, "stem"))
     for stage, width in enumerate(_WIDTHS):
@@ -89,7 +90,13 @@ def small(image_size: int, num_classes: int) -> keras.Model:
 
 
 def lite(
-    name: str, image_size: int, num_classes: int, *, weights: str | None = "imagenet", resolution: int | None = None
+    name: str,
+    image_size: ImageSize,
+    num_classes: int,
+    *,
+    weights: str | None = "imagenet",
+    resolution: ImageSize | None = None,
+    channels: int = 3,
 ) -> keras.Model:
     """EfficientNet-Lite with a new softmax over unit features, for fine-tuning; or two networks side by side.
 
@@ -106,14 +113,14 @@ def lite(
     """
     if weights not in ("imagenet", None):
         raise UsageError(f'the weights of {name} should be "imagenet" or None. Received: weights={weights!r}')
-    pixels = image_input(image_size, smallest=_SMALLEST)
-    x, frozen = _lite_scaled(pixels), weights is not None
+    pixels = image_input(image_size, smallest=_SMALLEST, channels=channels)
+    x, frozen = _lite_scaled(colored(pixels)), weights is not None
     prefixes = {one: f"{one}_" if "+" in name else "" for one in name.split("+")}
     parts = []
     for one, prefix in prefixes.items():
         side = resolution
         if prefix and resolution is not None:
-            side = max(image_size, min(resolution, _LITE[one].resolution))
+            side = enlarged_to(image_size, min(max(image_shape(resolution)), _LITE[one].resolution))
         seen = _enlarged(x, image_size, side, prefix=prefix)
         parts.append(unit(_lite_body(one, seen, frozen=frozen, prefix=prefix), prefix=prefix))
     features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32", name=EMBEDDING)(parts)
@@ -136,7 +143,7 @@ def lite_features(name: str, resolution: int | None = None) -> keras.Model:
     return model
 
 
-def tutorial(image_size: int, num_classes: int) -> keras.Model:
+def tutorial(image_size: ImageSize, num_classes: int, *, channels: int = 3) -> keras.Model:
     """The tutorial's CNN: three convolutions and two dense layers on pixels scaled to 0..1.
 
     Conv 32 3x3 same relu, pool, dropout .25; Conv 64 3x3 same relu, Conv 64 3x3 linear, pool, dropout .25; Dense 512
@@ -144,7 +151,7 @@ def tutorial(image_size: int, num_classes: int) -> keras.Model:
     "same", so it has Keras's default padding "valid" and shrinks the map by 2. Pools are 2x2. Nearly all weights are in
     the first Dense.
     """
-    pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL)
+    pixels = image_input(image_size, smallest=_SMALLEST_TUTORIAL, channels=channels)
     x = scaled(pixels, middle=0, reach=255)
     x = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1")(x)
     x = keras.layers.MaxPooling2D(2, name="pool1")(x)
@@ -184,15 +191,16 @@ def _lite_scaled(pixels: Any) -> Any:
     return scaled(pixels, middle=127, reach=128)
 
 
-def _enlarged(x: Any, image_size: int, resolution: int | None, *, prefix: str = "") -> Any:
+def _enlarged(x: Any, image_size: ImageSize, resolution: ImageSize | None, *, prefix: str = "") -> Any:
     if resolution is None or resolution == image_size:
         return x
-    if resolution < image_size:
+    height, width, _ = image_shape(resolution)
+    if height < image_shape(image_size)[0] or width < image_shape(image_size)[1]:
         raise UsageError(
             "lite can enlarge its input but not shrink it, which would alias: the resolution should be at least "
             f"the image_size. Received: resolution={resolution}, image_size={image_size}"
         )
-    return keras.layers.Resizing(resolution, resolution, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
+    return keras.layers.Resizing(height, width, "bilinear", dtype="float32", name=f"{prefix}enlarged")(x)
 
 
 def _lite_body(name: str, x: Any, *, frozen: bool, prefix: str = "") -> Any:
@@ -248,4 +256,5 @@ def _relu6(x: Any, name: str) -> Any:
 
 
 NETWORKS = {"small": small, "tutorial": tutorial}
-"""The values of `--model` without pretrained weights, each a function of (image_size, num_classes)."""
+"""The values of `--model` without pretrained weights, each a function of (image_size, num_classes); and of `channels`,
+to learn from gray images."""

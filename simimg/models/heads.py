@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from simimg.errors import ModelError, UsageError
+from tfrecords.format.image_size import ImageSize, Rectangle, image_shape
 
 EMBEDDING = "embedding"
 """Name of the layer whose output is a model's embedding, before it is normalized."""
@@ -24,15 +25,29 @@ _LENGTH = 16.0
 MIN_POOLED = 1e-6  # the cube root has an infinite slope at zero
 
 
-def image_input(image_size: int, *, smallest: int) -> Any:
-    """A model's input: float32 [batch, image_size, image_size, 3]. Keras casts other types, such as uint8.
+def enlarged_to(image_size: ImageSize, resolution: int) -> ImageSize:
+    """Images of `image_size` enlarged until their longer side has `resolution` px; not reduced if it is longer."""
+    if isinstance(image_size, int):
+        return max(image_size, resolution)
+    longer = max(*image_size, resolution)
+    return Rectangle(*(round(side * longer / max(image_size)) for side in image_size))
+
+
+def image_input(image_size: ImageSize, *, smallest: int, channels: int = 3) -> Any:
+    """A model's input: float32 [batch, height, width, channels], of squares or of another width than height. Keras
+    casts other types, such as uint8.
 
     Raises:
         UsageError: `image_size` is below `smallest`, for which the model's strides and pools leave one pixel.
     """
-    if image_size < smallest:
+    if min(image_shape(image_size)[:2]) < smallest:
         raise UsageError(f"image_size should be at least {smallest} for this model. Received: image_size={image_size}")
-    return keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
+    return keras.Input(image_shape(image_size, channels), dtype="float32", name="pixels")
+
+
+def colored(pixels: Any) -> Any:
+    """Gray pixels in three equal channels, for networks whose weights are for RGB; others as they are."""
+    return pixels if pixels.shape[-1] == 3 else keras.layers.Concatenate(name="colored")([pixels] * 3)
 
 
 def scaled(pixels: Any, *, middle: float, reach: float) -> Any:

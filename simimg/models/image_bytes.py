@@ -8,9 +8,12 @@ decodes. Colors stay as stored, without a conversion from other color spaces to 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
+
+from tfrecords.format.image_size import ImageSize, image_shape, luma
 
 _EXIF = b"Exif\0\0"
 _SEARCHED_BYTES = 1 << 17  # the first segments of a JPEG, of at most 64 kB each
@@ -19,21 +22,27 @@ _CENTER_SHARE = 7 / 8  # of the short side, as in the decoder
 _MOST_TAGS = 128  # cameras write about 12 into the first directory
 
 
-def decoded_images(contents: tf.Tensor, *, image_size: int, resize: str, background: tuple[int, int, int]) -> tf.Tensor:
-    """Returns images as a model takes them, uint8 `[n, image_size, image_size, 3]`.
+def decoded_images(
+    contents: tf.Tensor, *, image_size: ImageSize, resize: str, background: tuple[int, int, int], channels: int = 3
+) -> tf.Tensor:
+    """Returns images as a model takes them, uint8 `[n, height, width, channels]`.
 
     Args:
         contents: string `[n]`, the bytes of JPEG or PNG files, or of GIFs without animation.
-        image_size: px.
+        image_size: px, the side of squares, or width and height.
         resize: `stretch`, `crop` or `pad`, as in `simimg convert`, or `center`, of models of images in their shapes.
         background: RGB, beside a padded image.
+        channels: 3, or 1 for gray levels, the luma.
     """
 
     def one(content: tf.Tensor) -> tf.Tensor:
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")  # PNG and GIF, too
-        return _resized(_upright(pixels, exif_orientation(content)), image_size, resize, background)
+        colors = _resized(_upright(pixels, exif_orientation(content)), image_size, resize, background)
+        if channels == 3:
+            return colors
+        return tf.cast(luma(tf.cast(colors, tf.int32), functools.partial(tf.constant, dtype=tf.int32)), tf.uint8)
 
-    return tf.map_fn(one, contents, fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8))
+    return tf.map_fn(one, contents, fn_output_signature=tf.TensorSpec(image_shape(image_size, channels), tf.uint8))
 
 
 def exif_orientation(content: tf.Tensor) -> tf.Tensor:
@@ -83,21 +92,22 @@ def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return pixels
 
 
-def _resized(pixels: tf.Tensor, image_size: int, resize: str, background: tuple[int, int, int]) -> tf.Tensor:
+def _resized(pixels: tf.Tensor, image_size: ImageSize, resize: str, background: tuple[int, int, int]) -> tf.Tensor:
     sides = tf.cast(tf.shape(pixels)[:2], tf.float32)
-    inner = tf.constant([image_size, image_size], tf.float32)
+    height, width, _ = image_shape(image_size)
+    full = inner = tf.constant([height, width], tf.float32)
     start = tf.zeros([2])  # of the image within the result, px
     scale = inner / sides
     if resize in ("crop", "center"):
         share = _CENTER_SHARE if resize == "center" else 1.0
-        scale = tf.repeat(image_size / (share * tf.reduce_min(sides)), 2)
-        start = (image_size - scale * sides) / 2
+        scale = tf.repeat(tf.reduce_max(full / (share * sides)), 2)
+        start = (full - scale * sides) / 2
     elif resize == "pad":
-        inner = tf.maximum(1.0, tf.round(sides / tf.reduce_max(sides) * image_size))
-        scale, start = inner / sides, tf.round((image_size - inner) / 2)
+        inner = tf.maximum(1.0, tf.round(sides * tf.reduce_min(full / sides)))
+        scale, start = inner / sides, tf.round((full - inner) / 2)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(pixels, tf.float32)[None],
-        size=[image_size, image_size],
+        size=[height, width],
         scale=scale,
         translation=start,
         kernel_type="keyscubic",
@@ -105,10 +115,9 @@ def _resized(pixels: tf.Tensor, image_size: int, resize: str, background: tuple[
     )[0]
     result = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
     if resize == "pad":
-        place = tf.range(image_size, dtype=tf.float32)[:, None]
-        inside = (place >= start) & (place < start + inner)  # [image_size, 2]: rows, columns
-        result = tf.where(
-            (inside[:, None, 0] & inside[None, :, 1])[..., None], result, tf.constant(background, tf.uint8)
-        )
-    result.set_shape([image_size, image_size, 3])
+        rows, columns = (tf.range(length, dtype=tf.float32) for length in (height, width))
+        down = (rows >= start[0]) & (rows < start[0] + inner[0])
+        across = (columns >= start[1]) & (columns < start[1] + inner[1])
+        result = tf.where((down[:, None] & across[None])[..., None], result, tf.constant(background, tf.uint8))
+    result.set_shape([height, width, 3])
     return result

@@ -15,7 +15,8 @@ import numpy as np
 from simimg.errors import ModelError, UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
-from simimg.models.heads import EMBEDDING, image_input, probabilities, unit
+from simimg.models.heads import EMBEDDING, colored, image_input, probabilities, unit
+from tfrecords.format.image_size import ImageSize, image_shape
 
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
 """Names such as "EfficientNetV2B0": all networks of the installed Keras."""
@@ -23,12 +24,13 @@ APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper
 
 def application(
     name: str,
-    image_size: int,
+    image_size: ImageSize,
     num_classes: int,
     *,
     weights: str | Path | None,
-    resolution: int | None = None,
+    resolution: ImageSize | None = None,
     fixed: bool,
+    channels: int = 3,
 ) -> keras.Model:
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
 
@@ -45,10 +47,10 @@ def application(
         ModelError: the weights cannot be downloaded, or are those of another network.
     """
     size = resolution or image_size
-    pixels = image_input(image_size, smallest=1)
-    x = pixels
+    pixels = image_input(image_size, smallest=1, channels=channels)
+    x = colored(pixels)
     if size != image_size:
-        x = keras.layers.Resizing(size, size, "bilinear", dtype="float32", name="enlarged")(x)
+        x = keras.layers.Resizing(*image_shape(size)[:2], "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
     x = Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
@@ -115,9 +117,9 @@ def _named_layers(network: keras.Model, prefix: str = "") -> Iterator[tuple[str,
             yield name, layer
 
 
-def _base(name: str, size: int, weights: str | Path | None) -> keras.Model:
+def _base(name: str, size: ImageSize, weights: str | Path | None) -> keras.Model:
     build = getattr(keras.applications, name)
-    shape = (size, size, 3)
+    shape = image_shape(size)
     downloaded = weights == "imagenet"
     try:
         base = build(include_top=False, weights=weights if downloaded else None, input_shape=shape, pooling="avg")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.errors import ModelError, TrainingError, UsageError
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, read_json, sync_file, write_json
+from tfrecords.format.image_size import ImageSize, image_size_of
 
 if TYPE_CHECKING:
     import keras
@@ -74,14 +75,16 @@ OBJECTIVES = {
 class RunInfo:
     """The description of a model: how images are prepared for it, and what its outputs mean.
 
-    `decode`, `truncated`, `background`, `range` and `max_pixels` are the options of `simimg convert` that the dataset
-    was made with; a run of an older version has the defaults.
+    `image_size` is the side of squares in px, or width and height. `decode`, `truncated`, `background`, `range` and
+    `max_pixels` are the options of `simimg convert` that the dataset was made with; a run of an older version has the
+    defaults.
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
-    whose weights were imported has no classes, and `config` names the file of the weights.
+    whose weights were imported has no classes, and `config` names the file of the weights. `channels` of the images are
+    3, or 1 if they are gray.
     """
 
-    image_size: int
+    image_size: ImageSize
     resize: str
     class_names: tuple[str, ...]
     dataset_sha256: str
@@ -92,6 +95,12 @@ class RunInfo:
     background: str = "#ffffff"
     range: str = "auto"
     max_pixels: int = 178_956_970
+    channels: int = 3
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what config.json has; it has `channels` only if they are not 3."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name != "channels" or value != 3}
 
     @property
     def objective(self) -> Objective:
@@ -112,7 +121,9 @@ def load_run(model_dir: Path) -> RunInfo:
         )
     values = read_json(path, "the run's configuration")
     try:
-        return RunInfo(**{**values, "class_names": tuple(values["class_names"])})
+        names, size = tuple(values["class_names"]), values["image_size"]
+        size = image_size_of(size) if isinstance(size, list) else size
+        return RunInfo(**{**values, "image_size": size, "class_names": names})
     except (TypeError, KeyError) as error:
         raise ModelError(f"{path} lacks a part ({error}). Train the model again.") from None
 
@@ -185,7 +196,7 @@ def save_folder(model_dir: Path, model: keras.Model, info: RunInfo) -> None:
     """
     try:
         with writing(model_dir), atomic_folder(model_dir) as folder:
-            write_json(folder / CONFIG_FILE, dataclasses.asdict(info))
+            write_json(folder / CONFIG_FILE, info.to_json())
             save_model(folder, model)
     except OSError as error:
         raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None

@@ -20,6 +20,7 @@ from simimg.models.image_bytes import decoded_images
 from simimg.models.model_folder import RunInfo, load_trained
 from simimg.models.served_network import CROP, PLACES, served_network
 from tfrecords.format.atomic_files import atomic_folder
+from tfrecords.format.image_size import image_shape
 
 VIEWS = ("one", "mirrored", "cropped")
 """Test-time views: the image; the image and its mirror image; both, and five crops of each."""
@@ -124,7 +125,7 @@ def export_saved_model(
     It runs wherever TensorFlow does, also in TensorFlow Serving and by the C API. The first dimension of every input
     and output is the batch. These are its signatures:
 
-    * `serving_default` takes `image`, uint8 `[n, image_size, image_size, 3]`. It returns `probabilities`, float32
+    * `serving_default` takes `image`, uint8 `[n, height, width, channels]`. It returns `probabilities`, float32
       `[n, num_classes]`, and `label`, string `[n]`. If the model was trained to find copies, it returns `embedding`,
       float32 `[n, dim]` of L2 norm 1; if it was trained for numbers, `values`, float32 `[n, num_targets]`.
     * `jpeg` takes `image_bytes`, string `[n]`, the contents of JPEG files, see `simimg.models.image_bytes`, and returns
@@ -147,7 +148,6 @@ def export_saved_model(
     check_folder(out_dir, SAVED_MODEL_FILES, "SavedModel")
     network = served_network(model, info.config.get("test_views", "one"))
     names = () if info.objective.score == "recall" else info.class_names
-    size = info.image_size
 
     def of_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = network(tf.cast(image, tf.float32), training=False)
@@ -161,11 +161,19 @@ def export_saved_model(
     # signatures read: TensorFlow's C API, and with it Serving, finds them uninitialized.
     archive = keras.export.ExportArchive()
     archive.track(network)
-    pixels = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
+    pixels = tf.TensorSpec([None, *image_shape(info.image_size, info.channels)], tf.uint8, name="image")
     serve = archive.add_endpoint("serving_default", of_pixels, input_signature=[pixels])
 
     def of_files(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return serve(decoded_images(image_bytes, image_size=size, resize=info.resize, background=background))
+        return serve(
+            decoded_images(
+                image_bytes,
+                image_size=info.image_size,
+                resize=info.resize,
+                background=background,
+                channels=info.channels,
+            )
+        )
 
     contents = tf.TensorSpec([None], tf.string, name="image_bytes")
     archive.add_endpoint("jpeg", of_files, input_signature=[contents])

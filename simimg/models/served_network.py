@@ -1,6 +1,6 @@
 """The network that an export holds: stock layers in float32, with the test-time views of its run inside.
 
-It maps pixels 0..255, float32 `[batch, size, size, 3]`, to what `simimg.models.saved_model.compiled` computes with
+It maps pixels 0..255, float32 `[batch, height, width, 3]`, to what `simimg.models.saved_model.compiled` computes with
 those views, to rounding.
 """
 
@@ -58,13 +58,13 @@ def _crop(pixels: Any, top: float, left: float, number: int) -> Any:
     As in `tf.image.crop_and_resize`, the first and the last row are exactly at the part's edges. Both directions are
     products with a matrix, for which every runtime has an operation.
     """
-    _, size, _, channels = pixels.shape
-    shape, fixed = (size, size, channels), {"trainable": False, "dtype": "float32"}
-    rows = keras.layers.EinsumDense("bhwc,hk->bkwc", shape, name=f"crop{number}_rows", **fixed)
-    columns = keras.layers.EinsumDense("bhwc,wk->bhkc", shape, name=f"crop{number}_columns", **fixed)
+    _, *shape = pixels.shape
+    fixed = {"trainable": False, "dtype": "float32"}
+    rows = keras.layers.EinsumDense("bhwc,hk->bkwc", tuple(shape), name=f"crop{number}_rows", **fixed)
+    columns = keras.layers.EinsumDense("bhwc,wk->bhkc", tuple(shape), name=f"crop{number}_columns", **fixed)
     crop = columns(rows(pixels))
-    rows.set_weights([_enlarging(size, top)])
-    columns.set_weights([_enlarging(size, left)])
+    rows.set_weights([_enlarging(shape[0], top)])
+    columns.set_weights([_enlarging(shape[1], left)])
     return crop
 
 

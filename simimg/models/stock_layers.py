@@ -201,7 +201,8 @@ def _oriented_gradients(layer: OrientedGradients, pixels: Any, free: Callable[[s
     padded = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
     middle = np.array([[0, 0, 0], [-1, 0, 1], [0, 0, 0]])
     across, down = difference(padded, middle, "across"), difference(padded, middle.T, "down")
-    channels = list(zip(ops.split(across, 3, axis=-1), ops.split(down, 3, axis=-1), strict=True))
+    count = x.shape[-1]
+    channels = list(zip(ops.split(across, count, axis=-1), ops.split(down, count, axis=-1), strict=True))
     across, down = channels[0]
     for one, other in channels[1:]:  # not argmax, for which Keras uses an operation that LiteRT lacks
         longer = one * one + other * other > across * across + down * down

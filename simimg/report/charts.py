@@ -1,4 +1,4 @@
-"""The charts: confusion matrix, curves of training runs, calibration curves.
+"""The charts: confusion matrix, curves of training runs, reliability, precision and recall, calibration curves.
 
 Each is drawn once, as elements that `simimg.report.chart_elements` writes into a page or into a PNG file. Blue is
 right, orange is wrong, gray is the rest: the pair stays distinct for color-blind readers.
@@ -16,7 +16,9 @@ from simimg.report.chart_elements import Element, Point, svg, text, write_png
 from simimg.report.number_format import epoch_ticks, percent, points, shortened, spread, ticks, value_range
 
 if TYPE_CHECKING:  # the module imports TensorFlow, which no chart needs
+    from simimg.evaluation.calibration import Calibration
     from simimg.evaluation.classification import Classification
+    from simimg.evaluation.label_figures import PrecisionRecall
 
 NUM_RUN_COLORS = 6
 """The number of groups of runs that a comparison draws; report.css has their colors as .of0 to .of5."""
@@ -28,6 +30,7 @@ _LABEL_GAP = 18  # between the baselines of two labels
 _MAX_NAME = 28  # characters
 _CHARACTER = 0.66  # width of a character over the font size, in the widest font that a page may get
 _SLANTED_UP_TO = 40  # classes; the names of more stand upright
+_SMALL, _MOST_POINTS = 120.0, 100  # side of a small chart, and the points of its curve
 _DOTS_UP_TO = 20  # epochs; the curves of more have a dot at the end only
 
 
@@ -114,6 +117,57 @@ def runs_svg(name: str, groups: Sequence[Sequence[Sequence[Point]]], *, share: b
     if not curves:
         return ""
     return _epoch_svg(name, curves, share=share, figures=False)
+
+
+def reliability_svg(before: Calibration, after: Calibration | None) -> str:
+    """Returns the accuracy over the confidence: a dot per bin, whose area is the share of its images, and the diagonal.
+
+    `after` is the calibration after temperature scaling, if there is a temperature.
+    """
+    drawn = [("test", "as they are", before)]
+    if after is not None:
+        drawn.append(("validation", "scaled", after))
+    curves = [_Curve("train", [(0.0, 0.0), (1.0, 1.0)], dots=False)]
+    dots: list[tuple[str, float, float, float, str]] = []
+    for kind, label, found in drawn:
+        filled = [one for one in found.bins if one.confidence is not None and one.accuracy is not None]
+        curves.append(_Curve(kind, [(one.confidence or 0.0, one.accuracy or 0.0) for one in filled], label, dots=False))
+        total = sum(one.num_examples for one in filled)
+        for one, (confidence, right) in zip(filled, curves[-1].points, strict=True):
+            title = (
+                f"{label}: of {one.num_examples:,} images with confidence {percent(confidence)}, {percent(right)} right"
+            )
+            dots.append((kind, confidence, right, 2.5 + 9 * (one.num_examples / total) ** 0.5, title))
+    shares = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    across = _Axis(0.0, 1.0, shares, percent, percent, "mean confidence of a bin")
+    elements = _line_chart(curves, across, _Axis(0.0, 1.0, shares, percent, percent))
+    width, height = _plot_right(curves) - _LEFT, _HEIGHT - _BOTTOM - _TOP
+    for kind, x, y, radius, title in dots:
+        place: dict[str, float | str] = {"cx": _LEFT + x * width, "cy": _TOP + (1 - y) * height, "r": radius}
+        elements.append(Element("circle", kind, {**place, "fill-opacity": 0.55}, "", title))
+    summary = "Accuracy over confidence; expected calibration error: " + ", ".join(
+        f"{label} {percent(found.error, 1)}" for _, label, found in drawn
+    )
+    return svg(elements, "curve", _WIDTH, _HEIGHT + 14, summary)
+
+
+def precision_recall_svg(name: str, curve: PrecisionRecall) -> str:
+    """Returns the precision of a class over its recall as a small chart; the area below is the average precision."""
+    recall, precision = curve.recall.tolist(), curve.precision.tolist()
+    chosen = sorted(
+        {round(place) for place in np.linspace(0, len(recall) - 1, min(len(recall), _MOST_POINTS)).tolist()}
+    )
+    corners: list[Point] = []
+    before = 0.0
+    for place in chosen:
+        corners += [(before, precision[place]), (recall[place], precision[place])]
+        before = recall[place]
+    lines = [[(0.0, _SMALL * at), (_SMALL, _SMALL * at)] for at in (0.0, 0.5, 1.0)]
+    lines += [[(_SMALL * at, 0.0), (_SMALL * at, _SMALL)] for at in (0.0, 0.5, 1.0)]
+    elements = [Element("path", "grid", strokes=lines)]
+    elements.append(Element("polyline", "test", strokes=[[(_SMALL * x, _SMALL * (1 - y)) for x, y in corners]]))
+    summary = f"Precision over recall of {name}; average precision {percent(curve.average_precision, 1)}"
+    return svg(elements, "curve", _SMALL, _SMALL, summary)
 
 
 def calibration_curves(

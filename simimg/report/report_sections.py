@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simimg.report.charts import confusion_svg, curve_svgs
+from simimg.report.charts import confusion_svg, curve_svgs, precision_recall_svg, reliability_svg
 from simimg.report.contact_sheet import Tile
 from simimg.report.html_page import escape, folded, section, tiles
 from simimg.report.number_format import count_of, mistaken, percent
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the module imports TensorFlow, which no report needs
 
 _NUM_CONFUSED = 6
 _NUM_OPEN = 3  # cells of the confusion matrix whose images are shown without a click
+_NUM_CURVES = 24  # classes whose curves are drawn
 _WIDE_CLASSES = 40  # more need the whole width of the page, and their figures are folded
 
 
@@ -125,7 +126,15 @@ def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss:
     accuracy is worth a look only if the model was trained with a binary loss, as the tutorial does.
     """
     names = list(figures.per_class)
-    values = {"mean of the classes' own accuracies": percent(figures.mean_per_class, 1)}
+    values = {
+        "mean of the classes' own accuracies": percent(figures.mean_per_class, 1),
+        "macro F1": percent(figures.macro_f1, 1),
+    }
+    if figures.top5_accuracy is not None:
+        values["top-5 accuracy"] = percent(figures.top5_accuracy, 1)
+    values["expected calibration error"] = percent(figures.calibration.error, 1)
+    if figures.scaled_calibration is not None:
+        values["with temperature scaling"] = percent(figures.scaled_calibration.error, 1)
     note = ""
     if binary_loss:
         values["binary accuracy over the outputs"] = percent(figures.binary_accuracy, 1)
@@ -153,8 +162,50 @@ def evaluated(figures: Classification, mistakes: Sequence[Tile], *, binary_loss:
         f'{facts(values)}{note}<div class="pair">{matrix}'
         f'<div class="confused"><h3>Most frequent mistakes</h3>{confused}</div></div>'
         f"<h3>Precision, recall and F1 per class</h3>{folded('All classes', scores) if many else scores}"
+        + _class_curves(figures)
+        + _reliability(figures)
         + (_mistakes(figures, mistakes, cells) if mistakes else "")
     )
+
+
+def _class_curves(figures: Classification) -> str:
+    """The curves of precision over recall, those of the classes with the lowest average precision first."""
+    ordered = sorted(figures.curves.items(), key=lambda item: item[1].average_precision)
+    drawn = [(name, curve) for name, curve in ordered if percent(curve.average_precision, 1) != percent(1.0, 1)]
+    if not ordered:
+        return ""
+    rest = len(ordered) - len(drawn)
+    note = "Up: precision. Right: recall. The figure is the average precision, which is the area below the curve."
+    if len(drawn) > _NUM_CURVES:
+        note += (
+            f" The {_NUM_CURVES} classes with the lowest figures are drawn; {len(drawn) - _NUM_CURVES:,} more are not."
+        )
+    if rest:
+        note += f" {count_of(rest, 'class has', 'classes have')} {percent(1.0, 1)}, and no curve."
+    shown = "".join(
+        f"<figure>{precision_recall_svg(name, curve)}"
+        f"<figcaption>{escape(name)} <b>{percent(curve.average_precision, 1)}</b></figcaption></figure>"
+        for name, curve in drawn[:_NUM_CURVES]
+    )
+    head = f'<h3>Precision and recall per class</h3><p class="quiet">{escape(note)}</p>'
+    return f'{head}<div class="class-curves">{shown}</div>'
+
+
+def _reliability(figures: Classification) -> str:
+    """The reliability diagram, and what the temperature is."""
+    text = (
+        "The confidence of an image is the probability of its predicted class. Each dot stands for the images of one "
+        "of 15 bins of confidence, and its area for their number. On the gray line, confidence and accuracy are equal. "
+        "Below it, the network is too sure. The expected calibration error is the mean distance of the images from the "
+        "line (Guo et al., 2017)."
+    )
+    if figures.temperature is not None:
+        text += (
+            f" The orange dots are the same images after temperature scaling with {figures.temperature:.3f}, which was "
+            "fitted on the split validation."
+        )
+    chart = reliability_svg(figures.calibration, figures.scaled_calibration)
+    return f'<h3>Reliability</h3><p class="quiet">{escape(text)}</p><div class="reliability">{chart}</div>'
 
 
 def _copies_found(figures: CopyFigures, mistakes: Sequence[Tile]) -> str:

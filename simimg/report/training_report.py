@@ -116,19 +116,25 @@ class RunGroup:
     # The options in which the groups of a comparison differ, with their values in this group.
     unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folds: Sequence[int] = ()  # one per run, from 1; empty unless the dataset has folds
+    figures: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)  # further ones, one per run each
 
     @property
     def mean(self) -> float:
         """The mean score."""
-        return sum(self.scores) / len(self.scores)
+        return mean_deviation(self.scores)[0]
 
     @property
     def deviation(self) -> float | None:
         """The sample standard deviation of the scores; None of a single run."""
-        count = len(self.scores)
-        if count < 2:
-            return None
-        return float((sum((value - self.mean) ** 2 for value in self.scores) / (count - 1)) ** 0.5)
+        return mean_deviation(self.scores)[1]
+
+
+def mean_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean of values and their sample standard deviation, which is None of a single value."""
+    mean, count = sum(values) / len(values), len(values)
+    if count < 2:
+        return mean, None
+    return mean, float((sum((value - mean) ** 2 for value in values) / (count - 1)) ** 0.5)
 
 
 def write_comparison(
@@ -139,26 +145,34 @@ def write_comparison(
     score: str = "accuracy",
     words: str = "accuracy",
     common: Mapping[str, str] | None = None,
+    figures: Mapping[str, str] | None = None,
+    failed: Mapping[str, str] | None = None,
+    title: str = "Runs compared",
 ) -> None:
     """Writes the report of a comparison as the HTML file `path`, which has its name only when it is complete.
 
     There is at least one group; the best is the first. The scores of `split` have the key `score` in a history, and are
-    called `words`. `common` are options that differ from the defaults and have the same value in all groups.
+    called `words`. `common` are options that differ from the defaults and have the same value in all groups. `figures`
+    are the names of further figures of all groups, by key. `failed` are the errors of runs that failed, by name.
     """
+    further = figures or {}
     num_runs = sum(len(group.seeds) for group in groups)
     names = list(dict.fromkeys(name for group in groups for name in group.unlike))
     columns = "".join(f"<th>{escape(name)}</th>" for name in names)
     head = (
         f'<tr><th>Runs</th><th class="num">{escape(words.capitalize())}, {escape(split)}</th>'
-        f'<th class="num">Deviation</th>{columns}<th class="num">Each run</th><th class="num">Training</th></tr>'
+        f'<th class="num">Deviation</th>{columns}'
+        + "".join(f'<th class="num">{escape(name[:1].upper() + name[1:])}</th>' for name in further.values())
+        + '<th class="num">Each run</th><th class="num">Training</th></tr>'
     )
     is_share = not score.endswith("_error")
-    rows = "".join(_row(number, group, names, is_share=is_share) for number, group in enumerate(groups))
+    rows = "".join(_row(number, group, names, list(further), is_share=is_share) for number, group in enumerate(groups))
     shared = f"<h3>In all of them</h3>{table(common)}" if common else ""
     note = (
-        "A deviation is that of the runs of one group, which differ by their seed alone. Smaller differences between "
-        "groups mean little."
+        "A deviation is that of the runs of one group, which differ by their seed or their fold alone. Smaller "
+        "differences between groups mean little."
     )
+    errors = f"<h3>Failed runs</h3>{table(failed)}" if failed else ""
     charts = ""
     drawn = groups[:NUM_RUN_COLORS]
     for name, key, share in ((words.capitalize(), f"{split}_{score}", is_share), ("Loss", f"{split}_loss", False)):
@@ -168,14 +182,14 @@ def write_comparison(
     more = f" Only the first {len(drawn)} groups are drawn." if len(groups) > len(drawn) else ""
     legend = f'<p class="quiet">One curve per run. Letters and colors are those of the table.{more}</p>'
     html = page(
-        "Runs compared",
+        title,
         subtitle=f"{count_of(num_runs, 'run', 'runs')} in {count_of(len(groups), 'group', 'groups')}",
         sections=[
             section(
                 words,
                 "",
                 f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-                f'<p class="quiet">{note}</p>{shared}',
+                f'<p class="quiet">{note}</p>{errors}{shared}',
             ),
             section("curves", "", charts and f'<div class="curves">{charts}</div>{legend}'),
         ],
@@ -183,7 +197,7 @@ def write_comparison(
     write_bytes(path, html)
 
 
-def _row(number: int, group: RunGroup, names: Sequence[str], *, is_share: bool) -> str:
+def _row(number: int, group: RunGroup, names: Sequence[str], figures: Sequence[str], *, is_share: bool) -> str:
     key = f'<b class="key of{number}">{chr(ord("A") + number)}</b> ' if number < NUM_RUN_COLORS else ""
     values = "".join(f"<td>{escape(group.unlike.get(name, '–'))}</td>" for name in names)
     each, mean = ", ".join(percent(value, 1) for value in group.scores), percent(group.mean, 1)
@@ -192,6 +206,9 @@ def _row(number: int, group: RunGroup, names: Sequence[str], *, is_share: bool) 
         each, mean = ", ".join(f"{value:.4g}" for value in group.scores), f"{group.mean:.4g}"
         deviation = "–" if group.deviation is None else f"{group.deviation:.2g}"
     seconds = sum(group.seconds) / len(group.seconds)
+    for name in figures:
+        middle, off = mean_deviation(group.figures[name])
+        values += f'<td class="num">{percent(middle, 1)}{"" if off is None else f" ± {100 * off:.1f}"}</td>'
     return (
         f'<tr><td>{key}{escape(group.name)}</td><td class="num"><b>{mean}</b></td>'
         f'<td class="num">{deviation}</td>{values}<td class="num">{each}</td>'

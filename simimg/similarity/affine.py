@@ -12,6 +12,8 @@ import numpy as np
 
 from simimg.determinism import ordered_sum
 
+_AT_CENTER = 1 / 64  # px beside the center of a pixel at which interpolation takes nothing from its neighbors
+
 
 def scaling(x: float, y: float) -> np.ndarray:
     """Return the map that scales both axes."""
@@ -25,12 +27,13 @@ def translation(x: float, y: float) -> np.ndarray:
 
 def compose(*maps: np.ndarray) -> np.ndarray:
     """Return the map that applies the last given map first, like a matrix product."""
-    product, *others = maps
-    for other in others:
-        shift = product[:, 2]
-        product = product[:, :1] * other[0] + product[:, 1:2] * other[1]
-        product[:, 2] += shift
-    return product
+    (a, b, x), (c, d, y) = maps[0].tolist()
+    for other in maps[1:]:  # numbers of Python: arrays of six elements take several times as long
+        (e, f, u), (g, h, v) = other.tolist()
+        a, b, x, c, d, y = (
+            a * e + b * g, a * f + b * h, a * u + b * v + x, c * e + d * g, c * f + d * h, c * u + d * v + y
+        )  # fmt: skip
+    return np.array([[a, b, x], [c, d, y]])
 
 
 def determinant(matrix: np.ndarray) -> float:
@@ -66,18 +69,40 @@ def fit(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
     If all points lie on one line, the map is undetermined, and the zero map (determinant 0) is returned.
     """
-    centers = [ordered_sum(side.T) / len(side) for side in (start, goal)]
-    (x, y), moved = (start - centers[0]).T, (goal - centers[1]).T
-    xx, xy, yy = (float(ordered_sum(product)) for product in (x * x, x * y, y * y))
+    points = np.concatenate([start.T, goal.T])
+    centers = ordered_sum(points) / len(start)
+    x, y, goal_x, goal_y = points - centers[:, None]
+    # All sums at once: each is computed as if alone.
+    products = np.stack([x * x, x * y, y * y, goal_x * x, goal_x * y, goal_y * x, goal_y * y])
+    xx, xy, yy, *sums = ordered_sum(products).tolist()
     by = xx * yy - xy * xy
     if by <= 1e-12 * max(xx, yy) ** 2:
         return np.zeros((2, 3))
+    left, top, *goals = centers.tolist()
     rows = []
-    for side, center in zip(moved, centers[1].tolist(), strict=True):
-        with_x, with_y = float(ordered_sum(side * x)), float(ordered_sum(side * y))
+    for with_x, with_y, center in zip(sums[::2], sums[1::2], goals, strict=True):
         a, b = (with_x * yy - with_y * xy) / by, (with_y * xx - with_x * xy) / by
-        rows.append([a, b, center - a * float(centers[0][0]) - b * float(centers[0][1])])
+        rows.append([a, b, center - a * left - b * top])
     return np.array(rows)
+
+
+def covered(matrix: np.ndarray, image: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of a frame a map leads between the centers of an image's pixels: bool `[h, w]`.
+
+    In each row of the frame these are the pixels from one column to another one.
+    """
+    rows = np.arange(size[1], dtype=np.float64)
+    first, last = np.zeros(size[1]), np.full(size[1], size[0] - 1.0)
+    for (slope, down, offset), side in zip(matrix.tolist(), image, strict=True):
+        start = down * rows + offset
+        least, most = -_AT_CENTER - start, side - 1 + _AT_CENTER - start
+        if abs(slope) < 1e-9:
+            last[(least > 0) | (most < 0)] = -1
+        else:
+            ends = np.minimum(least / slope, most / slope), np.maximum(least / slope, most / slope)
+            first, last = np.maximum(first, ends[0]), np.minimum(last, ends[1])
+    columns = np.arange(size[0])
+    return (columns >= np.ceil(first)[:, None]) & (columns <= np.floor(last)[:, None])
 
 
 def part_in_unit_square(polygon: np.ndarray) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from simimg.errors import UsageError
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
@@ -66,6 +67,12 @@ def hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = 
                         yield row, near
 
 
+def spanning_pairs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return as few of the pairs as connect all rows that they connect, those of the smallest rows first."""
+    joined = DisjointSets()
+    return [pair for pair in sorted((min(pair), max(pair)) for pair in pairs) if joined.join(*pair)]
+
+
 def at_least(values: dict[tuple[int, int], float], least: float) -> Callable[[tuple[int, int]], bool]:
     """Return a function that says whether a pair's value reaches `least`; those without one do."""
     return lambda pair: values.get(pair, least) >= least
@@ -104,3 +111,9 @@ class DisjointSets:
         copied = DisjointSets()
         copied._parent = dict(self._parent)
         return copied
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
+    if threshold and not 0.5 <= threshold <= 1:
+        raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")

@@ -12,6 +12,7 @@ from simimg.determinism import ordered_sum
 from simimg.similarity.affine import (
     area,
     compose,
+    covered,
     determinant,
     inverse,
     part_in_unit_square,
@@ -53,15 +54,15 @@ def frame(
     # From pixels of the frame to the candidate's unit square.
     place = compose(scaling(*(1 / size)), translation(*low), scaling(extent[0] / width, extent[1] / height))
     own_place = compose(inverse(matrix), place)
-    theirs = _warped(candidate, place, (width, height))
-    ours = _warped(query, own_place, (width, height))
-    inside = _warped(np.ones((*query.shape[:2], 1), np.float32), own_place, (width, height)) > 0.99
-    inside &= _warped(np.ones((*candidate.shape[:2], 1), np.float32), place, (width, height)) > 0.99
-    return ours, theirs, inside
+    theirs, has_theirs = _warped(candidate, place, (width, height))
+    ours, has_ours = _warped(query, own_place, (width, height))
+    return ours, theirs, has_ours & has_theirs
 
 
-def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return an image under a map from pixels of the frame to its unit square, smoothed to the frame's resolution."""
+def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image under a map from pixels of the frame to its unit square, smoothed to the frame's resolution, and
+    where it is.
+    """
     height, width = image.shape[:2]
     full = compose(scaling(width, height), unit)
     reduction = math.sqrt(abs(determinant(full)))  # pixels of the image per pixel of the frame
@@ -70,7 +71,8 @@ def _warped(image: np.ndarray, unit: np.ndarray, size: tuple[int, int]) -> np.nd
     # OpenCV's coordinates start at the center of a pixel, those of the unit square at its corner.
     full = compose(translation(-0.5, -0.5), full, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    warped = cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return warped, covered(full, (width, height), size)
 
 
 def block_agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -83,7 +85,8 @@ def block_agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) ->
     blocks = block_of_pixels(*inside.shape)
     num_blocks = _BLOCKS * _BLOCKS
     at = blocks[inside]
-    count = np.maximum(1, np.bincount(at, minlength=num_blocks))
+    counts = np.bincount(at, minlength=num_blocks)
+    count = np.maximum(1, counts)
 
     def means(values: np.ndarray) -> np.ndarray:
         return np.bincount(at, values, minlength=num_blocks) / count
@@ -92,7 +95,7 @@ def block_agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) ->
     x, y = x - means(x)[at], y - means(y)[at]
     spread_x, spread_y = np.sqrt(means(x * x)), np.sqrt(means(y * y))
     correlations = means(x * y) / np.maximum(spread_x * spread_y, PLAIN)
-    there = np.bincount(at, minlength=num_blocks) >= 0.5 * np.bincount(blocks.ravel(), minlength=num_blocks)
+    there = counts >= 0.5 * _block_sizes(*inside.shape)
     there &= np.maximum(spread_x, spread_y) >= PLAIN
     agreeing = inside & ~(there & (correlations < _COVERED))[blocks]
     values, weights = correlations[there], spread_y[there] + PLAIN
@@ -120,6 +123,11 @@ def structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -
                 if min(aa, bb) >= _STRUCTURE**2:
                     pairs.append(ab / math.sqrt(aa * bb))
     return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
+
+
+@functools.lru_cache(maxsize=32)
+def _block_sizes(height: int, width: int) -> np.ndarray:
+    return np.bincount(block_of_pixels(height, width).ravel(), minlength=_BLOCKS * _BLOCKS)
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,7 +8,9 @@
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
    copies (`simimg.similarity.decisions`) are left out.
-5. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
+5. Pairs that decide nothing are left out: between images that are the same but for position, size and compression, and
+   between neighbors that copies connect already; unless these are no group (`PairExaminer.examine_postponed`).
+6. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
 """
@@ -22,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from simimg.determinism import one_blas_thread
-from simimg.errors import UsageError
+from simimg.similarity import candidate_pairs
 from simimg.similarity.affine import compose, determinant, inverse
 from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
@@ -91,6 +93,8 @@ class PairExaminer:
         self._num_pixels = (index.images.column("width").astype(np.int64) * index.images.column("height")).tolist()
         self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
+        self._connected = DisjointSets()  # of rows between which there are pairs of copies
+        self._postponed: dict[tuple[int, int], bool] = {}  # pairs that were left out, and whether they are close
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
@@ -110,7 +114,14 @@ class PairExaminer:
             for other in members[1:]:
                 self._noticed(row, other)
         progress(int((~single).sum()))
-        self.examine_pairs(hash_pairs(self.index, rows[single], kinds), lambda pair: not by_hash)
+        pairs = list(hash_pairs(self.index, rows[single], kinds))
+        if kinds is None:
+            self.examine_pairs(candidate_pairs.spanning_pairs(pairs), lambda pair: not by_hash)
+            same = DisjointSets()
+            for pair in self._in_position():
+                same.join(*pair)
+            pairs = [pair for pair in pairs if not same.are_joined(*pair) or self._may_be_decided(pair)]
+        self.examine_pairs(pairs, lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
             return identical
@@ -126,13 +137,18 @@ class PairExaminer:
     def _represented(self) -> set[int]:
         """Return the rows that are, but for their position, size and compression, the same as an earlier row."""
         found: set[int] = set()
-        for (row, other), copy in sorted(self.copies.items()):
-            linear = np.abs([copy.place[number] for number in (0, 1, 3, 4)])
-            whole = np.abs(linear - np.rint(linear)).max() < _POSITION_TOLERANCE and np.rint(linear).sum() == 2
-            alike = whole and copy.similarity >= _SAME_POSITION and self._alike.are_joined(row, other)
-            if alike and row not in found:
+        for row, other in sorted(self._in_position()):
+            if row not in found:
                 found.add(other)
         return found
+
+    def _in_position(self) -> Iterator[tuple[int, int]]:
+        """Yield the pairs of copies that are the same but for their position, size and compression."""
+        for (row, other), copy in self.copies.items():
+            linear = np.abs([copy.place[number] for number in (0, 1, 3, 4)])
+            whole = np.abs(linear - np.rint(linear)).max() < _POSITION_TOLERANCE and np.rint(linear).sum() == 2
+            if whole and copy.similarity >= _SAME_POSITION and self._alike.are_joined(row, other):
+                yield row, other
 
     def examine_pairs(
         self,
@@ -175,6 +191,14 @@ class PairExaminer:
                 self.copies[pair] = self._explained[self._directed(pair)] = found
                 self.neighbors[pair[0]].add(pair[1])
                 self.neighbors[pair[1]].add(pair[0])
+                self._connected.join(*pair)
+
+    def examine_postponed(self, rows: set[int]) -> bool:
+        """Verify the pairs of these rows that were left out; return whether there were any."""
+        pairs = {pair: close for pair, close in self._postponed.items() if rows.issuperset(pair)}
+        self._postponed = {pair: close for pair, close in self._postponed.items() if pair not in pairs}
+        self.examine_pairs(pairs, pairs.__getitem__)
+        return bool(pairs)
 
     def _compared(self, found: dict[tuple[int, int], Verification]) -> Iterator[tuple[tuple[int, int], Verification]]:
         """Yield the pairs with what differs at full size; rows that differ in nothing from a third are not compared."""
@@ -243,13 +267,29 @@ class PairExaminer:
 
             for first in range(0, _NEIGHBORS, _GROUP):
                 group = {row: nearest[row][first : first + _GROUP] for row in active}
-                pairs = [(row, other) for row in active for other in group[row]]
                 close = at_least({} if few else cosine_of, _CLOSE)
-                self.examine_pairs(pairs, close, advance if not first else lambda share: None)
-                active = [
-                    row for row in active if sum(bool(self.copy(row, other)) for other in group[row]) > _GROUP // 2
-                ]
+                self._examine_in_turn(group, close, advance if not first else lambda share: None)
+                active = [row for row in active if sum(self._are_copies(row, one) for one in group[row]) > _GROUP // 2]
             progress(len(block) - told)
+
+    def _examine_in_turn(
+        self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool],
+        advance: Callable[[float], object],
+    ) -> None:  # fmt: skip
+        """Verify rows with others: with their first one, and with those that this does not connect them to."""
+        first = [(row, near[0]) for row, near in others.items() if near]
+        self.examine_pairs(first, is_close, lambda share: advance(share / 2))
+        pairs = {(min(row, other), max(row, other)) for row, near in others.items() for other in near[1:]}
+        later = {pair for pair in pairs - self._done if self._connected.are_joined(*pair)}
+        later -= {pair for pair in later if self._may_be_decided(pair)}
+        self._postponed |= {pair: is_close(pair) for pair in sorted(later)}
+        self.examine_pairs(pairs - later, is_close, lambda share: advance((1 + share) / 2))
+
+    def _may_be_decided(self, pair: tuple[int, int]) -> bool:
+        return all(row in self._decided for row in pair)
+
+    def _are_copies(self, row: int, other: int) -> bool:
+        return any((min(row, other), max(row, other)) in known for known in (self.copies, self._postponed))
 
     def copy(self, one: int, other: int) -> Verification | None:
         """Return the verification of a pair that was examined, if they are copies."""
@@ -356,9 +396,3 @@ def copies_among(
         if not examine(nearest[first : first + _GROUP]):
             break
     return found
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise UsageError for a similarity that no copy can have; 0 stands for the index's own, see `copy_threshold`."""
-    if threshold and not 0.5 <= threshold <= 1:
-        raise UsageError(f"--threshold={threshold}: should be between 0.5 and 1.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import cv2
@@ -109,12 +110,11 @@ def look(image: np.ndarray, inside: np.ndarray) -> Look | None:
     """Return how the part of an image in a mask looks, float32 `[h, w, 3]` and bool `[h, w]`; None if it is tiny."""
     if np.count_nonzero(inside) < _FEW_PX:
         return None
-    channels = [np.ascontiguousarray(channel) for channel in image[inside].T]
-    means = [float(channel.mean()) for channel in channels]
+    channels = [np.ascontiguousarray(image[..., channel]) for channel in range(3)]
+    spread = cv2.subtract(functools.reduce(cv2.max, channels), functools.reduce(cv2.min, channels))
     gray = luma(image)
-    bright = float(gray[inside].mean())
-    spread = np.maximum.reduce(channels) - np.minimum.reduce(channels)
-    return Look(float(spread.mean()), bright, np.array(means) - bright, _sharpness(gray, inside))
+    bright, colorful, *means = (float(side[inside].mean()) for side in (gray, spread, *channels))
+    return Look(colorful, bright, np.array(means) - bright, _sharpness(gray, inside))
 
 
 def add_color_and_detail(reasons: Reasons, ours: Look | None, theirs: Look | None, disagreeing: float) -> None:
@@ -140,7 +140,7 @@ def add_color_and_detail(reasons: Reasons, ours: Look | None, theirs: Look | Non
 def _sharpness(gray: np.ndarray, inside: np.ndarray) -> float:
     """Return the deviation of the detail that a small blur removes, in percent of the image's own contrast."""
     detail = gray - cv2.GaussianBlur(gray, (0, 0), 1.5)
-    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    core = cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8)).view(bool)
     if np.count_nonzero(core) < _FEW_PX:
         return 0.0
     return 100 * float(detail[core].std()) / max(float(gray[core].std()), PLAIN)

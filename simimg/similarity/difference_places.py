@@ -17,7 +17,10 @@ from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.registration import Registered
 
 _JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
-_MIN_PIXELS, _MIN_LEVELS = 6, 400  # of a place: pixels, and the sum of levels by which they differ
+MIN_PIXELS = 6
+"""Of a place, at least."""
+
+_MIN_LEVELS = 400  # of a place: the sum of levels by which its pixels differ
 _FAINT, _LARGE = 45, 200  # levels per pixel; a faint place counts if it has 200 px and outlines of its own
 _EDGE, _CLEAR_EDGE = 12, 30  # levels within 3 x 3 px
 _SAME_OUTLINES = 0.9  # share of outlines that the other image has within a pixel
@@ -109,7 +112,7 @@ class Places:
         mine = (self._labels[box] == label) & seen.inside[box]
         hit = mine & self._differs[box]
         size, levels = int(hit.sum()), level_sum(seen.levels[box], hit)
-        if size < _MIN_PIXELS or levels < _MIN_LEVELS:
+        if size < MIN_PIXELS or levels < _MIN_LEVELS:
             return None
         is_certain = self._beyond_noise is not None and (self._beyond_noise[box] & hit).any()
         if self._beyond_noise is not None and not is_certain:

@@ -27,7 +27,7 @@ import numpy as np
 from simimg.determinism import plain_opencv
 from simimg.similarity.color_fit import Fitted, fit_either, local_range
 from simimg.similarity.color_models import Modeled, modeled
-from simimg.similarity.difference_places import Change, Place, Places, Seen, level_sum
+from simimg.similarity.difference_places import MIN_PIXELS, Change, Place, Places, Seen, level_sum
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
@@ -42,6 +42,7 @@ _LUMA, _CHROMA = 24, 36
 _MOST_NOISE, _NOISY = 4, 96  # times the median of what is left, in noisy images, and levels at most
 _WORST_QUALITY, _PER_QUALITY = 25, 2  # below this JPEG quality, levels that are added per step
 _UNLIKE = 16  # levels of chroma that are no other color, whatever the fit of colors would be
+_FEW_UNLIKE = 0.02  # share of the pixels of a photo
 _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plain
 _DETAILED = 0.002  # fine detail, below which an image has none to lose
 _BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
@@ -118,20 +119,24 @@ def find_differences(
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
-        if _is_alike(pair, is_plain, by_pixel):
+        if _num_unlike(pair, is_plain, by_pixel) < MIN_PIXELS:
             return Differences(kinds=blur)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
-        if _is_alike(pair, is_plain, by_pixel):
-            return Differences(kinds=blur)
+    num_unlike = _num_unlike(pair, is_plain, by_pixel)
+    if num_unlike < MIN_PIXELS:
+        return Differences(kinds=blur)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
-        if _is_alike(pair, is_plain, by_pixel):
+        num_unlike = _num_unlike(pair, is_plain, by_pixel)
+        if num_unlike < MIN_PIXELS:
             return Differences()
-    seen, changes = _compared(pair, noise, is_drawing, by_pixel)
+    # In photos of which few pixels differ, these may be noise, whatever the fit of colors would be.
+    may_be_noise = not is_drawing and num_unlike < _FEW_UNLIKE * pair.inside.size
+    seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
 
@@ -144,27 +149,41 @@ def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
     return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def _is_alike(pair: Registered, is_plain: bool, is_whole: bool) -> bool:
-    """Whether no pixel differs, even without a fit of sharpness and colors."""
-    if pair.inside.sum() < 64:
-        return True
+def _num_unlike(pair: Registered, is_plain: bool, is_whole: bool) -> int:
+    """Return the number of pixels that differ without a fit of sharpness and colors; with fewer, nothing does."""
+    if cv2.countNonZero(pair.inside.view(np.uint8)) < 64:
+        return 0
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0)
-    more = cv2.subtract(_beyond(ours, theirs, 3), levels)
+    levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0.0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0.0)
     core = _eroded(pair.inside)
+    found = 0
+    # A pixel that is like the one in its place is like one of the nine around it.
+    if _num_beyond(cv2.absdiff(ours, theirs), levels, core):
+        found = _num_beyond(_beyond(ours, theirs, 3), levels, core)
+    if found >= MIN_PIXELS or not is_whole:
+        return found
+    luma, other = (cv2.extractChannel(side, 0) for side in (ours, theirs))
+    return found + cv2.countNonZero(luma_outliers(luma, other, core).view(np.uint8))
+
+
+def _num_beyond(difference: np.ndarray, levels: tuple[float, ...], core: np.ndarray) -> int:
+    """Return the number of pixels in a mask that differ by more than some levels; each channel counts."""
+    more = cv2.subtract(difference, levels)
     more = cv2.bitwise_and(more, more, mask=core.view(np.uint8))
-    if cv2.countNonZero(more.reshape(len(more), -1)):
-        return False
-    if not is_whole:
-        return True
-    luma, other = (np.ascontiguousarray(side[..., 0]) for side in (ours, theirs))
-    return not luma_outliers(luma, other, core).any()
+    return cv2.countNonZero(more.reshape(len(more), -1))
 
 
-def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) -> tuple[Seen, list[Change]]:
+def _compared(
+    pair: Registered, noise: int, is_drawing: bool, is_whole: bool, may_be_noise: bool
+) -> tuple[Seen, list[Change]]:
     core = _eroded(pair.inside)
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
-    ranges = cv2.max(*(local_range(side[..., 0]) for side in (ours, theirs)))
+    ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in (ours, theirs)))
+    if may_be_noise:
+        unchanged = Modeled(False, Fitted(theirs, theirs))
+        seen = _seen(ours, theirs, unchanged, ranges, core, pair.inside, noise, is_drawing, is_whole)
+        if not _changes(seen, pair):
+            return seen, []
     colors = Modeled(*fit_either(ours, theirs, pair.inside, ranges < _MIXED))
     seen = _seen(ours, theirs, colors, ranges, core, pair.inside, noise, is_drawing, is_whole)
     changes = _changes(seen, pair)
@@ -176,7 +195,12 @@ def _compared(pair: Registered, noise: int, is_drawing: bool, is_whole: bool) ->
 
 def _changes(seen: Seen, pair: Registered) -> list[Change]:
     places = (seen.differs, seen.beyond_noise), (seen.faintly, seen.faintly_beyond_noise)
-    return [change for mask, beyond in places for change in Places(seen, mask, beyond, pair).changes()]
+    return [
+        change
+        for mask, beyond in places
+        if cv2.countNonZero(mask.view(np.uint8)) >= MIN_PIXELS
+        for change in Places(seen, mask, beyond, pair).changes()
+    ]
 
 
 def _seen(
@@ -186,23 +210,28 @@ def _seen(
     """Return where two images, YCrCb, differ, once one of them has the colors of the other one."""
     swapped, fitted = colors.swapped, colors.fitted
     ours = theirs if swapped else ours
-    a, b, tinted = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image, fitted.tinted))
+    a, b = (cv2.split(cv2.GaussianBlur(side, (3, 3), 0.6)) for side in (ours, fitted.image))
+    tinted = b if fitted.tinted is fitted.image else cv2.split(cv2.GaussianBlur(fitted.tinted, (3, 3), 0.6))
     mask = core.view(np.uint8)
     luma = cv2.bitwise_and(difference := _beyond(a[0], b[0], 3), difference, mask=mask)
     chroma = cv2.max(*(_beyond(one, other, 5) for one, other in zip(a[1:], b[1:], strict=True)))
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
-    counts = np.cumsum(np.bincount(luma[core], minlength=256))
+    counts = np.cumsum(cv2.calcHist([luma], [0], mask, [256], [0, 256]).ravel().astype(np.int64))
     median = int(np.searchsorted(counts, counts[-1] / 2))
-    strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
-    clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
-    in_color = (chroma > clipped + (_CHROMA + noise)) | (_other_hue(a, tinted, _HUE + noise) & core)
+    in_color = _other_hue(a, tinted, _HUE + noise) & core
+    if chroma.max() > _CHROMA + noise:
+        strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
+        clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
+        in_color |= chroma > clipped + (_CHROMA + noise)
     differs = (luma > max(_LUMA + noise, min(_NOISY, _MOST_NOISE * median))) | in_color
     faintly = np.zeros_like(core)
     if is_drawing:
         faintly = core & ~differs & (ranges <= _FLAT)
         faintly &= (luma > _PLAIN_LUMA + noise) | (chroma > _PLAIN_CHROMA + noise)
     levels = cv2.add(luma, chroma, dtype=cv2.CV_16S)
-    edges, others = (local_range(side[..., 0]) for side in ((fitted.image, ours) if swapped else (ours, fitted.image)))
+    edges, others = (
+        local_range(cv2.extractChannel(side, 0)) for side in ((fitted.image, ours) if swapped else (ours, fitted.image))
+    )
     seen = Seen(differs, faintly, in_color, levels, edges, others, inside, noise, is_drawing, colors.is_recolored)
     return _with_noise(seen, ours, fitted, core) if is_whole else seen
 
@@ -232,7 +261,7 @@ def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) 
 def _blur(pair: Registered) -> frozenset[str]:
     """Return whether one of the images is a blurred one, as a set of kinds."""
     core = _eroded(pair.inside)
-    if core.sum() < 64:
+    if cv2.countNonZero(core.view(np.uint8)) < 64:
         return frozenset()
     grays = (cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (pair.query, pair.candidate))
     lesser, larger = sorted(_fine_detail(gray, core) for gray in grays)
@@ -247,7 +276,7 @@ def _is_drawing(image: np.ndarray) -> bool:
 
 def _eroded(inside: np.ndarray) -> np.ndarray:
     """Return a mask without what is within 2 px of the outside."""
-    return cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
+    return cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).view(bool)
 
 
 def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
@@ -261,11 +290,16 @@ def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
 
 def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], levels: int) -> np.ndarray:
     """Return where both images, planes Y, Cr, Cb, have color, but of another hue, by more than `levels`: bool."""
-    a, b, c, d = (plane.astype(np.float32) - 128 for plane in (*ours[1:], *theirs[1:]))
-    size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d  # integers below 2 ** 24: exact
-    other_hue = (product < 0) | (product * product < _COSINE**2 * size * other_size)
-    other_hue &= (cv2.min(size, other_size) >= _COLORED**2) & (cv2.max(cv2.absdiff(a, c), cv2.absdiff(b, d)) > levels)
-    return _eroded(other_hue)
+    apart = cv2.max(*(cv2.absdiff(one, other) for one, other in zip(ours[1:], theirs[1:], strict=True))) > levels
+    other_hue = np.zeros(apart.shape, bool)
+    at = np.flatnonzero(apart)  # few of the pixels
+    if len(at):
+        a, b, c, d = (plane.ravel()[at].astype(np.int32) - 128 for plane in (*ours[1:], *theirs[1:]))
+        size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d
+        found = (product < 0) | (product.astype(np.float64) ** 2 < _COSINE**2 * size * other_size.astype(np.float64))
+        other_hue.ravel()[at] = found & (np.minimum(size, other_size) >= _COLORED**2)
+        other_hue = _eroded(other_hue)
+    return other_hue
 
 
 def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
@@ -287,8 +321,10 @@ def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
 def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
     """Return the energy of the Laplacian, relative to the variance of the levels."""
     mask = core.view(np.uint8)
-    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S), mask=mask))
-    return (mean * mean + deviation * deviation) / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
+    count = cv2.countNonZero(mask)
+    known = None if count == mask.size else mask  # without a mask, it takes a third of the time
+    energy = cv2.norm(cv2.Laplacian(gray, cv2.CV_16S), cv2.NORM_L2SQR, known) / max(1, count)
+    return energy / max(1.0, float(cv2.meanStdDev(gray, mask=known)[1][0, 0]) ** 2)
 
 
 def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float) -> Differences:

@@ -198,12 +198,19 @@ def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
     left = set(examiner.neighbors)
     while left:
         component = _connected(min(left), left, examiner)
-        center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
-        examiner.examine_pairs((center, other) for other in component if other != center)
-        members = [other for other in sorted(component) if other != center and examiner.copy(center, other)]
+        center, members = _center(examiner, component)
+        if len(members) + 1 < len(component) and examiner.examine_postponed(component):
+            center, members = _center(examiner, component)  # all pairs are known now
         if members:
             yield [center, *members]
         left -= {center, *members} if members else component
+
+
+def _center(examiner: PairExaminer, component: set[int]) -> tuple[int, list[int]]:
+    """Return the row that most others are copies of, and these."""
+    center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
+    examiner.examine_pairs((center, other) for other in component if other != center)
+    return center, [other for other in sorted(component) if other != center and examiner.copy(center, other)]
 
 
 def _total_similarity(examiner: PairExaminer, row: int, among: set[int]) -> float:

@@ -18,6 +18,7 @@ from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import ImageOptions, resize
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.format.image_size import ImageSize, image_shape
 
 _HASH_PX = 64  # a JPEG decoder reduces images of 640 px and more by 4
 
@@ -29,10 +30,10 @@ class Embedder:
     Attributes:
         name: a shipped model's name, the model folder, or the ONNX file with what is given behind its name.
         fingerprint: changes with the weights, so that an index is never searched with another model.
-        image_size: side in px of the squares that the model takes.
+        image_size: side in px of the squares that the model takes, or width and height.
         resize: how images become squares, see `tfrecords.convert.image.decoder.resize`.
         dim: length of an embedding before a projection (`simimg.similarity.projection`) shortens it.
-        network: maps uint8 `[n, image_size, image_size, 3]` to float32 `[n, dim]` of L2 norm 1.
+        network: maps uint8 `[n, height, width, 3]` to float32 `[n, dim]` of L2 norm 1.
         engine: the arithmetic that computes the network.
         batch_size: the number of images that a call should have at least, for speed.
         decode: as in `ImageOptions`, like the next five: what the dataset of a trained model was converted with.
@@ -45,7 +46,7 @@ class Embedder:
 
     name: str
     fingerprint: str
-    image_size: int
+    image_size: ImageSize
     resize: str
     dim: int
     network: Network
@@ -77,11 +78,11 @@ class Embedder:
         return dataclasses.replace(self, max_pixels=max_pixels) if max_pixels else self
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Return embeddings, float32 `[n, dim]` of L2 norm 1, of images, uint8 `[n, size, size, 3]`.
+        """Return embeddings, float32 `[n, dim]` of L2 norm 1, of images, uint8 `[n, height, width, 3]`.
 
-        If `size` is not `image_size`, the images are resized as the converter does it.
+        If they are not of `image_size`, they are resized as the converter does it.
         """
-        if images.shape[1:3] != (self.image_size, self.image_size):
+        if images.shape[1:] != image_shape(self.image_size):
             images = np.stack([resize(Image.fromarray(image), self.image_size, "stretch") for image in images])
         return self.network(images)
 
@@ -117,7 +118,8 @@ def load_embedder(
         network=opened,
         engine=opened.engine,
         batch_size=opened.batch_size,
-        **dataclasses.asdict(options),
+        # Gray networks make gray of RGB themselves, see `OpenNetwork`; the thumbnails of an index have colors.
+        **{name: value for name, value in dataclasses.asdict(options).items() if name != "channels"},
     )
 
 

@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.fingerprint_store import FingerprintStore, StoredThumbnail
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
+from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
 from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
-from tfrecords.convert.image.image_formats import ANY_SIZE, image_header, reading
+from tfrecords.convert.image.image_formats import ANY_SIZE, reading
 from tfrecords.format.quarantine import Reason, Refusal
 
 Stamp = tuple[int, int, int, int]
@@ -42,13 +43,12 @@ CACHED = 8000
 
 # So that threads that want the same image do not compute it twice.
 _LOCKS = [threading.Lock() for _ in range(64)]
-_DNG_VERSION = 0xC612  # a tag that every DNG file has
-# Pillow's names of TIFF's compressions.
-_LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate",
-                            "tiff_deflate", "lzma", "zstd"))  # fmt: skip
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
+_GAP = (
+    3.0  # times the size of a thumbnail to which Pillow reduces a large image by means of pixels, before it resamples
+)
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
@@ -70,7 +70,8 @@ class Details:
     def __init__(
         self,
         thumbnail: np.ndarray,
-        source: Callable[[], tuple[np.ndarray, bytes]],
+        gray: Callable[[], np.ndarray],
+        checksum: Callable[[], bytes],
         num_keypoints: int,
         store: FingerprintStore | None = None,
         key: str = "",
@@ -80,7 +81,7 @@ class Details:
         `store` keeps the keypoints under `key`.
         """
         self._thumbnail = thumbnail
-        self._source = source
+        self._load_gray, self._checksum = gray, checksum
         self._num_keypoints = num_keypoints
         self._store, self._key = store, key
         self._lock = threading.Lock()
@@ -112,16 +113,12 @@ class Details:
         """The checksum of all pixels."""
         with self._lock:
             if not self._pixels_sha256:
-                self._load()
+                self._pixels_sha256 = self._checksum()
             return self._pixels_sha256
 
     def _gray(self) -> np.ndarray:
         kept = None if self._store is None else self._store.gray(self._key)
-        return self._load() if kept is None else kept
-
-    def _load(self) -> np.ndarray:
-        gray, self._pixels_sha256 = self._source()
-        return gray
+        return self._load_gray() if kept is None else kept
 
     def _kept(self, part: str, compute: Callable[[], Keypoints]) -> Keypoints:
         if self._store is None:
@@ -187,10 +184,11 @@ def fingerprint(
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
     small = (max(2, round(image.width * factor)), max(2, round(image.height * factor)))
-    thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=_GAP))
     # The image itself is not kept: it may have 192 MB.
-    known = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
-    return Fingerprint(image.size, thumbnail, _whole(thumbnail), Details(thumbnail, lambda: known, most), quality)
+    gray, checksum = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
+    details = Details(thumbnail, lambda: gray, lambda: checksum, most)
+    return Fingerprint(image.size, thumbnail, _whole(thumbnail), details, quality)
 
 
 def _with_contrast(first: Fingerprint, second: Fingerprint, background: tuple[int, int, int]) -> Fingerprint:
@@ -216,7 +214,7 @@ def _whole(thumbnail: np.ndarray) -> np.ndarray | None:
 def _cached(
     path: str, sha256: str, stamp: Stamp, background: tuple[int, int, int], store: FingerprintStore | None, known: bool
 ) -> Fingerprint:
-    key = f"{sha256}-{color_name(background)}"
+    key = store_key(sha256, background)
     kept = store.thumbnail(key) if store and known else None
     if kept is None:
         kept = _loaded(read_unchanged(Path(path), sha256), background)
@@ -224,8 +222,10 @@ def _cached(
             store.add_thumbnail(key, kept)
     found = []
     for place, thumbnail in enumerate(kept.pixels()):
-        source = functools.partial(_all_pixels, path, sha256, background, bool(place))
-        details = Details(thumbnail, source, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
+        file = path, sha256, background, bool(place)
+        gray = functools.partial(_detailed_gray, *file, store if sha256 else None)
+        checksum = functools.partial(_pixels_sha256, *file)
+        details = Details(thumbnail, gray, checksum, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
         one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality)
         found.append(one)
     return found[0] if len(found) == 1 else _with_contrast(found[0], found[1], background)
@@ -236,7 +236,7 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     options = ImageOptions(
         image_size=THUMBNAIL_PX, resize="pad", truncated="keep", background=background, max_pixels=ANY_SIZE
     )
-    image = load_image(data, options, contrast=True)
+    image = load_image(data, options, contrast=True, reducing_gap=_GAP)
     size = image.width, image.height
     shares = (side * THUMBNAIL_PX / max(size) for side in size)
     width, height = (max(1, round(share)) for share in shares)
@@ -246,16 +246,26 @@ def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     return StoredThumbnail.of(size, jpeg_quality(data), [square[part] for square in squares])
 
 
-def _all_pixels(
-    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool
-) -> tuple[np.ndarray, bytes]:
-    """Return what the details of a file's fingerprint are made of, see `Details`."""
+def _detailed_gray(
+    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, store: FingerprintStore | None = None
+) -> np.ndarray:
+    """Return a file's image as its fine keypoints are detected in it."""
+    kept = store.reduced(store_key(sha256, background)) if store else None
+    if kept is None:
+        kept = reduced_file(read_unchanged(Path(path), sha256), background)
+        if store and is_worth_keeping(kept[0]):
+            store.add_reduced(store_key(sha256, background), kept)
+    if on_contrast >= len(kept):
+        raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
+    return gray_pixels(Image.fromarray(kept[on_contrast]), _CANDIDATE[0])
+
+
+def _pixels_sha256(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> bytes:
     data = read_unchanged(Path(path), sha256)
-    composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
-    image = composites[on_contrast]
+    image = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)[on_contrast]
     if image is None:
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
-    return gray_pixels(image, _CANDIDATE[0]), hashlib.sha256(image.tobytes()).digest()
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def prepare_fingerprint(
@@ -266,14 +276,19 @@ def prepare_fingerprint(
     It is for images that were just decoded, in a block of `decoded_once`. Of a JPEG, whose decoder can reduce it, this
     is the thumbnail only.
     """
-    key = f"{sha256}-{color_name(background)}"
+    key = store_key(sha256, background)
     with suppress(Refusal):  # it will be said when the fingerprint is needed
         store.add_thumbnail(key, _loaded(data, background))
         if not data.startswith(JPEG_START):
-            composites = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE)
-            for place, image in enumerate(composites):
-                if image is not None:
-                    store.add_gray(f"{key}-{place}", gray_pixels(image, _CANDIDATE[0]))
+            images = reduced_file(data, background)
+            if not (is_worth_keeping(images[0]) and store.add_reduced(key, images)):
+                for place, image in enumerate(images):
+                    store.add_gray(f"{key}-{place}", gray_pixels(Image.fromarray(image), _CANDIDATE[0]))
+
+
+def store_key(sha256: str, background: tuple[int, int, int]) -> str:
+    """Return the key of a file in a `FingerprintStore`, when its transparent pixels are on this color."""
+    return f"{sha256}-{color_name(background)}"
 
 
 def fingerprint_file(
@@ -283,19 +298,20 @@ def fingerprint_file(
     *,
     store: FingerprintStore | None = None,
     unchanged: bool = False,
+    stamp: Stamp | None = None,
 ) -> Fingerprint:
     """Return the fingerprint of a file, as a candidate; the last `CACHED` ones are cached, until the file changes.
 
     `sha256` is the expected checksum of its bytes, in hexadecimal; "" for any. The color `background` is behind
     transparent pixels. What is computed is kept in `store`, and taken from there without reading the file if it is
-    known to be `unchanged`.
+    known to be `unchanged`. `stamp` is that of the file if the caller knows it.
 
     Raises:
         OSError: the file cannot be read.
         Refusal: the file is not an image, or its checksum differs.
     """
     with _LOCKS[hash(path) % len(_LOCKS)]:
-        return _cached(str(path), sha256, stamp_of(path.stat()), background, store, unchanged)
+        return _cached(str(path), sha256, stamp or stamp_of(path.stat()), background, store, unchanged)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -339,33 +355,6 @@ def jpeg_quality_of(image: Image.Image) -> int | None:
     if luminance is None:
         return None
     return 1 + int(np.abs(_sorted_tables() - np.sort(luminance)).sum(axis=1).argmin())
-
-
-def is_lossless(data: bytes) -> bool:
-    """Return whether the format of an image file keeps every pixel: PNG, BMP, lossless WebP, and TIFF without JPEG.
-
-    The bytes decide, not the suffix. Formats that may drop pixels without saying so (HEIF, AVIF, JPEG 2000, DNG) count
-    as lossy.
-    """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return any(kind == b"VP8L" for kind in _webp_chunks(data))
-    try:
-        with image_header(data) as image:
-            if image.format == "TIFF":
-                is_dng = _DNG_VERSION in getattr(image, "tag_v2", {})
-                return not is_dng and image.info.get("compression") in _LOSSLESS_TIFF
-            return image.format in ("PNG", "BMP")
-    except Refusal:
-        return False
-
-
-def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the names of a WebP file's chunks, those of an animation's frames left out."""
-    at = 12
-    while at + 8 <= len(data):
-        yield data[at : at + 4]
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + length + length % 2
 
 
 @functools.cache

@@ -27,7 +27,7 @@ import simplejpeg
 from simimg.similarity.keypoints import Keypoints
 from tfrecords.convert.image.decoder import PIXELS, decoder_versions
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when the same file has other thumbnails or keypoints."""
 
 _NAME = "fingerprints"
@@ -87,10 +87,12 @@ class FingerprintStore:
     def __init__(self, index_dir: Path | None, max_bytes: int = _MAX_BYTES) -> None:
         """Take the folder of an index; None writes nothing, and keeps the last ones in memory.
 
-        Gray images are never written: their keypoints are.
+        Gray images are never written: their keypoints are. Neither are images at the size at which they are compared.
         """
         self._grays: dict[str, np.ndarray] = {}
         self._num_gray_bytes = 0
+        self._reduced: dict[str, tuple[np.ndarray, ...]] = {}
+        self._num_reduced_bytes = 0
         self._connection: sqlite3.Connection | None = None
         self._path = None if index_dir is None else index_dir / f"{_NAME}-{_versions()}.sqlite"
         self._max_bytes = max_bytes
@@ -142,6 +144,19 @@ class FingerprintStore:
             self._grays[key] = gray
             while self._num_gray_bytes > _MAX_KEPT_BYTES:
                 self._num_gray_bytes -= self._grays.pop(next(iter(self._grays))).nbytes
+
+    def reduced(self, key: str) -> tuple[np.ndarray, ...] | None:
+        """Return an image at the size at which copies are compared, and if it is transparent, on both backgrounds."""
+        with self._lock:
+            return self._reduced.get(key)
+
+    def add_reduced(self, key: str, images: tuple[np.ndarray, ...]) -> bool:
+        """Keep such an image in memory; return False if there is no room left."""
+        with self._lock:
+            if self._num_reduced_bytes < _MAX_KEPT_BYTES and key not in self._reduced:
+                self._reduced[key] = images
+                self._num_reduced_bytes += sum(pixels.nbytes for pixels in images)
+            return key in self._reduced
 
     def save(self) -> None:
         """Write what was added to the disk."""

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from simimg.similarity.copy_reasons import is_coverage
-from simimg.similarity.differences import MOST_PX, Differences, find_differences
+from simimg.similarity.differences import Differences, find_differences
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
+from simimg.similarity.reduced_image import reduced_pixels
 from simimg.similarity.transparency import background_of, laid_on
 from tfrecords.convert.image.color import WHITE, contrasting
 
@@ -43,7 +44,7 @@ def full_image(
     image: Image.Image, contrast: Image.Image | None = None, background: Color = WHITE, quality: int | None = None
 ) -> FullImage:
     """Return an image, mode RGB, upright, at the size at which copies are compared; see `FullImage`."""
-    pixels, laid = (None if one is None else _reduced(one) for one in (image, contrast))
+    pixels, laid = (None if one is None else reduced_pixels(one) for one in (image, contrast))
     assert pixels is not None
     return FullImage(pixels, laid, background, quality)
 
@@ -93,10 +94,3 @@ def _without_coverage(found: Verification) -> Verification:
         tuple(reason for reason in side if not is_coverage(reason)) for side in (found.reasons, found.reversed_reasons)
     )
     return dataclasses.replace(found, reasons=reasons, reversed_reasons=back, edits=found.edits - {OVERLAY})
-
-
-def _reduced(image: Image.Image) -> np.ndarray:
-    if max(image.size) > MOST_PX:
-        image = image.copy()
-        image.thumbnail((MOST_PX, MOST_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return np.asarray(image)

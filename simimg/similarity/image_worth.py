@@ -19,6 +19,7 @@ import functools
 import io
 import math
 import re
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,10 @@ _LOW = [down * 8 + right for down in range(5) for right in range(5 - down) if do
 
 _CAMERA, _DATE, _EXIF, _GPS = (271, 272), 306, 0x8769, 0x8825
 _BITS = 258
+_DNG_VERSION = 0xC612  # a tag that every DNG file has
+# Pillow's names of TIFF's compressions.
+_LOSSLESS_TIFF = frozenset(("raw", "packbits", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate",
+                            "tiff_deflate", "lzma", "zstd"))  # fmt: skip
 _DATE_TAKEN, _MAKER_NOTE, _WIDTH, _HEIGHT = 36867, 37500, 40962, 40963
 
 
@@ -128,6 +133,33 @@ def color_image(data: bytes) -> Image.Image | None:
         return decode(data, truncated="keep", max_pixels=ANY_SIZE)
     except Refusal:
         return None
+
+
+def is_lossless(data: bytes) -> bool:
+    """Return whether the format of an image file keeps every pixel: PNG, BMP, lossless WebP, and TIFF without JPEG.
+
+    The bytes decide, not the suffix. Formats that may drop pixels without saying so (HEIF, AVIF, JPEG 2000, DNG) count
+    as lossy.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return any(kind == b"VP8L" for kind in _webp_chunks(data))
+    try:
+        with image_header(data) as image:
+            if image.format == "TIFF":
+                is_dng = _DNG_VERSION in getattr(image, "tag_v2", {})
+                return not is_dng and image.info.get("compression") in _LOSSLESS_TIFF
+            return image.format in ("PNG", "BMP")
+    except Refusal:
+        return False
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the names of a WebP file's chunks, those of an animation's frames left out."""
+    at = 12
+    while at + 8 <= len(data):
+        yield data[at : at + 4]
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
 
 
 def bits_per_color(data: bytes) -> int:

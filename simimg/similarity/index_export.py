@@ -51,7 +51,7 @@ def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwri
         if not overwrite:
             raise UsageError(f"--out={out} already has an export. Name a new folder, or add --overwrite.")
     vectors, projection = index.vectors[by], index.projections[by]
-    info = {
+    info: dict[str, Any] = {
         "format": format,
         "by": by,
         "model": index.info.model,

@@ -21,18 +21,19 @@ from simimg.similarity.fingerprint import (
     Stamp,
     fingerprint,
     fingerprint_file,
-    jpeg_quality,
     read_unchanged,
     stamp_of,
+    store_key,
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
+from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
-from tfrecords.base_errors import DataError
+from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import decode, decode_composites, decode_visible
+from tfrecords.convert.image.decoder import decode, decode_visible
 from tfrecords.convert.image.image_formats import ANY_SIZE
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
@@ -90,7 +91,9 @@ class IndexImages:
             if self._checked.get(row) == (stamp, True):
                 return None
             unchanged = stamp[2:] == known.size_and_time
-            return fingerprint_file(known.path, known.sha256, self._background, store=self._store, unchanged=unchanged)
+            return fingerprint_file(
+                known.path, known.sha256, self._background, store=self._store, unchanged=unchanged, stamp=stamp
+            )
         except OSError:
             return None
         except Refusal:
@@ -138,12 +141,12 @@ class IndexImages:
     def compared(self, found: Verification, one: int, other: int) -> Verification:
         """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
         as_files = self.file(one) is not None and self.file(other) is not None
-        ours, theirs = (self._full_file(row) if as_files else self._full_square(row) for row in (one, other))
+        ours, theirs = (self.full_file(row) if as_files else self._full_square(row) for row in (one, other))
         return found if ours is None or theirs is None else compared(found, ours, theirs)
 
     def compared_file(self, found: Verification, image: FullImage, row: int) -> Verification:
         """Return the verification that an image is a copy of a row's file, with what differs at full size."""
-        theirs = self._full_file(row)
+        theirs = self.full_file(row)
         return found if theirs is None else compared(found, image, theirs)
 
     def compared_square(self, found: Verification, image: FullImage, row: int) -> Verification:
@@ -155,6 +158,13 @@ class IndexImages:
         """Return the verification that an image is a copy of a row's file; None if it is not, or the file is gone."""
         file = self.file(row)
         return None if file is None else _verified(new, file, thorough=thorough)
+
+    def full_file(self, row: int) -> FullImage | None:
+        """Return a row's file at the size at which copies are compared; None if it is gone or was edited."""
+        try:
+            return self._full(row, stamp_of(self._known(row).path.stat()))
+        except (OSError, Refusal):
+            return None
 
     def save(self) -> None:
         """Keep the thumbnails and keypoints that were computed, see `simimg.similarity.fingerprint_store`."""
@@ -217,16 +227,17 @@ class IndexImages:
         image = self.square_image(row)
         return None if image is None else fingerprint(image)
 
-    def _full_file(self, row: int) -> FullImage | None:
-        try:
-            return self._full(row, stamp_of(self._known(row).path.stat()))
-        except (OSError, Refusal):
+    def _decoded(self, row: int, stamp: Stamp) -> FullImage | None:
+        known, small = self._known(row), self.file(row)
+        if small is None:
             return None
-
-    def _decoded(self, row: int, stamp: Stamp) -> FullImage:
-        data = self.read(row)
-        images = decode_composites(data, background=self._background, truncated="keep", max_pixels=ANY_SIZE)
-        return full_image(*images, self._background, jpeg_quality(data))
+        key = store_key(known.sha256, self._background)
+        kept = self._store.reduced(key) if stamp[2:] == known.size_and_time else None
+        if kept is None:
+            kept = reduced_file(self.read(row), self._background)
+            if is_worth_keeping(kept[0]):
+                self._store.add_reduced(key, kept)
+        return FullImage(kept[0], kept[1] if len(kept) > 1 else None, self._background, small.jpeg_quality)
 
     def _full_square(self, row: int) -> FullImage | None:
         image = self.square_image(row)
@@ -235,14 +246,14 @@ class IndexImages:
     @functools.cached_property
     def _dataset(self) -> tuple[DatasetImages, dict[str, int]] | None:
         """The stored images of the index's dataset, and the rows of its manifest by path."""
-        if self.index.info.dataset_dir is None:
-            return None
-        folder = Path(self.index.info.dataset_dir)
         try:
+            folder = self.index.info.dataset_folder
+            if folder is None:
+                return None
             manifest = read_manifest(folder)
             rows = {path: row for row, path in enumerate(manifest.paths) if manifest.reasons[row] < 0}
             return DatasetImages(folder, Layout.load(folder), manifest), rows
-        except DataError:  # it was removed, or is being converted again
+        except (DataError, UsageError):  # it was removed, or is being converted again
             return None
 
 

@@ -12,6 +12,8 @@ from simimg.inference.inference_engine import Engine
 from simimg.similarity.decisions import DECISIONS_FILE
 from simimg.similarity.fingerprint_store import remove_fingerprints
 from tfrecords.format.atomic_files import locked_file
+from tfrecords.format.image_size import ImageSize, image_size_of
+from tfrecords.storage.remote_dataset import local_dataset
 
 INFO_FILE = "index.json"
 LOCK_FILE = ".lock"
@@ -27,11 +29,11 @@ class IndexInfo:
         generation: number of the current generation.
         model: a shipped model's name, a model folder, or an ONNX file with what was given behind its name.
         model_fingerprint: changes with the weights; of an ONNX file, it begins with the SHA-256 of the file.
-        image_size: side in px of the squares that were embedded.
-        resize: how images became squares.
+        image_size: side in px of the squares that were embedded, or width and height.
+        resize: how images got this size.
         num_images: number of rows.
         image_dir: the folder that paths are relative to; None if the images are not files of this machine.
-        dataset_dir: the dataset of the images; None for a folder of files.
+        dataset_dir: the dataset of the images, a folder or a URL; None for a folder of files.
         engines: the arithmetics that computed the embeddings; none for an index of an earlier version.
         num_calibrated: number of images when `simimg calibrate` was run; 0 if it was not.
         pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
@@ -44,7 +46,7 @@ class IndexInfo:
     generation: int
     model: str
     model_fingerprint: str
-    image_size: int
+    image_size: ImageSize
     resize: str
     num_images: int
     image_dir: str | None
@@ -55,6 +57,14 @@ class IndexInfo:
     images_crc32: int = 0
     cells: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", image_size_of(self.image_size))  # from JSON, a list
+
+    @property
+    def dataset_folder(self) -> Path | None:
+        """The folder of this machine that has the dataset, which may be at a URL; raises as `local_dataset`."""
+        return None if self.dataset_dir is None else local_dataset(self.dataset_dir)
 
     @property
     def precision(self) -> str:

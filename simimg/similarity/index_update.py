@@ -40,6 +40,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
+from tfrecords.storage.remote_dataset import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
 _OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
@@ -227,7 +228,7 @@ def _finish(
     cache.finish()
     engines = _engines(index_dir, cache, before, {image.sha256 for image in images})
     images = [cache.with_facts(image) for image in images]
-    places = tuple(None if place is None else str(place.resolve()) for place in (image_dir, dataset_dir))
+    places = tuple(None if place is None else origin_of(place) for place in (image_dir, dataset_dir))
     if (
         before is not None
         and before.images.has_all_hashes
@@ -242,7 +243,7 @@ def _finish(
             np.stack([cache.embedding(image) for image in images]),
             images,
             image_dir=image_dir,
-            dataset_dir=dataset_dir,
+            dataset_dir=places[1],
             pixels=pixels,
             before=before,
             engines=engines,
@@ -323,7 +324,7 @@ def _pixels_id(layout: Layout, embedder: Embedder) -> str:
     """Return an id of all options that determine the embedded pixels; the bytes of the file alone do not."""
     names = ("image_size", "resize", "decode", "truncated", "background", "encoding", "jpeg_quality")
     described = {name: layout.config.get(name) for name in names}
-    described |= {name: layout.config[name] for name in ("range", "max_pixels") if name in layout.config}
+    described |= {name: layout.config[name] for name in ("range", "max_pixels", "channels") if name in layout.config}
     if layout.image_size != embedder.image_size:  # earlier versions resized them with another filter
         described["resized"] = "bicubic"
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

@@ -26,7 +26,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from simimg.errors import UsageError
-from simimg.similarity.fingerprint import is_lossless, jpeg_quality
+from simimg.similarity.differences import MOST_PX
+from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     COMPARABLE,
@@ -37,6 +38,7 @@ from simimg.similarity.image_worth import (
     color_image,
     earlier_quality,
     has_more_detail,
+    is_lossless,
     is_saved_again,
     jpeg_coefficients,
     jpeg_table,
@@ -57,6 +59,7 @@ KEEP_RULES = {
 
 _FOLDER = "folder:"
 _SAME_TIME_NS = 2 * 10**9  # modification times of FAT, and files of one archive, which are unpacked one after the other
+_MUCH_LARGER = 2.5  # ratio of sides from which a reduced image tells whether it shows more than a smaller one
 _COMPARED = 6  # images of a group whose pixels are compared, each with each
 
 _Reason = Callable[[int, int], str]  # of the image that is kept, and of one that is not
@@ -297,8 +300,17 @@ class _Group:
         return _best(rows, lambda row: -len(self._image(row).path)), lambda kept, other: "the shortest path"
 
     def _is_more_detailed(self, row: int, than: int) -> bool:
-        gray, smaller = self._gray(row), self._gray(than)
-        return gray is None or smaller is None or has_more_detail(gray, smaller)
+        smaller = self._gray(than)
+        if smaller is None:
+            return True
+        # A large image that shows more when reduced does so in full as well.
+        reduced = self._images.full_file(row) if _MUCH_LARGER * max(smaller.size) <= MOST_PX else None
+        if reduced is not None and max(reduced.pixels.shape) == MOST_PX:
+            shows_more = has_more_detail(Image.fromarray(reduced.pixels).convert("L"), smaller)
+            if shows_more:
+                return True
+        gray = self._gray(row)
+        return gray is None or has_more_detail(gray, smaller)
 
     def _is_made_from(self, row: int, others: Iterable[int]) -> bool:
         """Whether an image is one of the JPEG files that was saved again, at a higher quality or without loss."""

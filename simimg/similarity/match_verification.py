@@ -267,8 +267,10 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
     if ours.shape != theirs.shape:
         ours = cv2.resize(ours, (theirs.shape[1], theirs.shape[0]), interpolation=cv2.INTER_AREA)
     difference = np.abs(cv2.GaussianBlur(ours - theirs, (0, 0), 1.0))
+    if float(difference.max()) > _EQUAL_ANYWHERE:
+        return None
     mean = float(ordered_sum(difference.ravel().astype(np.float64))) / difference.size
-    if mean > _EQUAL_MEAN or float(difference.max()) > _EQUAL_ANYWHERE or is_other_noise(ours, theirs):
+    if mean > _EQUAL_MEAN or is_other_noise(ours, theirs):
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):

@@ -14,7 +14,7 @@ import math
 import cv2
 import numpy as np
 
-from simimg.similarity.affine import compose, determinant, fit, inverse, scaling, transform, translation
+from simimg.similarity.affine import compose, covered, determinant, fit, inverse, scaling, transform, translation
 
 _SNAP = 0.006  # share of a side; a whole image that is nearly in one of the eight positions is in it
 _STRETCHED = 1.05  # ratio of the sides, beyond which it is told
@@ -135,14 +135,14 @@ class Registration:
         for _ in range(_CORRECTIONS):
             warped, inside = _interpolated(other, tried, size)
             detail = _detail(warped)
-            inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-            gain = min(4.0, _strength(goal, inside) / max(1e-6, _strength(detail, inside)))
-            error = np.rint(detail * gain).astype(np.int16) - goal
-            total = int(np.minimum(np.abs(error[inside]), 24).sum(dtype=np.int64))
+            mask = cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8))
+            gain = min(4.0, _strength(goal, mask) / max(1e-6, _strength(detail, mask)))
+            error = np.rint(detail * np.float32(gain)).astype(np.int16) - goal
+            total = int(cv2.norm(cv2.min(np.abs(error), 24), cv2.NORM_L1, mask))  # a sum of integers
             if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
                 break
             best, least = tried, total
-            moved = _shifts(error, *slopes, inside)
+            moved = _shifts(error, *slopes, mask)
             if moved is None:
                 break
             tried = compose(tried, moved)
@@ -164,7 +164,7 @@ def _snapped(to_other: np.ndarray, size: tuple[int, int], other: tuple[int, int]
     corners = _corners(size)
     unit = transform(compose(scaling(1 / other[0], 1 / other[1]), to_other), corners)
     nearest = np.rint(unit)
-    if float(np.abs(unit - nearest).max()) > _SNAP or len(np.unique(nearest, axis=0)) != 4:
+    if float(np.abs(unit - nearest).max()) > _SNAP or len(set(map(tuple, nearest.tolist()))) != 4:
         return to_other
     return fit(corners, nearest * np.array(other))
 
@@ -173,7 +173,7 @@ def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
     """Return an image under a map from px of the frame, smoothed to the frame's resolution, and where it is."""
     turned = _turned(image, matrix, size)
     if turned is not None:
-        return np.ascontiguousarray(turned), np.ones(size[::-1], bool)
+        return turned, np.ones(size[::-1], bool)
     reduction = math.sqrt(abs(determinant(matrix)))
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
@@ -184,9 +184,8 @@ def _reduced(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tu
     """Return a whole image in one of the eight positions, reduced to the size of the frame, and where it is."""
     is_turned = abs(matrix[0, 0]) < abs(matrix[0, 1])
     image = cv2.resize(image, size[::-1] if is_turned else size, interpolation=cv2.INTER_AREA)
-    image = image.transpose(1, 0, 2) if is_turned else image
-    across, down = (-1 if row.sum() < 0 else 1 for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
-    return np.ascontiguousarray(image[::down, ::across]), np.ones(size[::-1], bool)
+    across, down = (bool(row.sum() < 0) for row in (matrix[::-1, :2] if is_turned else matrix[:, :2]))
+    return _in_position(image, is_turned, across, down), np.ones(size[::-1], bool)
 
 
 def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -195,19 +194,24 @@ def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) 
     full = compose(translation(-0.5, -0.5), matrix, translation(0.5, 0.5))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image, full, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    there = cv2.warpAffine(np.full(image.shape[:2], 255, np.uint8), full, size, flags=flags, borderValue=0)
-    return warped, there > 250
+    return warped, covered(full, _size(image), size)
 
 
 def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Return a view of the image in one of the eight positions; None if the map is no such one, or the size another."""
+    """Return the image in one of the eight positions; None if the map is no such one, or the size another."""
     for transposed in (False, True):
-        turned = image.transpose(1, 0, 2) if transposed else image
         linear = matrix[::-1, :2] if transposed else matrix[:, :2]
-        if _size(turned) == size and float(np.abs(np.abs(linear) - np.eye(2)).max()) < 1e-6:
-            along = [(-1 if linear[axis, axis] < 0 else 1) for axis in (1, 0)]
-            return turned[:: along[0], :: along[1]]
+        if _size(image)[:: -1 if transposed else 1] == size and np.abs(np.abs(linear) - np.eye(2)).max() < 1e-6:
+            return _in_position(image, transposed, *(bool(linear[axis, axis] < 0) for axis in (0, 1)))
     return None
+
+
+def _in_position(image: np.ndarray, transposed: bool, mirrored: bool, upside_down: bool) -> np.ndarray:
+    """Return an image that is transposed first, and then mirrored or turned upside down, as a new array or as it is."""
+    image = cv2.transpose(image) if transposed else image
+    if mirrored or upside_down:
+        return cv2.flip(image, -1 if mirrored and upside_down else int(mirrored))
+    return image
 
 
 def _reduced_size(image: np.ndarray, factor: float) -> tuple[int, int]:
@@ -231,27 +235,29 @@ def _detail(gray: np.ndarray) -> np.ndarray:
     return cv2.subtract(cv2.GaussianBlur(gray, (3, 3), 0.8), cv2.blur(gray, (21, 21)))
 
 
-def _strength(detail: np.ndarray, inside: np.ndarray) -> float:
-    values = detail[inside].astype(np.int64)
-    return math.sqrt(int((values * values).sum()) / max(1, len(values)))
+def _strength(detail: np.ndarray, mask: np.ndarray) -> float:
+    # A sum of integers, so its order does not matter.
+    return math.sqrt(cv2.norm(detail, cv2.NORM_L2SQR, mask) / max(1, cv2.countNonZero(mask)))
 
 
-def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """Return the map of the frame onto itself that most cells agree on; None if too few cells have texture."""
     height, width = error.shape
     rows, columns = height // _CELLS, width // _CELLS
     if min(rows, columns) < 4:
         return None
     cut = slice(0, rows * _CELLS), slice(0, columns * _CELLS)
-    e, x, y = (
-        np.where(inside[cut], side[cut], 0).astype(np.int32) for side in (np.clip(error, -60, 60), slope_x, slope_y)
+    x, y, e = (
+        cv2.bitwise_and(side, side, mask=mask[cut])
+        for side in (slope_x[cut], slope_y[cut], np.clip(error[cut], -60, 60))
     )
 
-    def sums(products: np.ndarray) -> np.ndarray:  # of integers, so that their order does not matter
-        cells = products.reshape(_CELLS, rows, _CELLS, columns).sum(axis=(1, 3), dtype=np.int64)
-        return cells.astype(np.float64)
+    def sums(one: np.ndarray, other: np.ndarray) -> np.ndarray:  # of integers, so that their order does not matter
+        products = cv2.multiply(one, other, dtype=cv2.CV_32F).reshape(-1, columns)
+        by_row = cv2.reduce(products, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)
+        return by_row.reshape(_CELLS, rows, _CELLS).sum(axis=1)
 
-    xx, xy, yy, xe, ye = (sums(product) for product in (x * x, x * y, y * y, x * e, y * e))
+    xx, xy, yy, xe, ye = (sums(*two) for two in ((x, x), (x, y), (y, y), (x, e), (y, e)))
     by = xx * yy - xy * xy
     lesser = (xx + yy) / 2 - np.sqrt(np.maximum(0, (xx + yy) ** 2 / 4 - by))  # eigenvalue: texture in both directions
     slope = math.sqrt(float((xx + yy).sum()) / 2 / (rows * columns * _CELLS**2))  # sums of integers, so exact
@@ -268,7 +274,8 @@ def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, inside:
 
 def _agreeing(centers: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Return the affine map that moves the centers by their shifts, without those that do not agree."""
-    middle = np.median(shift, axis=0)
+    ordered = np.sort(shift, axis=0)
+    middle = (ordered[(len(shift) - 1) // 2] + ordered[len(shift) // 2]) / 2
     moved = translation(*middle.tolist())
     error = np.abs(shift - middle).max(axis=1)
     for tolerance in _AGREEING:

@@ -97,7 +97,7 @@ class QueryImage:
 def query_views(
     image: Image.Image, options: ImageOptions, data: bytes = b"", contrast: Image.Image | None = None
 ) -> np.ndarray:
-    """Return the views of a query, uint8 `[NUM_VIEWS, image_size, image_size, 3]`, and one more if it is transparent.
+    """Return the views of a query, uint8 `[NUM_VIEWS, height, width, 3]`, and one more if it is transparent.
 
     Of a file with the content `data`, the whole image has the same pixels as when the file is indexed. Pixels in memory
     are resized as those of a PNG file would be. A JPEG decoder reduces a large image itself, which cannot be repeated
@@ -133,8 +133,13 @@ def query_views(
         image = visible_composite(image, contrast)  # the windows are of one color
     elif extra is not None and contrast is not None and loaded.vanishes:
         image, whole, options, extra = contrast, extra, other, None
-    # The resized square is rotated instead of the image; the result is the same.
+    # A resized square is rotated instead of the image; the result is the same.
     views = [np.rot90(side, turns) for side in (whole, whole[:, ::-1]) for turns in range(4)]
+    if whole.shape[0] != whole.shape[1]:
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for number, side in ((1, image), (5, mirrored)):
+            views[number] = square(side.transpose(Image.Transpose.ROTATE_90), options)
+            views[number + 2] = square(side.transpose(Image.Transpose.ROTATE_270), options)
     width, height = image.size
     for top in _CORNERS:
         for left in _CORNERS:

@@ -47,7 +47,7 @@ DEALS = ("first", "shares")
 _COLUMNS = ("path", "label", "split")
 # Options that the new conversion takes over; `splits` and `copies` are determined by the table.
 _KEPT = (
-    *("image_size", "resize", "decode", "truncated", "background", "range", "max_pixels"),
+    *("image_size", "resize", "channels", "decode", "truncated", "background", "range", "max_pixels"),
     *("encoding", "jpeg_quality", "seed"),
 )
 
@@ -191,8 +191,9 @@ def write_clean_table(index: SearchIndex, splits: tuple[str, ...], path: Path) -
 
     The folder of the file is created.
     """
-    assert index.info.dataset_dir is not None
-    id_of = {row.path: row.id for row in read_manifest(Path(index.info.dataset_dir))}
+    folder = index.info.dataset_folder
+    assert folder is not None
+    id_of = {row.path: row.id for row in read_manifest(folder)}
     images = sorted(zip(index.images, splits, strict=True), key=lambda one: id_of[one[0].path])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -208,8 +209,9 @@ def clean_command(index: SearchIndex, table: Path, image_dir: Path | None) -> st
 
     The paths in `table`, see `write_clean_table`, are relative to `image_dir`; FOLDER is printed if it is not known.
     """
-    assert index.info.dataset_dir is not None
-    layout = Layout.load(Path(index.info.dataset_dir))
+    folder = index.info.dataset_folder
+    assert folder is not None
+    layout = Layout.load(folder)
     config: Mapping[str, object] = layout.config
     flags = {
         "table": table,

@@ -12,13 +12,14 @@ import keras
 import tensorflow as tf
 
 from simimg.models.backbones import LITES, NETWORKS, lite
-from simimg.models.heads import copy_model, fix_backbone, independent, numbers, output_model
+from simimg.models.heads import copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
 from simimg.training import optimizers
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
 from simimg.training.train_config import TrainConfig
+from tfrecords.format.image_size import ImageSize
 
 _WARM_UP = 0.05  # of the steps, under the cosine schedule
 
@@ -27,8 +28,10 @@ Spread = tuple[Sequence[float], Sequence[float]]
 """The mean and the standard deviation of each target of a regression."""
 
 
-def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: Spread | None = None) -> keras.Model:
-    """Returns the network that `config` names, with its initial weights.
+def build_model(
+    config: TrainConfig, image_size: ImageSize, num_classes: int, spread: Spread | None = None, channels: int = 3
+) -> keras.Model:
+    """Returns the network that `config` names, with its initial weights, for images with 3 `channels` or 1.
 
     `num_classes` is the number of targets under regression, and `spread` is theirs, by default 0 and 1.
 
@@ -36,10 +39,10 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: 
         UsageError: the network cannot take images of this size, or the weights do not exist.
         ModelError: the weights cannot be loaded, or are those of another network.
     """
-    num_outputs = num_classes
+    num_outputs, gray = num_classes, {} if channels == 3 else {"channels": channels}
     if config.objective != "classes":
         num_classes = 2  # for a softmax that is then removed
-    resolution = max(config.resolution, image_size) if config.resolution else None
+    resolution = enlarged_to(image_size, config.resolution) if config.resolution else None
     start: str | None = None if config.start == "none" else config.start
     path = Path(start) if start not in (None, "imagenet") else None
     with _precision(config.precision):
@@ -47,15 +50,21 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: 
             from_file = path is not None and path.suffix == ".h5"
             weights = start if from_file or start == "imagenet" else None
             model = application(
-                config.model, image_size, num_classes, weights=weights, resolution=resolution, fixed=start is not None
+                config.model,
+                image_size,
+                num_classes,
+                weights=weights,
+                resolution=resolution,
+                fixed=start is not None,
+                **gray,
             )
             path = None if from_file else path
         elif config.model in LITES:
             # The weights of a fine-tuned run have fixed statistics, as ImageNet's weights do.
             weights = None if start is None else "imagenet"
-            model = lite(config.model, image_size, num_classes, weights=weights, resolution=resolution)
+            model = lite(config.model, image_size, num_classes, weights=weights, resolution=resolution, **gray)
         else:
-            model = NETWORKS[config.model](image_size, num_classes)
+            model = NETWORKS[config.model](image_size, num_classes, **gray)
         if config.objective == "similarity":
             model = copy_model(model, config.embedding_dim)
         elif config.objective == "multilabel":
@@ -70,15 +79,20 @@ def build_model(config: TrainConfig, image_size: int, num_classes: int, spread: 
 
 
 def build_state(
-    config: TrainConfig, image_size: int, num_classes: int, num_steps: int, spread: Spread | None = None
+    config: TrainConfig,
+    image_size: ImageSize,
+    num_classes: int,
+    num_steps: int,
+    spread: Spread | None = None,
+    channels: int = 3,
 ) -> State:
     """Returns a run's initial variables, which are a function of the seed; arguments and errors as in `build_model`.
 
     Call it in the scope of the strategy that trains.
     """
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, image_size, num_classes, spread)
-    average = build_model(config, image_size, num_classes, spread) if config.ema else None
+    model = build_model(config, image_size, num_classes, spread, channels)
+    average = build_model(config, image_size, num_classes, spread, channels) if config.ema else None
     optimizer = build_optimizer(config, num_steps)
     optimizer.build(model.trainable_variables)
     past = EmbeddingQueue.empty(config.queue_size, config.embedding_dim) if config.compares_with_past else None

@@ -94,7 +94,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         with strategy.scope():
             split = reader.split
             spread = target_spread(reader) if config.objective == "regression" else None
-            state = build_state(config, split.image_size, len(split.class_names), setup.num_steps, spread)
+            num_classes = len(split.class_names)
+            state = build_state(config, split.image_size, num_classes, setup.num_steps, spread, split.channels)
 
         if place.is_chief:
             with writing(model_dir):

@@ -86,7 +86,7 @@ def find_mirrored(
 ) -> list[MirroredClasses]:
     """Returns the classes that any of `flips` turns into each other.
 
-    Images are uint8 `[n, size, size, 3]`, and labels are integers `[n]`.
+    Images are uint8 `[n, height, width, channels]`, and labels are integers `[n]`.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     kept = counts[labels] >= _FEWEST_PER_CLASS
@@ -110,12 +110,14 @@ def find_mirrored(
 
 
 def _shrunk(images: np.ndarray) -> np.ndarray:
-    """Returns the means of blocks of pixels, so that 64 to 127 px remain of larger images; uint8."""
-    factor = images.shape[1] // _SIDE
+    """Returns the means of blocks of pixels, so that 64 to 127 px remain of the short side of larger images; uint8."""
+    num, height, width, channels = images.shape
+    factor = min(height, width) // _SIDE
     if factor < 2:
         return images
-    side = images.shape[1] // factor
-    blocks = images[:, : side * factor, : side * factor].reshape(len(images), side, factor, side, factor, 3)
+    rows, columns = height // factor, width // factor
+    whole = images[:, : rows * factor, : columns * factor]
+    blocks = whole.reshape(num, rows, factor, columns, factor, channels)
     return blocks.mean(axis=(2, 4), dtype=np.float32).astype(np.uint8)
 
 

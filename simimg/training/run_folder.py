@@ -5,6 +5,7 @@
 <model_dir>/result.json     figures of the finished run
 <model_dir>/checkpoints/    see `simimg.training.checkpoints`
 <model_dir>/tensorboard/    scalars, augmented images, the confusion matrix
+<model_dir>/evaluation-test.json, report.html    figures of the kept model, and the report, which is written last
 <model_dir>/.lock           held by the process that trains
 """
 
@@ -28,6 +29,7 @@ from tfrecords.format.naming import INFO_FILE
 from tfrecords.options import to_json
 
 RESULT_FILE = "result.json"
+REPORT_FILE = "report.html"
 _LOCK_FILE = ".lock"
 
 
@@ -108,9 +110,10 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     }
     info = RunInfo(
         image_size=split.image_size,
+        channels=split.channels,
         resize=CENTER if split.crops else made.get("resize", "stretch"),
         class_names=split.class_names,
-        dataset_sha256=_dataset_sha256(split),
+        dataset_sha256=dataset_sha256(split),
         shuffle=shuffle,
         config=to_json(config),
         **prepared,
@@ -118,7 +121,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     if not (model_dir / CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
-    now = config.determining()
+    now = {key: value for key, value in info.config.items() if key in config.determining()}
     # An option that is newer than the run has its default, which is off.
     old = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in now}
     differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
@@ -154,7 +157,7 @@ def begin_run(model_dir: Path, info: RunInfo) -> AbstractContextManager[object]:
             model_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--model_dir={model_dir} cannot be created: {error.strerror}.") from None
-        write_json(model_dir / CONFIG_FILE, dataclasses.asdict(info))
+        write_json(model_dir / CONFIG_FILE, info.to_json())
     return locked_file(model_dir / _LOCK_FILE, held)
 
 
@@ -163,9 +166,10 @@ def _made_with(split: Split) -> dict[str, Any]:
     return Layout.load(split.dataset_dir).config if Layout.exists(split.dataset_dir) else {}
 
 
-def _dataset_sha256(split: Split) -> str:
+def dataset_sha256(split: Split) -> str:
+    """Returns the digest of the checksums of all shards of a split's dataset, or of its datasets."""
     if split.parts:
-        each = [_dataset_sha256(part.split) for part in split.parts]
+        each = [dataset_sha256(part.split) for part in split.parts]
         return hashlib.sha256(json.dumps(each).encode()).hexdigest()
     if not Layout.exists(split.dataset_dir):
         return file_sha256(split.dataset_dir / INFO_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,8 @@ from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
 from tfrecords.format.layout import Layout
+from tfrecords.locations import url_of
+from tfrecords.storage.remote_dataset import local_dataset
 
 MEASURED = ("validation", "test")  # splits that are measured after each epoch, if they exist
 
@@ -130,10 +133,16 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         DataError: the dataset is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
-    splits = run_splits(config.dataset_dirs, config.fold)
+    places = [local_dataset(one) for one in config.dataset_dirs]
+    if config.data_service and any(map(url_of, config.dataset_dirs)):
+        raise UsageError(
+            f"--data_service={config.data_service} reads folders that its machines share, and "
+            f"{', '.join(config.dataset_names)} is at a URL. Leave --data_service out, or copy the dataset to a folder."
+        )
+    splits = run_splits(places, config.fold)
     with strategy.scope():  # with --cache=device, each replica gets a copy of the split
         reader, reason = open_reader(
-            config.dataset_dirs,
+            places,
             splits["train"],
             config.reader,
             on_corrupt=config.on_corrupt,
@@ -143,6 +152,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             image_size=config.image_size,
         )
     split = reader.split
+    if split.channels == 4:
+        raise UsageError(
+            f"{split.dataset_dir} has RGBA images, and networks see no transparency. Convert them: simimg convert "
+            f"--from={split.dataset_dir} --channels=3 --background=white"
+        )
     config = _for_labels(config, split)
     fold = f"-fold{config.fold}" if config.fold else ""
     model_dir = config.model_dir or Path("runs") / f"{split.name}-{config.preset}{fold}-seed{config.seed}"
@@ -172,6 +186,11 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
         )
+    if config.quarter_turns and not isinstance(split.image_size, int):
+        raise UsageError(
+            f"--quarter_turns={config.quarter_turns}: images of {split.image_size} px have another shape when they are "
+            "rotated by 90 degrees. Give --quarter_turns=off, or convert the images to squares."
+        )
     if config.xla and strategy.num_replicas_in_sync > 1 and config.sums_in_network:
         raise UsageError(
             "--xla: compiled steps cannot sum over devices, as the normalization of this network or "
@@ -179,18 +198,18 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         )
     if config.objective == "classes" and len(split.class_names) < 2:
         raise UsageError(
-            f"{config.dataset_dirs[0]} has one class, {split.class_names[0]!r}; a classifier needs two. "
+            f"{config.dataset_names[0]} has one class, {split.class_names[0]!r}; a classifier needs two. "
             "To train on it to find copies, use --objective=similarity."
         )
     measured = {
         name: found
         for name in MEASURED
-        if name in splits and (found := _open_other(config, splits[name], split.class_names))
+        if name in splits and (found := _open_other(config, places, splits[name], split.class_names))
     }
     if config.patience and "validation" not in measured:
         raise UsageError(
             f"--patience={config.patience} needs images that are neither trained nor tested on, but "
-            f"{config.dataset_dirs[0]} has no split `validation`. Convert with, for example, "
+            f"{config.dataset_names[0]} has no split `validation`. Convert with, for example, "
             "--splits=train=0.65,validation=0.1,test=0.25."
         )
     return RunSetup(
@@ -222,11 +241,11 @@ def _for_labels(config: TrainConfig, split: Split) -> TrainConfig:
         return config
     if kind == "none":
         raise UsageError(
-            f"{config.dataset_dirs[0]} has no labels. To train on its images alone, to find copies, use "
+            f"{config.dataset_names[0]} has no labels. To train on its images alone, to find copies, use "
             "--objective=similarity."
         )
     if given != "classes":
-        raise UsageError(f"--objective={given}: {config.dataset_dirs[0]} has labels for --objective={fitting}.")
+        raise UsageError(f"--objective={given}: {config.dataset_names[0]} has labels for --objective={fitting}.")
     what = "several labels" if kind == "multi" else "numbers as labels"
     if config.class_weights != "none":
         raise UsageError(f"--class_weights={config.class_weights}: images with {what} have no one class. Leave it out.")
@@ -260,8 +279,8 @@ def _shuffle(config: TrainConfig, reader: Reader, model_dir: Path) -> str:
     return choose_shuffle(reader.split, psutil.virtual_memory().available)
 
 
-def _open_other(config: TrainConfig, split: str, class_names: tuple[str, ...]) -> Reader | None:
-    folders = folders_with(config.dataset_dirs, split)
+def _open_other(config: TrainConfig, places: Sequence[Path], split: str, class_names: tuple[str, ...]) -> Reader | None:
+    folders = folders_with(places, split)
     if not folders:
         return None  # the split does not exist, and is not needed
     try:

@@ -18,6 +18,8 @@ from simimg.models.model_folder import OBJECTIVES, Objective
 from simimg.models.saved_model import VIEWS
 from simimg.presets import PRESETS, preset_options
 from simimg.training.strategy import CROSS_DEVICE_OPS
+from tfrecords.format.image_size import ImageSize, parse_image_size
+from tfrecords.locations import location_text
 from tfrecords.options import check_choices, option
 
 _PRETRAINED = (*LITES, *APPLICATIONS)
@@ -32,15 +34,13 @@ _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
 )
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
-_CLASSIFIER_ONLY = (
-    *(("probe", False), ("test_views", "one"), ("class_weights", "none"), ("accumulate", 1)),
-    *(("mixup", 0), ("cutmix", 0)),
-)
+_CLASSIFIER_ONLY = {"probe": False, "test_views": "one", "class_weights": "none"}
+_CLASSIFIER_ONLY |= {"accumulate": 1, "mixup": 0, "cutmix": 0}
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
     (
-        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold", "image_size"),
+        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold"),
         lambda x: x >= 0,
         "0 or more",
     ),
@@ -62,8 +62,9 @@ class TrainConfig:
     """
 
     dataset_dir: Path | tuple[Path, ...] = option(
-        "Dataset folder, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
+        "Dataset folder or URL, DATA_DIR/NAME/VERSION; give the flag several times to train on several datasets.",
         repeated="PATH",
+        url=True,
     )
     dataset_weights: str = option(
         "Of several datasets: how often each one is used relative to the others, such as 3,1; by default, each example "
@@ -217,8 +218,12 @@ class TrainConfig:
     )
     deterministic: bool = _devices("Make a repeated run give the same bits; slower on GPUs.", False)
     seed: int = option("Seed of the initial weights, the order, the augmentation and the dropout.", 0)
-    image_size: int = _input(
-        "Side of the crops in px; auto is 224. For images in their own shapes, or with --crop.", 0, words={"auto": 0}
+    image_size: ImageSize = option(
+        "Size of the crops in px, a side or width x height; auto is 224. For images in their own shapes, or with "
+        "--crop.",
+        0,
+        words={"auto": 0},
+        group="input",
     )
     crop: str = _input(
         "How training images are cut while they are decoded: random crops of 8-100% of the area, or center crops. auto "
@@ -260,6 +265,7 @@ class TrainConfig:
         if isinstance(self.dataset_dir, tuple) and len(self.dataset_dir) == 1:
             object.__setattr__(self, "dataset_dir", self.dataset_dir[0])
         check_choices(self)
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size, zero="auto"))
         if self.dataset_weights:
             parse_weights(self.dataset_weights, len(self.dataset_dirs))
         for names, fits, words in _RANGES:
@@ -276,7 +282,7 @@ class TrainConfig:
         if not self.train_backbone and self.start == "none":
             raise UsageError(f"--notrain_backbone: --model={self.model} starts without pretrained weights to keep.")
         if self.objective == "similarity":
-            for name, off in _CLASSIFIER_ONLY:
+            for name, off in _CLASSIFIER_ONLY.items():
                 if getattr(self, name) != off:
                     raise UsageError(
                         f"--{name}={getattr(self, name)} is for classifiers. Leave it out with --objective=similarity, "
@@ -291,6 +297,11 @@ class TrainConfig:
     def dataset_dirs(self) -> tuple[Path, ...]:
         """The folders of the datasets, one or more."""
         return self.dataset_dir if isinstance(self.dataset_dir, tuple) else (self.dataset_dir,)
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The datasets as they were given, for messages: paths and URLs."""
+        return tuple(map(location_text, self.dataset_dirs))
 
     @property
     def start(self) -> str:

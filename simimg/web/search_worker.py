@@ -20,6 +20,7 @@ from simimg.similarity.query_search import Finder, SearchResult
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import NUM_VIEWS
 from simimg.web.query_cache import CachedQuery
+from tfrecords.format.image_size import image_shape
 
 
 class SearchWorker:
@@ -38,9 +39,9 @@ class SearchWorker:
 
     def warm_up(self) -> None:
         """Compile the model, so that the first search is as fast as the next."""
-        size = self._finder.embedder.image_size
+        shape = image_shape(self._finder.embedder.image_size)
         for count in (2, NUM_VIEWS - 2):  # the two calls of a search, see `Finder.steps`
-            self._thread.submit(self._finder.embedder.embed, np.zeros((count, size, size, 3), np.uint8)).result()
+            self._thread.submit(self._finder.embedder.embed, np.zeros((count, *shape), np.uint8)).result()
 
     async def search(
         self, query: CachedQuery, k: int, by: str, *, label: str | None = None, split: str | None = None

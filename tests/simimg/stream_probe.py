@@ -26,7 +26,7 @@ from tfrecords.options import option
 
 STUBS = {
     "train", "evaluate", "export", "import_weights", "data_service", "bench", "completion", "calibrate", "demo",
-    "doctor", "serve", "leaks", "compare", "predict", "audit",
+    "doctor", "serve", "leaks", "compare", "predict", "audit", "sweep",
 }  # fmt: skip
 
 

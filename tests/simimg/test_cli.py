@@ -25,6 +25,7 @@ from simimg import __version__, cli, command_help
 from simimg.command_help import EXIT_CODES
 from simimg.commands.console import PROBLEM, Result
 from simimg.errors import CheckpointError, DataError, Interrupted, SimimgError, TrainingInterrupted, UsageError
+from tfrecords.format.image_size import ImageSize
 from tfrecords.options import option
 
 ROOT = Path(__file__).parents[2]
@@ -290,6 +291,7 @@ def test_an_unknown_flag(run: Run, name: str) -> None:
     [
         "verify",
         "train",
+        "sweep",
         "evaluate",
         "predict",
         "compare",
@@ -459,6 +461,23 @@ def test_the_exit_codes_are_those_of_the_errors(run: Run) -> None:
     assert all(f"  {code} " in out for code in EXIT_CODES)
 
 
+def test_what_other_programs_need(run: Run, tmp_path: Path) -> None:
+    """Raw pixels are told at the end, with the encodings that decoders read; `files` has the copies of every file."""
+    photos = tmp_path / "photos" / "a"
+    photos.mkdir(parents=True)
+    for number in range(3):
+        Image.effect_noise((40, 40), 50 + number).convert("RGB").save(photos / f"{number}.png")
+    (photos / "again.png").write_bytes((photos / "0.png").read_bytes())
+    command = ["convert", f"--image_dir={photos.parent}", f"--data_dir={tmp_path / 'data'}", "--num_workers=1"]
+    for encoding in ("raw", "png", "jpeg"):
+        code, out, _ = run(*command, f"--name={encoding}", f"--encoding={encoding}")
+        assert code == 0
+        assert ("\nraw pixels: " in out, "--encoding=png or jpeg" in out) == 2 * (encoding == "raw",)
+    code, out, _ = run("duplicates", f"--image_dir={photos.parent}", "--fast", "--json")
+    copies = {Path(path).name: [Path(copy).name for copy in found] for path, found in json.loads(out)["files"].items()}
+    assert (code, copies) == (0, {"0.png": ["again.png"], "again.png": ["0.png"], "1.png": [], "2.png": []})
+
+
 def test_files_that_are_skipped_end_no_script(run: Run, tmp_path: Path) -> None:
     """A real command, from flags to JSON: one of its files is no picture."""
     for number in range(4):
@@ -551,6 +570,7 @@ BASE = {
     "convert": {"image_dir": Path("photos")},
     "verify": {"dataset_dir": Path("data")},
     "train": {"dataset_dir": Path("data")},
+    "sweep": {"dataset_dir": Path("data")},
     "evaluate": {"dataset_dir": Path("data"), "model_dir": Path("model")},
     "import_weights": {"model_dir": Path("model")},
     "index": {"image_dir": Path("photos"), "index_dir": Path("index")},
@@ -568,9 +588,11 @@ BASE = {
     "bench": {"stage": "convert"},
 }
 BESIDE = {
-    ("train", "resolution"): {"model": "lite0"},
-    ("train", "probe"): {"model": "lite0"},
-    ("train", "train_backbone"): {"model": "lite0"},
+    **{
+        (name, flag): {"model": "lite0"}
+        for name in ("train", "sweep")
+        for flag in ("resolution", "probe", "train_backbone")
+    },
     ("index", "dataset_dir"): {"image_dir": None},
     ("decide", "index_dir"): {"list": True},
     ("audit", "delete"): {"decisions": Path("findings.csv")},
@@ -590,22 +612,27 @@ TEXTS = {
     ("convert", "background"): "black",
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
-    ("train", "rand_augment"): "2,9",
-    ("train", "dataset_weights"): "2",
+    **{(name, "rand_augment"): "2,9" for name in ("train", "sweep")},
+    **{(name, "dataset_weights"): "2" for name in ("train", "sweep")},
+    **{(name, "cache_bytes"): "5GB" for name in ("audit", "convert", "evaluate", "index", "leaks", "show", "verify")},
 }
 LISTS = {
     "kinds": ("label", "dark"),
     "keep": ("oldest", "exif"),
     "edits": ("crop", "turn"),
     "plan_edits": ("crop", "turn"),
+    "grid": ("epochs=2,3", "ema=0.1,0.2"),
 }
 
 
 def flags_of_all_commands() -> Iterator[tuple[str, str]]:
     for name in cli.COMMANDS:
         for field in dataclasses.fields(importlib.import_module(f"simimg.commands.{name}").Options):
-            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does.
-            if not field.metadata["positional"] and (name, field.name) != ("train", "config"):
+            # `train --config` reads a file; tests/simimg/training/test_run_folder.py shows what it does. Its flags of a
+            # cache are no options of a run; tests/simimg/commands/test_remote_datasets.py shows what they do.
+            of_no_run = name in ("train", "sweep") and field.name in ("config", "cache_dir", "cache_bytes")
+            refused = (name, field.name) == ("sweep", "model_dir")
+            if not (field.metadata["positional"] or of_no_run or refused):
                 yield name, field.name
 
 
@@ -624,6 +651,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: LISTS.get(field.name, ("one", "two")),
+        ImageSize: 7,
     }
     return values[kind]
 

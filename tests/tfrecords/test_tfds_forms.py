@@ -12,13 +12,29 @@ import numpy as np
 import pytest
 
 from tfrecords.convert.engine import convert
+from tfrecords.convert.image.color import rgb_of
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.dataset_verification import verify
+from tfrecords.format.image_size import image_shape
+from tfrecords.format.layout import Layout
+from tfrecords.format.manifest import read_manifest
 
 FORMS = {
     "raw": {"encoding": "raw"},
     "png": {"encoding": "png"},
     "jpeg": {"encoding": "jpeg"},
     "array_record": {"format": "array_record"},
+}
+# Other colors and shapes do not change labels and features, so each of them has one case.
+SHAPES = {
+    "gray raw": {"encoding": "raw", "channels": 1, "image_size": "12x6"},
+    "gray png": {"encoding": "png", "channels": 1, "image_size": "6x12"},
+    "gray jpeg": {"encoding": "jpeg", "channels": 1},
+    "gray jpeg of own shapes": {"encoding": "jpeg", "channels": 1, "resize": "none"},
+    "gray array_record": {"format": "array_record", "channels": 1},
+    "rgba raw": {"encoding": "raw", "channels": 4, "image_size": "6x12"},
+    "rgba png": {"encoding": "png", "channels": 4},
 }
 LABELS = {
     "single": {"label_column": "first"},
@@ -109,3 +125,27 @@ def test_tfds_opens_every_form(table: Path, tmp_path: Path, form: str, label_typ
                 np.testing.assert_array_equal(np.asarray(value, dtype), np.asarray(wanted, dtype))
         assert len(example) == 2 + (label_type != "none") + len(FEATURES[features])
     assert sorted(found) == list(range(8))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tfds_opens_every_shape_and_color(table: Path, tmp_path: Path, name: str) -> None:
+    tfds = pytest.importorskip("tensorflow_datasets")
+    given: dict[str, Any] = {"image_size": 8, "splits": "train=1", "copies": "ignore", "num_workers": 1, **SHAPES[name]}
+    config = ConvertConfig(table=str(table), data_dir=tmp_path, name="x", label_column="first", **given)
+    folder = convert(config).dataset_dir
+    assert verify(folder).ok
+    builder = tfds.builder_from_directory(folder)
+    if "array_record" in name:
+        found = list(builder.as_data_source("train"))
+    else:
+        found = list(builder.as_dataset("train").as_numpy_iterator())
+    layout, manifest = Layout.load(folder), read_manifest(folder)
+    images, row_of_id = DatasetImages(folder, layout, manifest), {int(id): row for row, id in enumerate(manifest.ids)}
+    assert len(found) == 8
+    for example in found:
+        pixels = example["image"]
+        if not layout.own_shapes:
+            assert pixels.shape == image_shape(layout.image_size, layout.channels)
+        assert builder.info.features["image"].shape[2] == pixels.shape[2] == layout.channels
+        levels = np.abs(rgb_of(pixels).astype(int) - np.asarray(images.image(row_of_id[int(example["id"])])))
+        assert levels.max() <= (0 if layout.encoding != "jpeg" else 24)  # TensorFlow's default transform

@@ -33,9 +33,10 @@ from tfrecords.convert.plan.convert_config import ConvertConfig, ResolvedConfig
 from tfrecords.convert.plan.label_conflicts import check_conflicts
 from tfrecords.convert.plan.previous_version import PreviousVersion, find_previous_version, select_files
 from tfrecords.convert.plan.shard_plan import MIN_SHARDS, PlannedShard
-from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, SOURCE_SPLITS, are_counts, splits_text
 from tfrecords.convert.sources import Source, open_source, printable
 from tfrecords.convert.sources.labels import some_of
+from tfrecords.convert.sources.linked_files import none_known
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers import pool
@@ -43,6 +44,7 @@ from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import TFRECORD, dataset_dir
+from tfrecords.locations import refuse_url
 from tfrecords.machine_limits import num_cores
 
 
@@ -70,13 +72,15 @@ def convert(
     source was taken for, before any image is read.
 
     Raises:
-        UsageError: there are no images, or the dataset exists and differs; nothing was written.
+        UsageError: there are no images, or the dataset exists and differs, or `data_dir` is a URL, which
+            `simimg.convert` takes; nothing was written.
         ConversionError: the shards cannot be written, a worker died, too many files were rejected, or another
             conversion is writing the same dataset.
         DataError: the existing dataset is damaged.
         Interrupted: Ctrl-C. Finished shards are kept, and the same call resumes.
     """
     start = time.perf_counter()
+    refuse_url(config.data_dir, "--data_dir")
     options = config.resolved()
     try:
         previous = find_previous_version(options)
@@ -99,6 +103,7 @@ def convert(
                 label_type=options.label_type,
                 features=options.features,
                 links=options.links,
+                known=none_known if previous is None else previous.known,
                 group_column=options.group_column,
                 time_column=options.time_column,
             )
@@ -161,6 +166,7 @@ def _description(source: Source, options: ResolvedConfig) -> str:
     splits = "its splits are kept"
     if options.fractions:
         shares = ", ".join(f"{name} {fraction:.4g}" for name, fraction in options.fractions.items())
+        shares = f"{splits_text(options.fractions)} of each class" if are_counts(options.fractions) else shares
         shares = f"{options.folds} folds" if options.folds else shares
         splits = f"{'divided anew' if source.keeps_splits else 'split'} into {shares}"
         if options.time_column:

@@ -149,13 +149,14 @@ def _check_alike(folder: Path, other: Layout, layout: Layout) -> None:
             f"--merge={folder} has images of {other.size_text}, and the dataset images of {layout.size_text}. Only "
             "datasets of one form can be merged. Convert its files again with the same --resize."
         )
-    if (other.image_size, other.encoding) != (layout.image_size, layout.encoding):
+    if (other.image_size, other.form_text) != (layout.image_size, layout.form_text):
         size = f" --image_size={layout.image_size}" if layout.image_size else ""
+        channels = f" --channels={layout.channels}" if layout.channels != other.channels else ""
         shape = f" --resize={layout.config['resize']}" if layout.own_shapes else ""
         raise UsageError(
-            f"--merge={folder} has {other.encoding} images of {other.size_text}, and the dataset {layout.encoding} "
+            f"--merge={folder} has {other.form_text} images of {other.size_text}, and the dataset {layout.form_text} "
             f"images of {layout.size_text}. Convert it first: simimg convert --from={folder}{size}{shape} "
-            f"--encoding={layout.encoding}"
+            f"--encoding={layout.encoding}{channels}"
         )
     schema = layout.schema
     is_longer = other.schema.label_size > schema.label_size

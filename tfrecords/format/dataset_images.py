@@ -15,6 +15,7 @@ from PIL import Image
 from tfrecords.base_errors import DataError
 from tfrecords.format.array_record_shard import ArrayRecordReader
 from tfrecords.format.example import decode_lists
+from tfrecords.format.image_size import MODES, width_height
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 from tfrecords.format.naming import is_array_record
@@ -131,15 +132,18 @@ class DatasetImages:
             return self._stored_bytes(row)
 
     def image(self, row: int) -> Image.Image:
-        """Return the image of a row, mode RGB; raise DataError as `stored_bytes`, or if its size is another one."""
+        """Return the image of a row for the eye, mode RGB, with transparent parts on white.
+
+        Raises DataError as `stored_bytes`, or if its size is another one.
+        """
         with self._damaged(row):
-            data, side = self._stored_bytes(row), self._layout.image_size
+            data, size = self._stored_bytes(row), width_height(self._layout.image_size)
             if self._layout.encoding == "raw":
-                return Image.frombytes("RGB", (side, side), data)
+                return _rgb(Image.frombytes(MODES[self._layout.channels], size, data))
             image = Image.open(io.BytesIO(data), formats=(self._layout.encoding.upper(),))
-            if image.size != (side, side) and not self._layout.own_shapes:  # before it is decoded
-                raise ValueError(f"it has {image.width} x {image.height} px instead of {side} x {side}")
-            return image.convert("RGB")
+            if image.size != size and not self._layout.own_shapes:  # before it is decoded
+                raise ValueError(f"it has {image.width} x {image.height} px instead of {size[0]} x {size[1]}")
+            return _rgb(image)
 
     def values(self, row: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the labels of a row's example, classes or numbers, and its further features by name.
@@ -188,3 +192,11 @@ class DatasetImages:
                 self._offsets[file] = reader.offsets()
             place = tuple(self._offsets[file][position].tolist())
         return reader.read(*place)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(image, mask=image)
+    return paper

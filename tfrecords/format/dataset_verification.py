@@ -29,6 +29,8 @@ from tfrecords.format.naming import (
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
+    SIDECAR_FOLDERS,
+    SIZES_FOLDER,
     TFRECORD,
     find_index,
     index_name,
@@ -115,7 +117,7 @@ def verify(dataset_dir: Path, *, progress: Callable[[int], None] = lambda num_ex
                     found += (f"{path}{problem}." for problem in rows.shard_problems(split, number, scan))
                 if (index := _index_of(layout, info)) and index not in unsound:
                     found += _index_problems(path, scan)
-                if _has_sizes(layout) and _sizes_of(info) not in unsound:
+                if _has_sizes(layout) and _sizes_of(layout, info) not in unsound:
                     found += _size_problems(path)
             problems += found
     return Verification(num_examples=num_examples, problems=tuple(problems))
@@ -168,7 +170,7 @@ def _needed(layout: Layout) -> set[str]:
     """Return the names of the files that every dataset has, besides layout.json and the shards."""
     shards = [info for infos in layout.splits.values() for info in infos]
     indices = {_index_of(layout, info) for info in shards} - {""}
-    sizes = {_sizes_of(info) for info in shards} if _has_sizes(layout) else set()
+    sizes = {_sizes_of(layout, info) for info in shards} if _has_sizes(layout) else set()
     return {MANIFEST_FILE, *metadata_files(layout), *indices, *sizes}
 
 
@@ -182,14 +184,16 @@ def _index_of(layout: Layout, info: ShardInfo) -> str:
 def _file_names(dataset_dir: Path) -> Iterator[str]:
     """Yield the names of all that is in a dataset folder; those of sidecars with their folder."""
     for entry in os.scandir(dataset_dir):
-        if entry.name == INDEX_FOLDER and entry.is_dir():
-            yield from (f"{INDEX_FOLDER}/{inner.name}" for inner in os.scandir(entry) if inner.name[:1] != ".")
+        if entry.name in SIDECAR_FOLDERS and entry.is_dir():
+            yield from (f"{entry.name}/{inner.name}" for inner in os.scandir(entry) if inner.name[:1] != ".")
         else:
             yield entry.name
 
 
-def _sizes_of(info: ShardInfo) -> str:
-    return f"{INDEX_FOLDER}/{sizes_path(Path(info.file)).name}"
+def _sizes_of(layout: Layout, info: ShardInfo) -> str:
+    """Return the name of a shard's sidecar of sizes, which is elsewhere in datasets of earlier versions."""
+    names = [f"{place}{info.file}.sizes" for place in (f"{SIZES_FOLDER}/", f"{INDEX_FOLDER}/", "")]
+    return next((name for name in names if name in layout.files), names[0])
 
 
 def _has_sizes(layout: Layout) -> bool:
@@ -244,7 +248,7 @@ def _shard_problems(path: Path, info: ShardInfo, scan: ShardScan, layout: Layout
         problems.append(f"{path} has {scan.num_bytes} bytes; layout.json says {info.num_bytes}.")
     elif not problems and scan.sha256 != info.sha256:
         problems.append(f"{path}: its SHA-256 differs from the one in layout.json.")
-    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema).record_bytes
+    record_bytes = Offsets.of(layout.encoding, layout.image_size, layout.schema, channels=layout.channels).record_bytes
     if not problems and record_bytes:
         lengths = np.array(scan.lengths, np.int64)
         wrong = np.flatnonzero(lengths != record_bytes)

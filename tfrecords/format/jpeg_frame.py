@@ -1,7 +1,7 @@
 """The frame header of a JPEG, and the sidecar with the sizes of a shard's images.
 
-Where images keep their own shapes, each TFRecord shard has a sidecar `idx/<shard>.sizes` beside that with the offsets.
-It has one line `width height` in px per record, so that a reader can plan crops without touching the records.
+Where images keep their own shapes, each TFRecord shard has a sidecar `sizes/<shard>.sizes`. It has one line
+`width height` in px per record, so that a reader can plan crops without touching the records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.example import decode_lists
-from tfrecords.format.naming import INDEX_FOLDER
+from tfrecords.format.naming import INDEX_FOLDER, SIZES_FOLDER
 from tfrecords.format.parse_errors import readable
 
 MAX_SEGMENTS = 1000  # before the pixels; cameras write about ten
@@ -65,10 +65,13 @@ def size_of_example(payload: bytes) -> tuple[int, int]:
 
 
 def sizes_path(shard: Path) -> Path:
-    """Return the path of a shard's sidecar with the sizes of its images: beside it until the dataset is finished."""
+    """Return the path of a shard's sidecar with the sizes of its images: beside it until the dataset is finished.
+
+    In some earlier datasets it is in the folder of the offsets.
+    """
     beside = shard.with_name(f"{shard.name}.sizes")
-    finished = shard.parent / INDEX_FOLDER / beside.name
-    return finished if finished.exists() else beside
+    finished = (shard.parent / folder / beside.name for folder in (SIZES_FOLDER, INDEX_FOLDER))
+    return next((path for path in finished if path.exists()), beside)
 
 
 def sizes_bytes(sizes: Iterable[int] | array[int]) -> bytes:

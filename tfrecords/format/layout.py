@@ -7,7 +7,7 @@ records themselves: all four offsets are 0, and there are no sidecars.
 
 Images have one size, or shapes of their own: JPEGs reduced to `image_size` px by the short side or the longer one, or
 as large as they are, and `image_size` is 0. The option `resize` in `config` says which. Each TFRecord shard then has a
-second sidecar, `<shard>.sizes`, see `tfrecords.format.jpeg_frame`.
+second sidecar, `sizes/<shard>.sizes`, see `tfrecords.format.jpeg_frame`.
 
 `files` has the SHA-256 of every other file of the folder: sidecars, manifest, quarantine list and metadata. The layout
 ends with the SHA-256 of its own other values, as JSON, so a change to it is noticed. Only report.html is in neither,
@@ -30,6 +30,7 @@ from typing import Any
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, file_sha256, json_bytes, read_json
+from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_size_of, sides_text
 from tfrecords.format.naming import (
     FILE_FORMATS,
     LAYOUT_FILE,
@@ -39,7 +40,7 @@ from tfrecords.format.naming import (
     is_array_record,
 )
 from tfrecords.format.parse_errors import parser_errors
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
+from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import PLAIN, Schema
 
 _FORMAT = "simimg-layout/2"
@@ -74,7 +75,7 @@ class Layout:
     name: str
     version: str
     encoding: str
-    image_size: int
+    image_size: ImageSize
     class_names: tuple[str, ...]
     offsets: Offsets
     splits: dict[str, tuple[ShardInfo, ...]]
@@ -96,6 +97,17 @@ class Layout:
         return (*self.class_names, "(no label)") if self.schema.label_type == "multi" else self.class_names
 
     @property
+    def channels(self) -> int:
+        """Channels of the images: 1, 3 or 4; `config` names them if they are not RGB."""
+        channels: int = self.config.get("channels", 3)
+        return channels
+
+    @property
+    def form_text(self) -> str:
+        """The colors and the encoding of the images, for people, such as `gray png`; RGB is not named."""
+        return self.encoding if self.channels == 3 else f"{COLORS[self.channels]} {self.encoding}"
+
+    @property
     def own_shapes(self) -> bool:
         """Whether images have shapes of their own."""
         return self.config.get("resize") in OWN_SHAPES
@@ -104,7 +116,7 @@ class Layout:
     def size_text(self) -> str:
         """The size of the images, for people."""
         if not self.own_shapes:
-            return f"{self.image_size} × {self.image_size} px"
+            return f"{sides_text(self.image_size)} px"
         sides = {"short": f"short side up to {self.image_size} px", "longest": f"up to {self.image_size} px"}
         return sides.get(self.config["resize"], "any number of px")
 
@@ -160,6 +172,8 @@ class Layout:
                 split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in values["splits"].items()
             }
             values["class_names"] = tuple(values["class_names"])
+            if isinstance(values["image_size"], list):
+                values["image_size"] = image_size_of(values["image_size"])
             if "schema" in values:
                 values["schema"] = Schema.parse(dict(values["schema"]))
             layout = cls(**values)
@@ -180,8 +194,15 @@ class Layout:
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding should be one of {', '.join(ENCODINGS)}. Received: {self.encoding!r}")
         keeps_size = self.config.get("resize") == "none"
-        _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
-        if self.own_shapes and self.encoding != "jpeg":
+        if isinstance(self.image_size, int):
+            _check_number("image_size", self.image_size, 0 if keeps_size else 1, 0 if keeps_size else MAX_IMAGE_SIZE)
+        if (
+            type(self.channels) is not int
+            or self.channels not in COLORS
+            or (self.channels == 4 and self.encoding == "jpeg")
+        ):
+            raise ValueError(f"no {self.encoding} image has {self.channels!r:.100} channels")
+        if self.own_shapes and (self.encoding != "jpeg" or not isinstance(self.image_size, int)):
             raise ValueError(f"images in their own shapes should be jpeg. Received: {self.encoding!r}")
         for offset in dataclasses.astuple(self.offsets):
             _check_number("offset", offset, 0, _MAX_COUNT)
@@ -189,7 +210,7 @@ class Layout:
             raise ValueError(
                 f"its file_format should be one of {', '.join(FILE_FORMATS)}. Received: {self.file_format!r}"
             )
-        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format):
+        if self.offsets != Offsets.of(self.encoding, self.image_size, self.schema, self.file_format, self.channels):
             raise ValueError(f"its offsets are not those of {self.encoding} records with {self.image_size} px")
         for shard in (shard for shards in self.splits.values() for shard in shards):
             _check_names("shard", [shard.file, shard.sha256])

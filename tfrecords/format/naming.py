@@ -26,6 +26,8 @@ QUARANTINE_FILE = "quarantine.jsonl"  # one line per rejected file; absent if th
 REPORT_FILE = "report.html"
 # Sidecars are not beside finished shards, where patterns of other programs, such as NAME-train*, would take them too.
 INDEX_FOLDER = "idx"
+SIZES_FOLDER = "sizes"  # not the same, so that there is one file per shard in each, as DALI demands
+SIDECAR_FOLDERS = (INDEX_FOLDER, SIZES_FOLDER)
 # TFDS's own:
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
@@ -86,7 +88,8 @@ def num_folds(splits: Collection[str]) -> int:
 
 def check_other_name(name: str) -> str:
     """Return `name`, or raise ValueError if it is not the name of a file of a dataset, which may be a sidecar."""
-    check_file_name(name.removeprefix(f"{INDEX_FOLDER}/"))
+    folder, _, inner = name.partition("/")
+    check_file_name(inner if folder in SIDECAR_FOLDERS else name)
     return name
 
 
@@ -113,6 +116,11 @@ def versions(data_dir: Path, name: str) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(folders, key=lambda path: _parsed(path.name))
+
+
+def is_version(name: str) -> bool:
+    """Return whether a folder of this name is a version of a dataset."""
+    return bool(_parsed(name))
 
 
 def next_version(version: str, *, changes: bool = False) -> str:

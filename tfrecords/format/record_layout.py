@@ -5,7 +5,7 @@ array `uint8 [num_examples, record_bytes]` on disk as well as an ordinary TFReco
 
     record_bytes                                     length of a record with its framing
     record[id_offset    : id_offset + INT_BYTES]     id, a padded varint
-    record[image_offset : image_offset + h * w * 3]  pixels, uint8 [h, w, 3]
+    record[image_offset : image_offset + h * w * c]  pixels, uint8 [h, w, c]
     record[label_offset : label_offset + INT_BYTES]  label, a padded varint
 
 With JPEG or PNG, records differ in length, and a record's length determines where its parts lie.
@@ -24,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from tfrecords.format.example import encode_example
+from tfrecords.format.image_size import ImageSize, num_pixels
 from tfrecords.format.naming import TFRECORD
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, varint
 from tfrecords.format.schema import LABEL_BYTES, PLAIN, Schema
@@ -31,7 +32,6 @@ from tfrecords.format.schema import LABEL_BYTES, PLAIN, Schema
 ENCODINGS = ("raw", "jpeg", "png")
 # Ways to store images in their own shapes: reduced by the short side or the longer one, or as large as they are.
 OWN_SHAPES = ("short", "longest", "none")
-MAX_IMAGE_SIZE = 4096  # px
 # Five groups of 7 bits hold 34 billion ids. A label has the same length, so that there is one rule.
 INT_BYTES = LABEL_BYTES
 
@@ -60,13 +60,20 @@ class Offsets:
     label_offset: int = 0
 
     @classmethod
-    def of(cls, encoding: str, image_size: int, schema: Schema = PLAIN, file_format: str = TFRECORD) -> Offsets:
-        """Return the offsets in records with `encoding`, images of `image_size` px, and the labels and features of
-        `schema`, in shards of `file_format`.
+    def of(
+        cls,
+        encoding: str,
+        image_size: ImageSize,
+        schema: Schema = PLAIN,
+        file_format: str = TFRECORD,
+        channels: int = 3,
+    ) -> Offsets:
+        """Return the offsets in records with `encoding`, images of `image_size` px and `channels`, and the labels and
+        features of `schema`, in shards of `file_format`.
         """
         if encoding != "raw" or file_format != TFRECORD or schema.tail_bytes is None:
             return cls()
-        record_bytes, id_offset, image_offset = _spans_of(image_size * image_size * 3, schema.tail_bytes)
+        record_bytes, id_offset, image_offset = _spans_of(num_pixels(image_size) * channels, schema.tail_bytes)
         return cls(
             record_bytes=record_bytes,
             id_offset=id_offset,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tfrecords.base_errors import DataError
 from tfrecords.format.atomic_files import atomic_file, json_bytes, read_json
+from tfrecords.format.image_size import image_shape, sides_text
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.naming import FEATURES_FILE, INFO_FILE, LABELS_FILE, TFRECORD, check_file_name
 from tfrecords.format.record import FRAMING_BYTES
@@ -245,7 +246,7 @@ def _description_json(layout: Layout) -> dict[str, Any]:
         f"{name} {value}" for name, value in layout.config.items() if value and name not in ("name", "from")
     )
     pixels = "raw pixels, not image files" if layout.encoding == "raw" else f"{layout.encoding.upper()} images"
-    size = "shapes of their own" if layout.own_shapes else f"{layout.image_size} x {layout.image_size} px"
+    size = "shapes of their own" if layout.own_shapes else f"{sides_text(layout.image_size, 'x')} px"
     text = (
         f"{total:,} examples ({counts}){classes}, {size}, {pixels}. Version "
         f"{layout.version}, made by `simimg convert` from {source}. Options: {options}."
@@ -260,8 +261,9 @@ def _payload_bytes(shard: ShardInfo) -> int:
 
 
 def _features_json(layout: Layout) -> dict[str, Any]:
-    side = "-1" if layout.own_shapes else str(layout.image_size)  # -1: any
-    pixels = {"shape": {"dimensions": [side, side, "3"]}, "dtype": "uint8"}
+    own = (-1, -1, layout.channels)  # -1: any
+    shape = own if layout.own_shapes else image_shape(layout.image_size, layout.channels)
+    pixels = {"shape": {"dimensions": [str(side) for side in shape]}, "dtype": "uint8"}
     if layout.encoding == "raw":
         image = _feature("tensor_feature.Tensor", tensor={**pixels, "encoding": "bytes"})
     else:

@@ -39,8 +39,8 @@ class CropReader(GatherReader):
     @property
     def reason(self) -> str:
         """How images are cropped, a clause."""
-        side, library = self.split.image_size, region_library()
-        cut = f"images are cut to {side} px while they are decoded"
+        size, library = self.split.image_size, region_library()
+        cut = f"images are cut to {size} px while they are decoded"
         if library is None:
             return f"{cut}; whole, which takes longer. To decode only the crops: pip install 'simimg-tf[crops]'"
         return f"{cut}, by libjpeg-turbo of {library.name}"
@@ -53,7 +53,7 @@ class CropReader(GatherReader):
         types = [tf.uint8, split.label_dtype, tf.int64]
         image, label, id = tf.numpy_function(self._gather, [places], types, stateful=False)
         return Batch(
-            image=tf.ensure_shape(image, [batch, split.image_size, split.image_size, 3]),
+            image=tf.ensure_shape(image, [batch, *split.image_shape]),
             label=tf.ensure_shape(label, [batch, *split.label_shape]),
             id=tf.ensure_shape(id, [batch]),
         )

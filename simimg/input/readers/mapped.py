@@ -7,6 +7,7 @@ the records of a batch are read, and the operating system caches as much of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -97,7 +98,7 @@ class MixedReader(GatherReader):
 
 def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
     records = map_records([(shard.path, shard.num_examples) for shard in split.shards], at.record_bytes)
-    size, label_bytes, num_classes = split.image_size, split.schema.label_bytes, len(split.class_names)
+    shape, label_bytes, num_classes = split.image_shape, split.schema.label_bytes, len(split.class_names)
     with tf.device("CPU:0"):
         rows = shared_tensor(records.rows)
         ends = tf.constant(records.first_places[1:], tf.int64)
@@ -111,9 +112,9 @@ def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batc
 
     def gather(places: tf.Tensor) -> Batch:
         batch = stored(places)
-        pixels = batch[:, at.image_offset : at.image_offset + size * size * 3]
+        pixels = batch[:, at.image_offset : at.image_offset + math.prod(shape)]
         return Batch(
-            image=tf.reshape(pixels, [-1, size, size, 3]),
+            image=tf.reshape(pixels, [-1, *shape]),
             label=tf_labels(batch[:, at.label_offset : at.label_offset + label_bytes], split.schema, num_classes),
             id=tf_varints(batch[:, at.id_offset : at.id_offset + INT_BYTES]),
         )
@@ -122,7 +123,7 @@ def _raw(split: Split, at: Offsets) -> tuple[_Gather, Callable[[tf.Tensor], Batc
 
 
 def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[tf.Tensor], Batch]]:
-    size, types = split.image_size, [tf.uint8, split.label_dtype, tf.int64]
+    shape, types = split.image_shape, [tf.uint8, split.label_dtype, tf.int64]
 
     def stored(places: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(records.stored, [places], tf.string, stateful=False), places.shape)
@@ -130,7 +131,7 @@ def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[
     def gather(places: tf.Tensor) -> Batch:
         image, label, id = tf.numpy_function(records.gather, [places], types, stateful=False)
         return Batch(
-            image=tf.ensure_shape(image, [places.shape[0], size, size, 3]),
+            image=tf.ensure_shape(image, [places.shape[0], *shape]),
             label=tf.ensure_shape(label, [places.shape[0], *split.label_shape]),
             id=tf.ensure_shape(id, places.shape),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,8 +66,8 @@ class GatherReader(Reader):
             return (self.gather(places), *tag) if tag else self.gather(places)
 
         if self.places_per_call is None:
-            size = self.split.image_size
-            calls = _CALLS if batch_size * size * size * 3 <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
+            num_bytes = batch_size * math.prod(self.split.image_shape)
+            calls = _CALLS if num_bytes <= _SMALL_BATCH_BYTES else _CALLS_OF_LARGE_BATCHES
             return places.map(gather, num_parallel_calls=calls, deterministic=True)
         part = _part(batch_size, self.places_per_call)
         if part == batch_size:

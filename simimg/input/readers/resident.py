@@ -95,7 +95,7 @@ class DeviceReader(ResidentReader):
 class Examples:
     """A split as arrays, in the order of its shards."""
 
-    images: np.ndarray  # uint8 `[num_examples, image_size, image_size, 3]`
+    images: np.ndarray  # uint8 `[num_examples, height, width, 3]`
     labels: np.ndarray  # as in a Batch
     ids: np.ndarray  # int64 `[num_examples]`, -1 for skipped records
     corrupt: dict[int, str]  # the reason for each record that was skipped, by its place
@@ -114,8 +114,8 @@ def load_examples(split: Split, *, num_threads: int, on_corrupt: str = "fail") -
     Raises:
         DataError: a record cannot be read, or there are fewer or more records than the metadata says.
     """
-    count, size = split.num_examples, split.image_size
-    images, ids = aligned((count, size, size, 3)), np.empty(count, np.int64)
+    count = split.num_examples
+    images, ids = aligned((count, *split.image_shape)), np.empty(count, np.int64)
     labels = _labels_for(split)
     examples = Examples(images=images, labels=labels, ids=ids, corrupt={})
     if not split.parts:

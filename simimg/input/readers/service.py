@@ -71,9 +71,9 @@ class ServiceReader(Reader):
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of Batches of `order.per_replica_batch_size`, replica after replica, step after step."""
-        batch, size = order.per_replica_batch_size, self.split.image_size
+        batch = order.per_replica_batch_size
         shapes = (
-            ([batch, size, size, 3], tf.uint8),
+            ([batch, *self.split.image_shape], tf.uint8),
             ([batch, *self.split.label_shape], self.split.label_dtype),
             ([batch], tf.int64),
         )

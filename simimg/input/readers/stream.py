@@ -112,7 +112,7 @@ def decode_records(split: Split, serialized: tf.Tensor, places: tf.Tensor | None
     # Without `fixed_length`, which would fill up images of another size with zeros, or cut them off.
     pixels = tf.io.decode_raw(features["image"], tf.uint8)
     return Batch(
-        image=tf.reshape(pixels, [tf.shape(serialized)[0], split.image_size, split.image_size, 3]),
+        image=tf.reshape(pixels, [tf.shape(serialized)[0], *split.image_shape]),
         label=_label(split, features, tf.shape(serialized)),
         id=features.get("id", places),
     )
@@ -125,7 +125,7 @@ def decode_record(split: Split, serialized: tf.Tensor, place: tf.Tensor | None =
     accurate = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
     decode = accurate if split.encoding == "jpeg" else tf.io.decode_png
     return Batch(
-        image=tf.ensure_shape(decode(features["image"], channels=3), [split.image_size, split.image_size, 3]),
+        image=tf.ensure_shape(decode(features["image"], channels=split.channels), split.image_shape),
         label=_label(split, features, tf.shape(serialized)),
         id=features.get("id", place),
     )

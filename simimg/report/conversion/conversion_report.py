@@ -67,7 +67,7 @@ def write_conversion_report(dataset_dir: Path, image_dir: str) -> Path:
         layout.name,
         subtitle="The result of the conversion",
         about=[
-            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.form_text)}",
             f"<b>{count_of(len(shards), 'shard', 'shards')}</b>, {storage(sum(info.num_bytes for info in shards))}",
             f"version <b>{escape(layout.version)}</b>",
         ],

@@ -26,6 +26,7 @@ from tfrecords.format.dataset_images import DatasetImages, count_labels, label_p
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import read_quarantine
+from tfrecords.storage.remote_dataset import local_dataset
 
 _MAX_SAMPLES = 96  # of one class
 _MAX_CONFLICTS = 24  # with images
@@ -79,6 +80,7 @@ def open_part(dataset_dir: Path, *, class_name: str = "", split: str = "", reaso
         UsageError: there is no dataset, or no such class, split or reason in it.
         DataError: it is damaged.
     """
+    dataset_dir = local_dataset(dataset_dir)
     if not Layout.exists(dataset_dir):
         raise UsageError(
             f"{dataset_dir} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION."
@@ -143,6 +145,8 @@ def example_fields(part: DatasetPart, row: int) -> dict[str, Any]:
     images = DatasetImages(part.folder, layout, manifest)
     fields["shard_file"] = layout.splits[one.split][one.shard].file
     fields["encoding"], fields["image_size"] = layout.encoding, layout.image_size
+    if layout.channels != 3:
+        fields["channels"] = layout.channels
     fields["image_bytes"] = len(images.stored_bytes(row))
     if not layout.schema.is_plain:
         labels, values = images.values(row)
@@ -185,7 +189,7 @@ def write_dataset_page(part: DatasetPart, path: Path, image_dir: str = "") -> No
         layout.name,
         subtitle=f"Version {layout.version}{f': {part.asked}' if part.asked else ''}",
         about=[
-            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.encoding)}",
+            f"<b>{layout.size_text.removesuffix(' px')}</b> px, {escape(layout.form_text)}",
             f"{count_of(len(part.manifest), 'file', 'files')} in the dataset" if part.asked else "",
         ],
         headline=_headline(num_examples, len(refused), len(conflicts), len(others)),

@@ -7,6 +7,7 @@ import numpy as np
 from simimg.report.chart_elements import Element, svg, text
 from simimg.report.number_format import count_of, percent
 from simimg.report.report_sections import facts
+from tfrecords.format.image_size import ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 
 _BINS = 40  # per side
@@ -28,16 +29,17 @@ _DOES = {
 }
 
 
-def original_sizes(widths: np.ndarray, heights: np.ndarray, image_size: int, resize: str) -> str:
+def original_sizes(widths: np.ndarray, heights: np.ndarray, image_size: ImageSize, resize: str) -> str:
     """Returns the sizes of the originals as HTML: figures, a map of width by height, and shapes.
 
     Widths and heights, int [n] in px with n > 0, are those of the originals that became examples. They were stored as
     squares of `image_size` px by the option --resize, or in their own shapes.
     """
-    sides = np.stack((widths, heights))
-    # `pad` fits the longer side into the square; the others fill the square, so both sides have to be long enough.
-    decisive = sides.max(axis=0) if resize in ("pad", "longest") else sides.min(axis=0)
-    num, enlarged = len(widths), int((decisive < image_size).sum())
+    width, height = width_height(image_size)
+    shares = np.stack((widths / (width or 1), heights / (height or 1)))  # 0 px: images are not resized
+    # `pad` and `longest` fit the whole image in; the others fill the stored size, so both sides have to be long enough.
+    decisive = shares.max(axis=0) if resize in ("pad", "longest") else shares.min(axis=0)
+    num, enlarged = len(widths), int((decisive < 1).sum())
     pixels = widths.astype(np.int64) * heights
     least, most = int(pixels.argmin()), int(pixels.argmax())
     small = f"smaller than {image_size} px, so {'not reduced' if resize in OWN_SHAPES else 'enlarged'}"
@@ -77,11 +79,12 @@ def _shapes(widths: np.ndarray, heights: np.ndarray) -> str:
     return f'<table class="shape-counts"><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _map(widths: np.ndarray, heights: np.ndarray, image_size: int) -> str:
+def _map(widths: np.ndarray, heights: np.ndarray, image_size: ImageSize) -> str:
     """A map of the number of originals by width and height, both on the same logarithmic scale."""
     low, high = (float(pick(pick(widths), pick(heights))) for pick in (min, max))
-    if low / _NEAR <= image_size <= high * _NEAR:
-        low, high = min(low, image_size), max(high, image_size)
+    across, down = width_height(image_size)
+    if low / _NEAR <= min(across, down) and max(across, down) <= high * _NEAR:
+        low, high = min(low, across, down), max(high, across, down)
     low, high = low * 0.93, high * 1.07
     if high < 2 * low:
         middle = (low * high) ** 0.5
@@ -110,9 +113,9 @@ def _map(widths: np.ndarray, heights: np.ndarray, image_size: int) -> str:
             text("tick", x, bottom + 18, f"{px:,}", "middle"),
             text("tick", _LEFT - 9, y + 4, f"{px:,}", "end"),
         ]
-    if low < image_size < high:
-        x, y = _LEFT + at(image_size), bottom - at(image_size)
-        left = at(image_size) > _SIDE * 0.7
+    if low < min(across, down) and max(across, down) < high:
+        x, y = _LEFT + at(across), bottom - at(down)
+        left = at(across) > _SIDE * 0.7
         elements += [
             Element("path", "stored", strokes=[[(x, _TOP), (x, bottom)], [(_LEFT, y), (right, y)]]),
             text("stored", x + (-6 if left else 6), _TOP + 15, f"stored: {image_size} px", "end" if left else "start"),

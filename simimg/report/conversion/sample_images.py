@@ -10,6 +10,7 @@ import numpy as np
 from simimg.image_files import png_bytes
 from simimg.report.html_page import data_uri, escape
 from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.image_size import num_pixels, width_height
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
@@ -26,7 +27,7 @@ _SAMPLE_PX = (192, 128, 96)
 
 def contact_sheet(layout: Layout, manifest: Manifest, images: DatasetImages) -> tuple[str, str]:
     """Returns the contact sheet as HTML, and how its images are embedded, for people; raises DataError."""
-    most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * (layout.image_size or _LARGE_PX) ** 2)))
+    most = max(_FRAMES, min(_MAX_SAMPLES, _MAX_READ // (3 * num_pixels(layout.image_size or _LARGE_PX))))
     chosen = choose_samples(manifest, most)
     uris, exact = _uris([row for rows in chosen.values() for row in rows], layout, images)
     how = "The stored pixels" if exact else "The stored images, compressed for this page"
@@ -82,7 +83,7 @@ def choose_samples(manifest: Manifest, most: int) -> dict[int, list[int]]:
 
 def _uris(rows: Sequence[int], layout: Layout, images: DatasetImages) -> tuple[dict[int, str], bool]:
     """Returns the images as data URIs, and whether these have exactly the stored pixels."""
-    if layout.image_size <= _MAX_EXACT_PX and not layout.own_shapes:
+    if max(width_height(layout.image_size)) <= _MAX_EXACT_PX and not layout.own_shapes:
         uris = {row: _exact_uri(row, layout.encoding, images) for row in rows}
         if sum(map(len, uris.values())) <= _MAX_EMBEDDED:
             return uris, True

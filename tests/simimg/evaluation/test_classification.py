@@ -10,7 +10,16 @@ import pytest
 import tensorflow as tf
 
 from simimg.augment import AugmentConfig
-from simimg.evaluation import Classification, classify, compiled, predict, search_copies, wilson_interval
+from simimg.evaluation import (
+    Classification,
+    classify,
+    compiled,
+    precision_recall,
+    predict,
+    search_copies,
+    wilson_interval,
+    with_details,
+)
 from simimg.input import open_reader
 from simimg.models.saved_model import num_devices
 from simimg.training import make_strategy
@@ -37,6 +46,43 @@ def test_figures_computed_by_hand() -> None:
     # Of 15 outputs these are on the wrong side: the 0.4; the ant's 0.1 and 0.8; the bee's 0.2 and 0.6.
     assert figures.binary_accuracy == pytest.approx(10 / 15)
     assert figures.accuracy_ci95 == wilson_interval(3, 5)
+
+
+def test_further_figures_computed_by_hand() -> None:
+    probabilities = np.array(
+        [
+            [0.40, 0.20, 0.15, 0.10, 0.10, 0.05],  # the first class, right
+            [0.30, 0.20, 0.20, 0.20, 0.06, 0.04],  # the last one: sixth
+            [0.20, 0.30, 0.20, 0.20, 0.05, 0.05],  # the last but one: of two equal ones the first, so fifth
+            [0.20, 0.30, 0.20, 0.20, 0.05, 0.05],  # the last one: sixth
+        ]
+    )
+    labels = np.array([0, 5, 4, 5])
+    names = tuple("abcdef")
+    figures = classify(probabilities, labels, names)
+    assert figures.top5_accuracy == 0.5
+    assert figures.f1_per_class == {"a": pytest.approx(2 / 3), "b": 0.0, "c": None, "d": None, "e": 0.0, "f": 0.0}
+    assert figures.macro_f1 == pytest.approx(2 / 3 / 4)
+    assert classify(probabilities[:, :5], np.array([0, 1, 4, 1]), names[:5]).top5_accuracy is None
+    curves = with_details(figures, probabilities, labels, None).curves
+    assert set(curves) == {"a", "e", "f"}  # those with images
+    assert curves["a"].average_precision == 1.0
+    # Scores of f: 0.05, 0.04, 0.05, 0.05; the second and the fourth are wanted, and three are equal.
+    assert curves["f"].recall.tolist() == [0.5, 1.0]
+    assert curves["f"].precision.tolist() == [pytest.approx(1 / 3), 0.5]
+    assert curves["f"].average_precision == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_average_precision_by_its_definition() -> None:
+    rng = np.random.default_rng(1)
+    scores, wanted = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.3
+    expected, before = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        found = scores >= threshold
+        recall = (found & wanted).sum() / wanted.sum()
+        expected += (recall - before) * (found & wanted).sum() / found.sum()
+        before = recall
+    assert precision_recall(scores, wanted).average_precision == pytest.approx(expected)
 
 
 def test_answering_nothing_and_answering_right() -> None:

@@ -11,6 +11,7 @@ from simimg.augment import parameters
 from simimg.errors import UsageError
 from simimg.input import jpeg_regions
 from simimg.input.crops import MAX_ASPECT, MIN_AREA, VIEW, CropBox, Crops, crop_pixels, uniform
+from tfrecords.format.image_size import Rectangle
 
 SIZES = [(500, 375), (333, 500), (640, 480), (91, 57), (40, 1000), (1, 1), (1500, 1201)]
 
@@ -103,6 +104,31 @@ def test_central_pixels_are_those_of_pillow(size: tuple[int, int]) -> None:
     expected = np.asarray(whole.crop((left, top, left + 224, top + 224)), np.int16)
     (box,) = Crops().boxes(np.array([size]), np.array([1]), None)
     assert np.abs(cropped(data, size, box, 224) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES[:5])
+@pytest.mark.parametrize("wanted", [(224, 160), (90, 128)])
+def test_rectangles(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """The aspect ratio is drawn around that of the result; a central crop is cut from 8/7 of the result's size."""
+    data, image = jpeg(size)
+    (width, height), crops = wanted, Crops(image_size=Rectangle(*wanted))
+    shares = np.array([size] * 300)
+    boxes = crops.boxes(shares, np.arange(300), (0, 0))
+    ratio = np.array([(box.right - box.left) / (box.bottom - box.top) for box in boxes]) / (width / height)
+    assert ratio.min() >= 1 / MAX_ASPECT * 0.9
+    assert ratio.max() <= MAX_ASPECT * 1.1
+    (box,) = crops.boxes(shares[:1], np.array([1]), None)
+    scale = max(round(8 * side / 7) / length for side, length in zip(wanted, size, strict=True))
+    assert (box.right - box.left) * scale == pytest.approx(width, rel=0.02)
+    assert (box.bottom - box.top) * scale == pytest.approx(height, rel=0.02)
+    assert abs(box.left + box.right - size[0]) <= 2 / scale
+    assert abs(box.top + box.bottom - size[1]) <= 2 / scale
+    pixels = np.zeros((height, width, 3), np.uint8)
+    crop_pixels(memoryview(data), pixels, size, box)
+    edges = (box.left, box.top, box.right, box.bottom)
+    expected = np.asarray(image.resize(wanted, Image.Resampling.BILINEAR, edges), np.int16)
+    reduced = min((edges[2] - edges[0]) / width, (edges[3] - edges[1]) / height) >= 4
+    assert np.abs(pixels - expected).max() <= (20 if reduced else 1)
 
 
 def test_a_fallback_has_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

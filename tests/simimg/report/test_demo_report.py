@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.evaluation import classify
+from simimg.evaluation import classify, with_details
 from simimg.report.bench_report import write_bench_report
 from simimg.report.contact_sheet import Tile
 from simimg.report.copies_report import CopyRow, write_copies_report
@@ -337,6 +337,33 @@ def test_each_class_has_its_precision_recall_and_f1(tmp_path):
     never = classify(np.eye(3)[[0, 0]], np.array([0, 1], np.int32), NAMES)
     text = Page(written(tmp_path, classification=never)).text.replace("\u00a0", " ")
     assert "dolphin – 0.0 % 0.0 % 1 okapi – – – 0" in text
+
+
+def test_the_curves_of_the_classes_and_the_reliability(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 30
+    probabilities = rng.dirichlet(np.ones(30), 300)
+    probabilities[np.arange(300), labels] += 0.3 * rng.random(300)
+    probabilities[:, 7] = labels == 7  # one class is found without a mistake
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    names = tuple(f"class_{i:02}" for i in range(30))
+    figures = classify(probabilities, labels, names)
+    plain = Page(written(tmp_path, classification=figures)).text.replace("\u00a0", " ")
+    assert "Reliability" in plain
+    assert "top-5 accuracy" in plain
+    assert "temperature" not in plain
+    assert "Precision and recall per class" not in plain  # no details were asked for
+    figures = with_details(figures, probabilities, labels, (probabilities[::-1], labels[::-1]))
+    page = Page(written(tmp_path, classification=figures))
+    text = page.text.replace("\u00a0", " ")
+    assert f"temperature scaling with {figures.temperature:.3f}" in text
+    assert (
+        "The 24 classes with the lowest figures are drawn; 5 more are not. 1 class has 100.0 %, and no curve." in text
+    )
+    worst = min(figures.curves, key=lambda name: figures.curves[name].average_precision)
+    captions = re.findall(r"(class_\d\d) \d\d?\.\d %", text[text.index("Precision and recall per class") :])
+    assert captions[0] == worst
+    assert len(captions) == 24
 
 
 def test_binary_accuracy_is_shown_for_a_binary_loss_alone(tmp_path):

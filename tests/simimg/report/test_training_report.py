@@ -115,3 +115,20 @@ def test_groups_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     assert "<th>preset</th><td>small</td>" in page
     assert all(f'class="key of{number}">{letter}</b>' in page for number, letter in enumerate("AB"))
     assert all(f'class="label run of{number}"' in page for number in (0, 1))
+
+
+def test_further_figures_and_failed_runs(tmp_path: Path) -> None:
+    groups = [
+        group("one", [0.9, 0.8], figures={"macro_f1": [0.7, 0.6]}),
+        group("two", [0.5], figures={"macro_f1": [0.4]}),
+    ]
+    names = {"macro_f1": "macro F1"}
+    write_comparison(groups, "test", tmp_path / "compared.html", figures=names, failed={"three": HOSTILE}, title="lr")
+    page = (tmp_path / "compared.html").read_text().replace("\u00a0", " ")
+    assert "<h1>lr</h1>" in page
+    assert ">Macro F1</th>" in page
+    assert 'class="key of0">A</b> one</td>' in page
+    assert "65.0 % ± 7.1" in page
+    assert ">40.0 %<" in page
+    assert "Failed runs" in page
+    assert "<script>alert" not in page

@@ -14,12 +14,13 @@ from PIL import Image, ImageOps
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
 from simimg.similarity import file_quarantine
+from simimg.similarity.candidate_pairs import spanning_pairs
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.duplicate_groups import _group, find_duplicates
+from simimg.similarity.duplicate_groups import _clusters, _group, find_duplicates
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
-from simimg.similarity.fingerprint import is_lossless
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.image_worth import is_lossless
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.plan_file import load_plan
 from simimg.similarity.search_index import SearchIndex, write_generation
@@ -124,6 +125,45 @@ def test_a_center_is_never_explained_by_itself(tmp_path: Path) -> None:
     found = {member.row: (member.similarity, member.reason) for member in group.others}
     assert found[2] == (0.7, verification.text)
     assert found[1] == (0.7, f"of 2.png: {verification.text}")
+
+
+@pytest.mark.parametrize("centers", [(0,), (0, 3)])
+def test_pairs_that_copies_connect_are_verified_only_if_they_are_no_group(
+    tmp_path: Path, centers: tuple[int, ...]
+) -> None:
+    """Six images: all are copies of the first one, or the last three of the fourth one, which joins both groups."""
+    rows = [IndexedImage(path=f"{row}.png", sha256=str(row), num_bytes=9, width=9, height=9) for row in range(6)]
+    for row in rows:
+        (tmp_path / row.path).touch()
+    vectors = np.eye(8)[[0, 0, 0, 1, 1, 1]] + np.random.default_rng(0).uniform(0, 0.3, (6, 8))
+    index = write_generation(tmp_path / "i", Embedder("lite0", "abc", 224, "stretch", 8, None), vectors, rows,
+                             image_dir=tmp_path)  # fmt: skip
+    verified = list[tuple[int, int]]()
+
+    def verify(one: int, other: int) -> Verification | None:
+        pair = min(one, other), max(one, other)
+        verified.append(pair)
+        group = {row: row // 3 if len(centers) == 2 else 0 for row in range(6)}
+        is_copy = group[one] == group[other] or pair == (0, 3)
+        return Verification(0.7, ("cropped",), 0) if is_copy else None
+
+    with closing(PairExaminer(index, 0.5)) as examiner:
+        examiner.images.verify = verify  # type: ignore[method-assign]
+        examiner.images.file = lambda row: None  # type: ignore[method-assign]
+        examiner._examine_neighbors(np.arange(6), np.ones(6, bool), lambda count: None)
+        in_turn = len(verified)
+        found = sorted(map(sorted, _clusters(examiner)))
+    assert len(verified) == len(set(verified))
+    if len(centers) == 1:
+        assert in_turn < 15
+        assert found == [[0, 1, 2, 3, 4, 5]]
+    else:
+        assert found == ([[0, 1, 2, 3], [4, 5]] if (0, 3) in verified else [[0, 1, 2], [3, 4, 5]])
+
+
+def test_pairs_that_connect_all_rows() -> None:
+    assert spanning_pairs([(2, 1), (0, 1), (0, 2), (5, 4), (1, 3)]) == [(0, 1), (0, 2), (1, 3), (4, 5)]
+    assert spanning_pairs([]) == []
 
 
 def test_no_pictures_alike(tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

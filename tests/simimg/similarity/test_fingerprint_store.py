@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from simimg.similarity import fingerprint as fingerprints
-from simimg.similarity.fingerprint import Fingerprint, fingerprint_file, forget_fingerprints
+from simimg.similarity.fingerprint import (
+    Fingerprint,
+    fingerprint_file,
+    forget_fingerprints,
+    prepare_fingerprint,
+    store_key,
+)
 from simimg.similarity.fingerprint_store import FingerprintStore, remove_fingerprints
 
 Scene = Callable[..., Image.Image]
@@ -47,7 +53,7 @@ def load(path: Path, index_dir: Path, *, unchanged: bool = True) -> Fingerprint:
 def test_what_is_kept_has_the_same_bits(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time, nothing is read or computed."""
     first = content(load(photo, tmp_path))
-    for name in ("detect_in", "_all_pixels", "read_unchanged"):
+    for name in ("detect_in", "reduced_file", "read_unchanged"):
         monkeypatch.setattr(fingerprints, name, lambda *_: pytest.fail("computed again"))
     assert content(load(photo, tmp_path)) == first
 
@@ -110,3 +116,29 @@ def test_an_edited_file_has_another_fingerprint(photo: Path, tmp_path: Path, sce
     first = load(photo, tmp_path, unchanged=False)
     scene(2).save(photo, quality=90)
     assert not np.array_equal(load(photo, tmp_path, unchanged=False).thumbnail, first.thumbnail)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_large_file_is_decoded_once(tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Its keypoints come from the image at which copies are compared, whether that was kept or not."""
+    path = tmp_path / f"large.{kind}"
+    scene(2).resize((2048, 1536), Image.Resampling.BICUBIC).save(path)
+    first = content(load(path, tmp_path / "missing"))
+    store, sha256 = FingerprintStore(None), checksum(path)
+    prepare_fingerprint(sha256, path.read_bytes(), store)
+    if kind == "png":
+        monkeypatch.setattr(fingerprints, "reduced_file", lambda *_: pytest.fail("decoded again"))
+    forget_fingerprints()
+    assert content(fingerprint_file(path, sha256, store=store, unchanged=True)) == first
+    (kept,) = store.reduced(store_key(sha256, (255, 255, 255))) or ()
+    assert kept.shape == (768, 1024, 3)
+
+
+def test_no_more_is_kept_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simimg.similarity.fingerprint_store._MAX_KEPT_BYTES", 100)
+    store, images = FingerprintStore(None), (np.zeros((5, 4, 3), np.uint8),)
+    assert store.add_reduced("a", images)
+    assert store.add_reduced("b", images)
+    assert not store.add_reduced("c", images)
+    assert store.reduced("a") == images
+    assert store.reduced("c") is None

@@ -19,13 +19,14 @@ from PIL import Image, ImageDraw, ImageFile, ImageFilter, ImageOps, TiffImagePlu
 from simimg.errors import UsageError
 from simimg.similarity import keeper_choice
 from simimg.similarity.embeddings import Embedder
-from simimg.similarity.fingerprint import is_lossless, jpeg_quality
+from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
     bits_per_color,
     camera_facts,
     color_image,
     has_more_detail,
+    is_lossless,
     is_saved_again,
     jpeg_coefficients,
     jpeg_table,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simimg.similarity.affine import compose, inverse, scaling, transform, translation
+from simimg.similarity.affine import compose, covered, inverse, scaling, transform, translation
 from simimg.similarity.position_match import QUARTER_TURN
 from simimg.similarity.registration import Registration
 
@@ -222,3 +222,19 @@ def test_a_whole_image_is_reduced_in_the_eight_positions(turns: int, mirrored: b
         assert pair.inside.all()
         assert np.abs(pair.query.astype(int) - pair.candidate).max() <= 2
         registration.correct()
+
+
+@pytest.mark.parametrize("degrees", [0, 25, 90, 180, 270, 317])
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.7, -1.0])
+def test_where_an_image_is(degrees: float, scale: float) -> None:
+    """It is where interpolation takes nothing from outside, up to the rounding of coordinates at the border."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    linear = np.array([[scale * cosine, -abs(scale) * sine, 0.0], [scale * sine, abs(scale) * cosine, 0.0]])
+    image, size = (120, 90), (160, 100)
+    matrix = compose(translation(60.3, 45), linear, translation(-80, -50))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpAffine(np.full(image[::-1], 255, np.uint8), matrix, size, flags=flags) > 250
+    found = covered(matrix, image, size)
+    assert found.shape == size[::-1]
+    assert found.sum() > 500
+    assert (found != expected).sum() <= 4

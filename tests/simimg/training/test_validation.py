@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import simimg
+from simimg.cli import main
 from simimg.errors import UsageError
+from simimg.evaluation import calibration, compiled, fit_temperature, predict, scaled
+from simimg.input import open_reader
 from simimg.training import TrainConfig, Watcher, load_model, train
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
 def config(dataset_dir: Path, model_dir: Path, base: dict[str, Any], **changes: Any) -> TrainConfig:
@@ -65,3 +71,38 @@ def test_a_damaged_best_checkpoint_is_told_of(
     other = unlearning(tiny["three"], tmp_path / "run", base, notes)
     assert any("the best epoch's checkpoint is damaged" in note for note in notes)
     assert other.epoch == len(other.history) == len(result.history)
+
+
+def test_the_temperature_is_of_the_validation_split(
+    photos: Path, run: Any, tmp_path: Path, base: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And never of the measured one; the report and the text say so."""
+    splits = "train=0.4,validation=0.3,test=0.3"
+    options = ConvertConfig(image_dir=str(photos), data_dir=tmp_path, image_size=8, splits=splits, num_workers=1)
+    dataset_dir, model_dir = convert(options).dataset_dir, tmp_path / "run"
+    run(dataset_dir, model_dir, epochs=3)
+    figures = simimg.evaluate(model_dir, dataset_dir)
+    forward = compiled(load_model(model_dir)[0])
+    outputs = {name: predict(forward, open_reader(dataset_dir, name)[0])[:2] for name in ("validation", "test")}
+    expected = fit_temperature(*outputs["validation"])
+    assert expected is not None
+    assert figures.temperature == pytest.approx(expected)
+    probabilities, labels = outputs["test"]
+    assert figures.calibration.error == pytest.approx(calibration(probabilities, labels).error)
+    after = calibration(scaled(probabilities, expected), labels).error
+    assert figures.scaled_calibration.error == pytest.approx(after, abs=1e-5)
+    assert simimg.evaluate(model_dir, dataset_dir, split="validation").temperature is None
+    capsys.readouterr()
+    command = ["evaluate", f"--model_dir={model_dir}", f"--dataset_dir={dataset_dir}"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert f"with the temperature {expected:.3f}, which fits split validation" in text
+    assert f"macro F1 {figures.macro_f1:.4f}" in text
+    assert "top-5" not in text  # of three classes
+    assert f"average precision {figures.curves['discs'].average_precision:.4f}" in text
+    page = (model_dir / "evaluation-test.html").read_text()
+    assert f"temperature scaling with {expected:.3f}" in page
+    assert main([*command, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["temperature"] == figures.temperature
+    assert values["average_precision"].keys() == values["f1_per_class"].keys() == values["per_class"].keys()

@@ -19,7 +19,7 @@ from tfrecords.edit.dataset_edit import EditConfig, edit
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout, checksums
 from tfrecords.format.manifest import read_manifest
-from tfrecords.format.naming import INDEX_FOLDER, find_index
+from tfrecords.format.naming import INDEX_FOLDER, SIZES_FOLDER, find_index
 from tfrecords.format.shard import ShardReader
 from tfrecords.format.tfds_metadata import write_metadata
 
@@ -40,10 +40,11 @@ def config(photos: Path, **changes: object) -> ConvertConfig:
 
 
 def as_earlier(folder: Path) -> None:
-    """Makes a dataset one of an earlier version: sidecars beside the shards, and neither source nor description."""
-    for path in (folder / INDEX_FOLDER).iterdir():
-        path.rename(folder / path.name)
-    (folder / INDEX_FOLDER).rmdir()
+    """Makes a dataset one of an earlier version: sidecars elsewhere, and neither source nor description."""
+    last = SIZES_FOLDER if (folder / SIZES_FOLDER).exists() else INDEX_FOLDER
+    for path in (folder / last).iterdir():
+        path.rename(folder / (INDEX_FOLDER if last == SIZES_FOLDER else ".") / path.name)
+    (folder / last).rmdir()
     layout = dataclasses.replace(Layout.load(folder), source={})
     write_metadata(folder, layout)
     shards = {info.file for infos in layout.splits.values() for info in infos}
@@ -66,17 +67,20 @@ def test_patterns_of_others_find_shards_alone(photos: Path, encoding: str, write
     assert layout.config.get("write_index", False) == write_index
 
 
-def test_versions_keep_the_sidecars_of_raw_shards(photos: Path) -> None:
-    folder = convert(config(photos, write_index=True)).dataset_dir
+@pytest.mark.parametrize("form", [{"image_size": 8}, {"image_size": 0, "resize": "none"}], ids=["raw", "own"])
+def test_versions_keep_the_sidecars(photos: Path, form: dict[str, object]) -> None:
+    """Raw shards and images in their own shapes: each folder of sidecars has one file per shard, as DALI demands."""
+    folder = convert(config(photos, write_index=True, **form)).dataset_dir
     with pytest.raises(UsageError, match="--write_index=True there, None now"):
-        convert(config(photos))
+        convert(config(photos, **form))
     Image.new("RGB", (12, 12), "red").save(photos / "ant" / "new.png")
-    appended = convert(config(photos, write_index=True, append=True)).dataset_dir
+    appended = convert(config(photos, write_index=True, append=True, **form)).dataset_dir
     (folder.parent / "ids.csv").write_text(f"path\n{read_manifest(folder).paths[0]}\n")
     edited = edit(EditConfig(dataset_dir=appended, delete=folder.parent / "ids.csv")).dataset_dir
     for made in (appended, edited):
         shards = {path.name for path in made.glob("zoo-*")}
         assert {path.name for path in (made / INDEX_FOLDER).iterdir()} == {f"{name}.idx" for name in shards}
+        assert {path.name for path in made.glob("sizes/*")} == {f"{name}.sizes" for name in shards if "resize" in form}
         assert verify(made).problems == ()
     path = find_index(next(edited.glob("zoo-*")))
     path.write_text("0 1\n")
@@ -85,16 +89,18 @@ def test_versions_keep_the_sidecars_of_raw_shards(photos: Path) -> None:
     assert any(f"{path} is missing" in problem for problem in verify(edited).problems)
 
 
-def test_datasets_of_earlier_versions(photos: Path) -> None:
-    folder = convert(config(photos, encoding="png")).dataset_dir
+@pytest.mark.parametrize("form", [{"encoding": "png"}, {"image_size": 0, "resize": "none"}], ids=["png", "own"])
+def test_datasets_of_earlier_versions(photos: Path, form: dict[str, object]) -> None:
+    folder = convert(config(photos, **form)).dataset_dir
     as_earlier(folder)
-    assert len(list(folder.glob("*.idx"))) == len(list(folder.glob("zoo-*[0-9]")))
+    elsewhere = "idx/*.sizes" if "resize" in form else "*.idx"
+    assert len(list(folder.glob(elsewhere))) == len(list(folder.glob("zoo-*[0-9]")))
     assert verify(folder).problems == ()
-    assert convert(config(photos, encoding="png")).num_converted == 0
+    assert convert(config(photos, **form)).num_converted == 0
     Image.new("RGB", (12, 12), "red").save(photos / "ant" / "new.png")
-    appended = convert(config(photos, encoding="png", append=True)).dataset_dir
+    appended = convert(config(photos, append=True, **form)).dataset_dir
     assert verify(appended).problems == ()
-    assert not list(appended.glob("*.idx"))
+    assert not list(appended.glob(elsewhere))
     assert sum(len(ShardReader(path).offsets()) for path in appended.glob("zoo-*")) == 13
 
 

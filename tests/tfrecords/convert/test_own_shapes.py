@@ -275,7 +275,7 @@ def test_damage_is_found(photos: Path, tmp_path: Path, a_config: AConfig) -> Non
     # A sidecar of other sizes, with its checksum: the records tell.
     path.write_bytes(whole.replace(b"40 ", b"41 ", 1))
     layout = Layout.load(made)
-    files = {**layout.files, f"idx/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()}
+    files = {**layout.files, f"sizes/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()}
     dataclasses.replace(layout, files=files).save(made)
     assert verify(made).problems == (f"{path} does not match the shard.",)
 

@@ -254,6 +254,10 @@ def test_nothing_but_conflicts(tmp_path: Path, a_config: AConfig) -> None:
         ({"group_column": "a", "group_pattern": "b"}, "both say what stays together"),
         ({"group_pattern": "p", "splits": "source"}, "Leave one of them out"),
         ({"time_column": "taken", "append": True}, "new ones would be later"),
+        ({"time_column": "taken", "splits": "train:3,test:2"}, "divides by time, and --splits=train:3,test:2 counts"),
+        ({"append": True, "splits": "train:3"}, "--append adds images, and --splits=train:3 counts"),
+        ({"folds": 3, "splits": "train:3"}, "--folds=3 makes the splits"),
+        ({"splits": "train:30,test:50"}, "the class 'sick' has 16 images, and none is left for test"),
         ({"conflicts": "drop", "copies": "ignore"}, "--copies=ignore does not look for"),
     ],
 )
@@ -265,6 +269,29 @@ def test_what_cannot_be_done_is_said(
     with pytest.raises(UsageError, match=message):
         convert(a_config(scans, tmp_path / "data", **options))
     assert not list((tmp_path / "data").glob("**/*.parquet"))
+
+
+def test_numbers_of_images_of_each_class(scans: Path, tmp_path: Path, a_config: AConfig) -> None:
+    """30 of each class for training and up to 50 for the test, in small; an image that is rejected does not count."""
+    broken = tmp_path / "scans"
+    shutil.copytree(scans, broken)
+    (broken / "sick" / "p00_0.png").write_text("no image")
+    lines: list[str] = []
+    config = a_config(broken, tmp_path, splits="train:5,test:12", copies="ignore")
+    summary = convert(config, describe=lines.append)
+    assert "split into train:5,test:12 of each class" in lines[0]
+    manifest = checked(summary)
+    number = {name: split for split, name in enumerate(manifest.split_names)}
+    labels = Layout.load(summary.dataset_dir).class_names
+    found = {
+        name: [int(((manifest.splits == split) & (manifest.labels == label)).sum()) for label in range(len(labels))]
+        for name, split in number.items()
+    }
+    assert found == {"train": [5, 5], "test": [10, 12], "rest": [0, 15]}
+    assert Layout.load(summary.dataset_dir).config["splits"] == "train:5,test:12"
+    assert convert(config).num_converted == 0
+    grouped = a_config(scans, tmp_path, splits="train:5,test:12", group_pattern=r"p\d+", name="grouped")
+    assert all(len(splits) == 1 for splits in sides(checked(convert(grouped))).values())
 
 
 def test_copies_that_leave_too_few_groups(tmp_path: Path, a_config: AConfig) -> None:

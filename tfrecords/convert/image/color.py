@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
 from tfrecords.convert.image.sample_range import AUTO, gray_samples
+from tfrecords.format.image_size import luma
 
 # Default color behind transparent pixels and beside a padded image.
 WHITE = (255, 255, 255)
@@ -60,8 +61,39 @@ def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
     return _to_srgb(image.convert("RGB"), profile if image.mode in ("P", "RGBX") else None)
 
 
-def is_transparent(image: Image.Image) -> bool:
-    """Return whether a loaded image has transparent pixels, whatever its mode."""
+def to_rgba(image: Image.Image) -> Image.Image:
+    """Return a loaded image in mode RGBA: the colors of `to_rgb` under transparent pixels, too, and its alpha."""
+    profile = image.info.get("icc_profile")
+    profile = profile if isinstance(profile, bytes) and profile else None
+    if image.mode[0] not in "IF" and (image.mode in _ALPHA or "transparency" in image.info):
+        return _laid_on(None, image, profile)
+    transparent = image.info.get("transparency")
+    colors = to_rgb(image)
+    if image.mode.startswith("I") and isinstance(transparent, int):
+        there = np.asarray(image) != transparent
+        gray = np.asarray(_to_srgb(Image.fromarray(gray_samples(image, AUTO).samples), profile))
+        return Image.fromarray(np.dstack([gray, there.astype(np.uint8) * 255]))
+    return colors.convert("RGBA")
+
+
+def gray_of(rgb: np.ndarray) -> np.ndarray:
+    """Return the gray levels of images, uint8 `[..., h, w, 3]`: uint8 `[..., h, w, 1]`, see `luma`."""
+    levels: np.ndarray = luma(rgb.astype(np.int32), np.int32)
+    return levels.astype(np.uint8)
+
+
+def rgb_of(pixels: np.ndarray) -> np.ndarray:
+    """Return images, uint8 `[..., h, w, channels]`, for the eye, uint8 `[..., h, w, 3]`: RGBA is laid on white."""
+    if pixels.shape[-1] == 3:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return pixels.repeat(3, axis=-1)
+    alpha = pixels[..., 3:].astype(np.uint32)
+    return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def is_transparent(image: Image.Image, opaque: int = _OPAQUE) -> bool:
+    """Return whether a loaded image has transparent pixels, whatever its mode: below a level of alpha."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # see `to_rgb`
         return isinstance(transparent, int) and bool((np.asarray(image) == transparent).any())
@@ -71,7 +103,7 @@ def is_transparent(image: Image.Image) -> bool:
         alpha = image.convert("RGBA").getchannel("A")
     else:
         return False
-    return int(alpha.getextrema()[0]) < _OPAQUE  # type: ignore[arg-type]
+    return int(alpha.getextrema()[0]) < opaque  # type: ignore[arg-type]
 
 
 def contrasting(background: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -143,18 +175,28 @@ def _space(profile: bytes) -> str:
     return profile[16:20].decode("latin-1")
 
 
-def _laid_on(background: Background, image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return an image with transparency on a background, made in bands: a whole one would be in memory four times."""
+def _laid_on(background: Background | None, image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return an image with transparency on a background, or as RGBA without one. It is made in bands: a whole one would
+    be in memory four times.
+    """
     # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
+    if image.mode == "RGBA" and not is_transparent(image, opaque=255):
+        opaque = _to_srgb(image.convert(colors), profile)
+        return opaque if background is not None else opaque.convert("RGBA")
     width, height = image.size
-    laid = Image.new("RGB", image.size)
+    laid = Image.new("RGB" if background is not None else "RGBA", image.size)
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
         band = image.crop(box).convert("RGBA")
+        alpha, band = band.getchannel("A"), _to_srgb(band.convert(colors), profile)
+        if background is None:
+            band.putalpha(alpha)
+            laid.paste(band, box)
+            continue
         paper = _paper(background, image.size, box)
-        paper.paste(_to_srgb(band.convert(colors), profile), (0, 0), band.getchannel("A"))
+        paper.paste(band, (0, 0), alpha)
         laid.paste(paper, box)
     return laid
 

@@ -41,3 +41,9 @@ def once(data: bytes, key: Hashable, decode: Callable[[], _Result], *, keep_trun
         kept[key, keep_truncated] = decode()
     found: _Result = kept[key, False if (key, False) in kept else keep_truncated]
     return found
+
+
+def once_of(data: bytes, source: object, key: Hashable, compute: Callable[[], _Result]) -> _Result:
+    """Return what `compute` made first of `source`, an object that was decoded in this block, for the same `key`."""
+    # The source is kept as well, so that no other object gets its id.
+    return once(data, (key, id(source)), lambda: (source, compute()))[1]

@@ -8,19 +8,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import math
 
 import numpy as np
 from PIL import Image, ImageColor, features
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.color import CHECKER, WHITE, Background, contrasting, is_transparent, to_rgb
-from tfrecords.convert.image.decoded_once import once
+from tfrecords.convert.image.color import (
+    CHECKER,
+    WHITE,
+    Background,
+    contrasting,
+    gray_of,
+    is_transparent,
+    to_rgb,
+    to_rgba,
+)
+from tfrecords.convert.image.decoded_once import once, once_of
+from tfrecords.convert.image.fitting import TRANSPOSE, fitted, least_reduced_by, reduced_by
 from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
-from tfrecords.convert.image.image_reader import Box, ReadImage, orientation_of, read_image
-from tfrecords.convert.image.jpeg import MARGIN, decode_reduced, plain_jpeg, reduction, resize_pixels
-from tfrecords.convert.image.own_shape import checked_size, own_size, stays_as_it_is
+from tfrecords.convert.image.image_reader import ReadImage, orientation_of, read_image
+from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg, reduction
+from tfrecords.convert.image.own_shape import own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.format.image_size import COLORS, ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
 
@@ -35,17 +45,9 @@ CENTER = "center"
 _CENTER_SHARE = 7 / 8
 BACKDROPS = ("color", "auto", CHECKER)
 
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 _EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
+
+_KEPT_PIXELS = 1 << 25  # of an image whose colors are kept beside what was read: 100 MB
 
 # Levels between the lowest and the highest value of each channel, at most, of an image that shows nothing.
 _PLAIN = 8
@@ -56,7 +58,7 @@ class ImageOptions:
     """How images are loaded.
 
     Attributes:
-        image_size: px, the side of the resulting square.
+        image_size: px, the side of the resulting square, or its width and height.
         resize: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds background. `center` keeps 7/8
             of the center. Images keep their shapes with `short` and `longest`, which reduce that side to `image_size`,
             and with `none`.
@@ -67,9 +69,11 @@ class ImageOptions:
             image shows nothing on it, the contrasting color; or `checker`, squares in two grays.
         sample_range: which values of deep samples become black and white, see `eight_bits`.
         max_pixels: larger images are rejected, unless they are JPEGs that the decoder can reduce to this size.
+        channels: 3 for RGB; 1 for the luma of that, see `gray_of`; 4 for RGBA, without anything behind it. Beside a
+            padded RGBA image, `background` is transparent.
     """
 
-    image_size: int
+    image_size: ImageSize
     resize: str = "stretch"
     decode: str = "fast"
     truncated: str = "refuse"
@@ -77,23 +81,32 @@ class ImageOptions:
     backdrop: str = "color"
     sample_range: SampleRange = AUTO
     max_pixels: int = MAX_PIXELS
+    channels: int = 3
+
+    @property
+    def center_share(self) -> float | None:
+        """How much of the largest part with the shape of the result is kept; None if the whole image is."""
+        return {"crop": 1.0, CENTER: _CENTER_SHARE}.get(self.resize)
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 and self.resize != "none":
+        if min(width_height(self.image_size)) < 1 and self.resize != "none":
             raise ValueError(f"`image_size` should be at least 1 px. Received: image_size={self.image_size}")
         resizes = (*RESIZES, CENTER, *OWN_SHAPES)
         choices = (("resize", resizes), ("decode", DECODES), ("truncated", TRUNCATED), ("backdrop", BACKDROPS))
         for name, values in choices:
             if getattr(self, name) not in values:
                 raise ValueError(f"`{name}` should be one of {values}. Received: {name}={getattr(self, name)!r}")
+        if self.channels not in COLORS:
+            raise ValueError(f"`channels` should be one of {tuple(COLORS)}. Received: channels={self.channels}")
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
             raise ValueError(f"`background` should be three values in 0..255. Received: background={self.background}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as it is stored, uint8 `[image_size, image_size, 3]` and C-contiguous, and its upright size before that,
-    px. Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
+    """An image as it is stored, uint8 `[height, width, channels]` and C-contiguous, and its upright size before, px.
+
+    Of an image that keeps its shape, `jpeg` is the file, if that can be stored as it is.
 
     `contrast` is the same on the contrasting background, if the image has transparent pixels and that was requested.
     `narrow` says that its samples are deep and use so little of the range that it is dark or flat, see `eight_bits`.
@@ -119,41 +132,56 @@ class DecodedImage:
         return self.contrast
 
 
-def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) -> DecodedImage:
-    """Return the image in the bytes of a file, upright, in sRGB, as a square or in its own shape.
+def load_image(
+    data: bytes, options: ImageOptions, *, contrast: bool = False, reducing_gap: float | None = None
+) -> DecodedImage:
+    """Return the image in the bytes of a file, upright, in sRGB, in the size and channels that are wanted.
 
     A transparent one is also laid on the contrasting background if `contrast` says so, or if it shows nothing else.
+    For `reducing_gap`, see Pillow's `resize`: with it, large images are resized in less time, and less exactly.
 
     Raises:
         Refusal: the bytes are not an image, or not all of one.
         MemoryError: decoding needs more memory than there is.
     """
+    found = _load_colors(data, options, contrast, reducing_gap)
+    if options.channels != 1:
+        return found
+    stays = found.jpeg is not None and (header := plain_jpeg(data)) and header.components == 1
+    return dataclasses.replace(
+        found,
+        pixels=gray_of(found.pixels),
+        contrast=None if found.contrast is None else gray_of(found.contrast),
+        jpeg=found.jpeg if stays else None,
+    )
+
+
+def _load_colors(data: bytes, options: ImageOptions, contrast: bool, reducing_gap: float | None) -> DecodedImage:
+    """Return the image in RGB, or RGBA."""
     header = plain_jpeg(data)
     if header and header.width * header.height <= options.max_pixels:
         size = (header.width, header.height)
         stays = options.resize in OWN_SHAPES and own_size(size, options.image_size, options.resize) == size
         if options.decode == "fast" or stays:
-            by = _reduction(*size, options) if options.decode == "fast" else 0
-            reduced = once(
-                data,
-                ("reduced", by) if by else ("needed", _needed(options), _by_longer_side(options)),
-                lambda: decode_reduced(data, header, _needed(options), by_longer_side=_by_longer_side(options)),
-            )
+            by = reduced_by(*size, header.orientation, options)
+            reduced = once(data, ("reduced", by), lambda: decode_reduced(data, header, by))
             if reduced:
-                found = _finished(*reduced, size, header.orientation, options)
+                found = DecodedImage(*fitted(*reduced, size, header.orientation, options))
                 return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found
     read = read_image(
         data,
         keep_truncated=options.truncated == "keep",
         sample_range=options.sample_range,
         max_pixels=options.max_pixels,
-        reduction=lambda width, height: _reduction(width, height, options),
+        reduction=lambda width, height: least_reduced_by(width, height, options),
     )
     with reading(data):  # of colors, whose profiles come from the file
-        found = _laid_out(read, CHECKER if options.backdrop == CHECKER else options.background, options)
-        if is_transparent(read.image) and (contrast or shows_nothing(found.pixels)):
+        background = CHECKER if options.backdrop == CHECKER else options.background
+        found = _laid_out(data, read, background, options, reducing_gap)
+        transparent = options.channels != 4 and _is_transparent(data, read)
+        if transparent and (contrast or shows_nothing(found.pixels)):
             other = dataclasses.replace(options, background=contrasting(options.background))
-            laid = _laid_out(read, other.background, other)
+            laid = _laid_out(data, read, other.background, other, reducing_gap)
             found = dataclasses.replace(found, contrast=laid.pixels)
             if options.backdrop == "auto" and found.vanishes:
                 found = dataclasses.replace(found, pixels=laid.pixels, contrast=found.pixels if contrast else None)
@@ -161,7 +189,7 @@ def load_image(data: bytes, options: ImageOptions, *, contrast: bool = False) ->
 
 
 def shows_nothing(pixels: np.ndarray) -> bool:
-    """Return whether an image, uint8 `[h, w, 3]`, has one color, but for what compression changes."""
+    """Return whether an image, uint8 `[h, w, channels]`, has one color, but for what compression changes."""
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= _PLAIN
 
 
@@ -182,7 +210,7 @@ def decode(
     """
     read = read_image(data, keep_truncated=truncated == "keep", max_pixels=max_pixels)
     with reading(data):
-        return _upright(read.image, read.orientation, background)
+        return _turned(to_rgb(read.image, background), read.orientation)
 
 
 def decode_visible(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -202,66 +230,71 @@ def decode_composites(
     truncated: str = "refuse",
     sample_range: SampleRange = AUTO,
     max_pixels: int = MAX_PIXELS,
+    least_px: int = 0,
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `decode`, and the image on the contrasting background; None if it is opaque.
 
-    The arguments are those of `ImageOptions`.
+    With `least_px`, a JPEG may come at 1/8, 1/4 or 1/2 of its size, with at least so many pixels along its longer side:
+    its decoder reduces it in less time than it takes in full. The other arguments are those of `ImageOptions`.
     """
-    read = read_image(data, keep_truncated=truncated == "keep", sample_range=sample_range, max_pixels=max_pixels)
+
+    def reduced(width: int, height: int) -> int:
+        by = reduction(max(width, height), least_px) if least_px else 1
+        return by if width % by == height % by == 0 else 1  # or else the last pixels are only partly image
+
+    keep = truncated == "keep"
+    read = read_image(data, keep_truncated=keep, sample_range=sample_range, max_pixels=max_pixels, reduction=reduced)
     with reading(data):
-        return _composites(read.image, read.orientation, background)
+        colors = [background, contrasting(background)] if _is_transparent(data, read) else [background]
+        image, *contrast = (_turned(_colors(data, read, color), read.orientation) for color in colors)
+        return image, contrast[0] if contrast else None
 
 
 def upright_composites(
     image: Image.Image, background: tuple[int, int, int] = WHITE
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return the same as `upright`, and the image on the contrasting background; None if it is opaque."""
-    return _composites(image, orientation_of(image), background)
+    return upright(image, background), upright(image, contrasting(background)) if is_transparent(image) else None
 
 
 def upright(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return a loaded image upright (EXIF orientation applied), in sRGB, mode RGB; see `to_rgb` for other modes."""
-    return _upright(image, orientation_of(image), background)
+    return _turned(to_rgb(image, background), orientation_of(image))
 
 
-def _composites(
-    image: Image.Image, orientation: int, background: tuple[int, int, int]
-) -> tuple[Image.Image, Image.Image | None]:
-    contrast = _upright(image, orientation, contrasting(background)) if is_transparent(image) else None
-    return _upright(image, orientation, background), contrast
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    method = TRANSPOSE.get(orientation)
+    return image if method is None else image.transpose(method)
 
 
-def _upright(image: Image.Image, orientation: int, background: tuple[int, int, int]) -> Image.Image:
-    method = _TRANSPOSE.get(orientation)
-    rgb = to_rgb(image, background)
-    return rgb if method is None else rgb.transpose(method)
-
-
-def resize(image: Image.Image, image_size: int, how: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`.
+def resize(
+    image: Image.Image, image_size: ImageSize, how: str, *, background: tuple[int, int, int] = WHITE
+) -> np.ndarray:
+    """Return `image` resized to a square, uint8 `[image_size, image_size, 3]`, or to a width and a height.
 
     The filter is Pillow's bicubic, which widens with the reduction and therefore does not alias.
 
     Args:
         image: mode RGB.
-        image_size: px.
+        image_size: px, see `ImageOptions`.
         how: `stretch` changes the aspect ratio, `crop` keeps the center, `pad` adds `background`.
         background: RGB.
     """
     if how not in (*RESIZES, CENTER):
         raise ValueError(f"`how` should be one of {RESIZES}. Received: how={how!r}")
     options = ImageOptions(image_size=image_size, resize=how, background=background)
-    return _finished(image, (0, 0, *image.size), image.size, 1, options).pixels
+    return fitted(image, (0, 0, *image.size), image.size, 1, options)[0]
 
 
 def encode(pixels: np.ndarray, encoding: str, jpeg_quality: int) -> bytes:
-    """Return `pixels`, uint8 `[h, w, 3]`, as bytes: `raw` (row by row), as `jpeg` or as `png`.
+    """Return `pixels`, uint8 `[h, w, channels]`, as bytes: `raw` (row by row), as `jpeg` or as `png`.
 
     `jpeg_quality` is 1..100, on libjpeg's scale.
     """
     if encoding == "raw":
         return pixels.tobytes()
     buffer = io.BytesIO()
+    pixels = pixels if pixels.shape[2] > 1 else pixels[:, :, 0]
     if encoding == "jpeg":
         Image.fromarray(pixels).save(buffer, "JPEG", quality=jpeg_quality)
     elif encoding == "png":
@@ -306,71 +339,19 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _needed(options: ImageOptions) -> int:
-    if options.resize == "none":
-        return 1 << 16  # more than any JPEG has, so that it is not reduced
-    return math.ceil(options.image_size * MARGIN / (_CENTER_SHARE if options.resize == CENTER else 1))
+def _colors(data: bytes, read: ReadImage, background: Background) -> Image.Image:
+    """Return what was read of a file in sRGB on a background, mode RGB, which must not be changed."""
+    if read.image.width * read.image.height > _KEPT_PIXELS:
+        return to_rgb(read.image, background)
+    return once_of(data, read, background, lambda: to_rgb(read.image, background))
 
 
-def _by_longer_side(options: ImageOptions) -> bool:
-    return options.resize in ("pad", "longest")
+def _is_transparent(data: bytes, read: ReadImage) -> bool:
+    return once_of(data, read, "is transparent", lambda: is_transparent(read.image))
 
 
-def _reduction(width: int, height: int, options: ImageOptions) -> int:
-    """Return by what a JPEG's decoder may reduce it."""
-    if options.decode != "fast":
-        return 1
-    return reduction(max(width, height) if _by_longer_side(options) else min(width, height), _needed(options))
-
-
-def _laid_out(read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    found = _finished(to_rgb(read.image, background), read.box, read.size, read.orientation, options)
-    return dataclasses.replace(found, narrow=True) if read.narrow else found
-
-
-def _finished(
-    image: Image.Image | np.ndarray, box: Box, size: tuple[int, int], orientation: int, options: ImageOptions
+def _laid_out(
+    data: bytes, read: ReadImage, background: Background, options: ImageOptions, gap: float | None
 ) -> DecodedImage:
-    """Return the part `box`, (left, top, right, bottom), of `image` as an upright square, or in its own shape.
-
-    It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
-    RGB, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the full
-    image, as stored, and `orientation` that of its EXIF.
-    """
-    image_size = options.image_size
-    width, height = size
-    inner = (image_size, image_size)
-    if options.resize in OWN_SHAPES:
-        # Not larger than an image that had to be reduced because of its number of pixels.
-        there = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
-        inner = checked_size(min(own_size(size, image_size, options.resize), there))
-    elif options.resize in ("crop", CENTER):
-        # The center square of the full image, in the coordinates of the reduced one.
-        side = min(width, height) * (_CENTER_SHARE if options.resize == CENTER else 1)
-        scale_x, scale_y = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-        left, top = (width - side) * 0.5 * scale_x, (height - side) * 0.5 * scale_y
-        box = (left, top, left + side * scale_x, top + side * scale_y)
-    elif options.resize == "pad":
-        # Not ImageOps.pad, which gives the short side of a 1 x 5000 image 0 px: Pillow 12 raises an error.
-        longest = max(size)
-        inner = (max(1, round(width / longest * image_size)), max(1, round(height / longest * image_size)))
-    if isinstance(image, np.ndarray):
-        is_same = options.resize in OWN_SHAPES and image.shape[:2] == (inner[1], inner[0])
-        pixels = image if is_same else resize_pixels(image, inner, box)
-        # Nearly all images: no detour through Pillow.
-        if orientation == 1 and pixels.shape[2] == 3 and (options.resize != "pad" or inner == (image_size, image_size)):
-            return DecodedImage(pixels, width, height)
-        resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    else:
-        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
-    if resized.mode != "RGB":
-        resized = resized.convert("RGB")
-    if (method := _TRANSPOSE.get(orientation)) is not None:
-        resized = resized.transpose(method)
-    if orientation >= 5:
-        width, height = height, width
-    if options.resize == "pad" and resized.size != (image_size, image_size):
-        paper = Image.new("RGB", (image_size, image_size), options.background)
-        paper.paste(resized, tuple(round((image_size - side) * 0.5) for side in resized.size))  # type: ignore[arg-type]
-        resized = paper
-    return DecodedImage(np.asarray(resized), width, height)
+    image = to_rgba(read.image) if options.channels == 4 else _colors(data, read, background)
+    return DecodedImage(*fitted(image, read.box, read.size, read.orientation, options, gap), narrow=read.narrow)

@@ -69,9 +69,9 @@ def plain_jpeg(data: bytes) -> PlainJpeg | None:
 
 
 def decode_reduced(
-    data: bytes, header: PlainJpeg, needed: int, *, by_longer_side: bool = False
+    data: bytes, header: PlainJpeg, by: int
 ) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
-    """Return the image reduced by 8, 4, 2 or 1, as stored, and the part of the result that is image.
+    """Return the image reduced by a whole number, as stored, and the part of the result that is image.
 
     A width of 301 px reduced by 4 is 75.25 px: only a quarter of the last of the 76 columns is image. Resizing the
     part, `(left, top, right, bottom)`, keeps the geometry of the full image.
@@ -79,15 +79,13 @@ def decode_reduced(
     Args:
         data: the file.
         header: from `plain_jpeg`.
-        needed: px that the shorter side keeps at least, if it has them.
-        by_longer_side: apply `needed` to the longer side instead.
+        by: 8, 4, 2 or 1.
 
     Returns:
         The pixels, uint8 `[h, w, components]`, and the part; None if the decoder gives any warning, such as missing
         bytes.
     """
     width, height = header.width, header.height
-    by = reduction(max(width, height) if by_longer_side else min(width, height), needed)
     rows, columns = -(-height // by), -(-width // by)
     colors = "GRAY" if header.components == 1 else "RGB"
     try:

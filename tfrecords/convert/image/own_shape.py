@@ -10,15 +10,17 @@ from __future__ import annotations
 import simplejpeg
 
 from tfrecords.convert.image.jpeg import PlainJpeg
+from tfrecords.format.image_size import ImageSize
 from tfrecords.format.quarantine import Reason, Refusal
 
 MAX_JPEG_SIDE = 65_500  # px; libjpeg's JPEG_MAX_DIMENSION
 
 
-def own_size(size: tuple[int, int], image_size: int, how: str) -> tuple[int, int]:
+def own_size(size: tuple[int, int], image_size: ImageSize, how: str) -> tuple[int, int]:
     """Return width and height in px under which an image of `size` is stored; `how` is short, longest or none."""
     if how == "none":
         return size
+    assert isinstance(image_size, int), "one side is reduced"
     side = min(size) if how == "short" else max(size)
     if side <= image_size:
         return size

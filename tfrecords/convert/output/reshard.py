@@ -25,7 +25,7 @@ from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWr
 from tfrecords.format.atomic_files import sync_file
 from tfrecords.format.jpeg_frame import sizes_path
 from tfrecords.format.layout import Layout, ShardInfo
-from tfrecords.format.naming import INDEX_FOLDER, find_index, index_path
+from tfrecords.format.naming import SIDECAR_FOLDERS, find_index, index_path
 from tfrecords.format.parse_errors import readable
 from tfrecords.format.record_layout import Offsets
 from tfrecords.format.schema import PLAIN, Schema
@@ -216,7 +216,7 @@ def complete_indices(folder: Path, layout: Layout) -> None:
         path = index_path(folder / info.file)
         if not path.exists() and record_bytes and layout.config.get("write_index"):
             write_index(folder / info.file, [record_bytes] * info.num_examples)
-        for sidecar in (path, sizes_path(folder / info.file)):
+        for sidecar, place in zip((path, sizes_path(folder / info.file)), SIDECAR_FOLDERS, strict=True):
             if sidecar.parent == folder and sidecar.exists():
-                (folder / INDEX_FOLDER).mkdir(exist_ok=True)
-                sidecar.rename(folder / INDEX_FOLDER / sidecar.name)
+                (folder / place).mkdir(exist_ok=True)
+                sidecar.rename(folder / place / sidecar.name)

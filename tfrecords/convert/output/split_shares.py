@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from tfrecords.convert.plan.group_split import fold_fractions
-from tfrecords.convert.plan.split_assignment import parse_splits
+from tfrecords.convert.plan.split_assignment import are_counts, parse_splits
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest
 
@@ -48,7 +48,8 @@ class SplitShares:
 
 
 def split_shares(layout: Layout, manifest: Manifest, counts: np.ndarray) -> SplitShares | None:
-    """Return the shares of a dataset that was divided by groups, by time or in folds; None for another one.
+    """Return the shares of a dataset that was divided by groups, by time or in folds; None for another one, or where
+    splits have numbers of images instead of shares.
 
     `counts` is int64 `[num_classes, num_splits]`: how many images of each split of the manifest have each class.
     """
@@ -59,6 +60,8 @@ def split_shares(layout: Layout, manifest: Manifest, counts: np.ndarray) -> Spli
         return None
     folds = config.get("folds")
     asked = fold_fractions(folds) if folds else parse_splits(str(config.get("splits")))
+    if are_counts(asked):
+        return None
     if not set(manifest.split_names) <= set(asked):  # `simimg edit --merge` added other splits
         return None
     numbers = [list(asked).index(name) for name in manifest.split_names]

@@ -26,7 +26,7 @@ from tfrecords.convert.plan.group_split import (
 from tfrecords.convert.plan.label_conflicts import ConflictingRows
 from tfrecords.convert.plan.previous_version import PreviousVersion
 from tfrecords.convert.plan.shard_plan import ShardPlan, make_plan, rebalance, without_rows
-from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks
+from tfrecords.convert.plan.split_assignment import are_counts, assign_counts, assign_splits, draw_ranks
 from tfrecords.convert.plan.time_split import assign_by_time, parse_times, time_notes
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.state.receipts import Receipt
@@ -208,7 +208,8 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
             f"--conflicts={config.conflicts} compares the classes of copies, and {source.location} has {schema}. Leave "
             "it out."
         )
-    config = dataclasses.replace(config, offsets=Offsets.of(config.encoding, config.image_size, schema, config.format))
+    offsets = Offsets.of(config.encoding, config.image_size, schema, config.format, config.channels)
+    config = dataclasses.replace(config, offsets=offsets)
     ranks = draw_ranks(config.seed, source.paths)
     split_of = np.zeros(num_files, np.int8)
     notes: tuple[str, ...] = ()
@@ -228,7 +229,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
     further = () if previous is None else (*previous.layout.splits, *previous.manifest.split_names)
     if config.fractions:
         splits = tuple(dict.fromkeys((*config.fractions, *further)))
-        if (keys is not None or config.folds) and previous is None:
+        if (keys is not None or config.folds) and previous is None and not are_counts(config.fractions):
             used = [names[row] if names else "" for row in usable.tolist()]
             notes = check_groups(used, config.fractions, config.divided_by, what="groups" if names else "images")
         groups = np.arange(len(usable))
@@ -265,6 +266,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         sizes=source.sizes,
         num_before=num_before,
         file_format=config.format,
+        channels=config.channels,
     )
     return ConversionJob(
         config=config,
@@ -361,6 +363,8 @@ def assign(
         splits, tied = assign_by_time(times[rows], groups, config.fractions, flag)
         cells, paths = ([column[row] for row in rows.tolist()] for column in (source.times or [], source.paths))
         return splits, time_notes(times[rows], cells, paths, splits, tuple(config.fractions), tied, flag)
+    if are_counts(config.fractions):
+        return assign_counts(labels[rows], ranks[rows, 0], config.fractions, groups, source.class_names), []
     if not by_groups and not config.folds:
         return assign_splits(labels[rows], ranks[rows, 0], config.fractions, groups), []
     if (count := len(np.unique(groups))) < len(config.fractions) and not config.append:

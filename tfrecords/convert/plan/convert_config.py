@@ -10,20 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import (
-    DECODES,
-    RESIZES,
-    TRUNCATED,
-    ImageOptions,
-    parse_backdrop,
-    parse_background,
-)
+from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.recorded_options import recorded_options
-from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, parse_splits
+from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, are_counts, parse_splits
+from tfrecords.convert.plan.stored_form import RAW_UP_TO_PX, check_form, encoding_of, image_options
 from tfrecords.convert.sources import (
     EXCLUDE_FROM_HELP,
     EXCLUDE_HELP,
@@ -35,13 +29,13 @@ from tfrecords.convert.sources import (
 )
 from tfrecords.convert.sources.stored_dataset import name_of_copy
 from tfrecords.format.array_record_shard import array_record_library
+from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
-from tfrecords.format.record_layout import ENCODINGS, MAX_IMAGE_SIZE, OWN_SHAPES, Offsets
+from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
+from tfrecords.locations import url_of
 from tfrecords.options import check_choices, option
 
-# Up to this size, reading an image's raw pixels costs less than decoding a JPEG.
-_RAW_UP_TO_PX = 128
 ENGINES = ("local", "ray", "beam")
 CONFLICTS = ("keep", "drop", "fail")
 RAY_ADDRESS_HELP = "HOST:PORT of a Ray cluster, or auto for that of this machine; without, Ray starts here."
@@ -55,29 +49,34 @@ class ConvertConfig:
         "Folder with one folder of images per class; or a zip file, tar shards (p-{000..009}.tar), a TFDS folder, a "
         "URL.",
         "",
+        url=True,
     )
     table: str = option(
         "CSV or parquet file, or a list, with paths, labels and optionally splits; paths are relative to --image_dir.",
         "",
+        url=True,
     )
     from_dataset: str = option(
         "Dataset folder to convert into another size or encoding from its stored images, without the files.",
         "",
         flag="from",
     )
-    data_dir: Path = option("Folder of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"))
+    data_dir: Path = option("Folder or URL of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")
     categories: tuple[str, ...] = option("Class folders to convert, in the order of their labels; by default all.", ())
-    image_size: int = option(
-        "Side of the stored square images in px; with --resize=short or longest, the largest such side.", 64
+    image_size: ImageSize = option(
+        "Size of the stored images in px: the side of squares, or width x height, such as 256x192. With --resize=short "
+        "or longest, the largest such side.",
+        64,
     )
     resize: str = option(
-        "How an image becomes a square. Or it keeps its shape, to be cropped while training: reduced by its short side "
+        "How an image gets this size. Or it keeps its shape, to be cropped while training: reduced by its short side "
         "or its longest one to --image_size, or not at all (none).",
         "stretch",
         choices=(*RESIZES, *OWN_SHAPES),
         group="images",
     )
+    channels: int = option("Channels of the stored images: 1 is gray, 3 RGB, 4 RGBA.", 3, group="images")
     decode: str = option(
         "Decode JPEG files at a fraction of their size (fast), or at full size (exact).",
         "fast",
@@ -103,7 +102,7 @@ class ConvertConfig:
         group="images",
     )
     encoding: str = option(
-        f"How to store pixels; auto is raw up to {_RAW_UP_TO_PX} px, and jpeg above.",
+        f"How to store pixels; auto is raw up to {RAW_UP_TO_PX} px, and jpeg above.",
         "auto",
         choices=("auto", *ENCODINGS),
         group="images",
@@ -118,8 +117,8 @@ class ConvertConfig:
     jpeg_quality: int = option("Quality of JPEG records, 1..100.", 95, group="images")
     write_index: bool = option("Write the offsets of raw records, too, for NVIDIA DALI.", False, group="images")
     splits: str = option(
-        f"Splits and their shares of each class; {SOURCE_SPLITS} keeps those of the source, and {AUTO_SPLITS} does so "
-        f"if its folders are splits, or else takes {DEFAULT_SPLITS}.",
+        f"Splits and their shares, or numbers of images as in train:30,test:50, of each class; {SOURCE_SPLITS} keeps "
+        f"those of the source, and {AUTO_SPLITS} does so if its folders are splits, or else takes {DEFAULT_SPLITS}.",
         AUTO_SPLITS,
     )
     copies: str = option(
@@ -221,6 +220,8 @@ class ConvertConfig:
         for name in ("image_dir", "table", "from_dataset", "only", "exclude_from"):
             object.__setattr__(self, name, os.path.expanduser(os.fspath(getattr(self, name))))
         check_choices(self)
+        no_size = "none" if self.resize == "none" else ""
+        object.__setattr__(self, "image_size", parse_image_size(self.image_size, zero=no_size))
         parse_splits(self.splits)
         check_patterns(self.include, self.exclude)
         check_encoding(self.zip_encoding)
@@ -230,17 +231,7 @@ class ConvertConfig:
         self._check_split_options()
         if self.name:
             check_name(self.name)
-        if not (0 if self.resize == "none" else 1) <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UsageError(f"--image_size={self.image_size}: should be 1..{MAX_IMAGE_SIZE} px.")
-        if self.own_shapes and self.encoding not in ("auto", "jpeg"):
-            raise UsageError(
-                f"--encoding={self.encoding}: images that keep their shapes (--resize={self.resize}) are stored as "
-                "JPEG. Leave it out."
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise UsageError(f"--jpeg_quality={self.jpeg_quality}: should be 1..100.")
-        if self.max_pixels < 1:
-            raise UsageError(f"--max_pixels={self.max_pixels}: should be 1 or more.")
+        check_form(self)
         if self.num_workers < 0:
             raise UsageError(f"--num_workers={self.num_workers}: should be 1 or more, or 0 for one per core.")
         if self.label_type == "none" and self.label_column:
@@ -252,10 +243,11 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
-        if "://" in str(self.data_dir) or re.match(r"\w+:/\w", str(self.data_dir)):
+        if (url := url_of(self.data_dir)) and (self.append or self.engine != "local"):
+            given = "--append" if self.append else f"--engine={self.engine}"
             raise UsageError(
-                f"--data_dir={self.data_dir}: should be a folder, because a dataset appears by an atomic rename. "
-                "Convert to a local folder and copy the finished dataset."
+                f"--data_dir={url}: {given} needs a folder that all workers see. Convert to a folder and copy the "
+                "finished dataset, or leave it out."
             )
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
@@ -277,6 +269,12 @@ class ConvertConfig:
             )
         if self.folds and self.splits != AUTO_SPLITS:
             raise UsageError(f"--folds={self.folds} makes the splits. Leave out --splits={self.splits}.")
+        if are_counts(parse_splits(self.splits)) and (self.time_column or self.append):
+            given = f"--time_column={self.time_column} divides by time" if self.time_column else "--append adds images"
+            raise UsageError(
+                f"{given}, and --splits={self.splits} counts the images of each class at random. Give shares, as in "
+                f"{DEFAULT_SPLITS}."
+            )
         if self.time_column and self.folds:
             raise UsageError(
                 f"--time_column={self.time_column} divides by time, --folds={self.folds} does not. Give one of them."
@@ -315,30 +313,19 @@ class ConvertConfig:
             array_record_library()  # not after an hour of work
             if self.write_index:
                 raise UsageError("--write_index: ArrayRecord files find their records themselves. Leave it out.")
-        encoding = self.encoding
-        if encoding == "auto":
-            encoding = "raw" if self.image_size <= _RAW_UP_TO_PX and not self.own_shapes else "jpeg"
+        encoding = encoding_of(self)
         image_size = 0 if self.resize == "none" else self.image_size  # 0: there is no such size
         name = self.name or (
-            name_of_copy(self.from_dataset, image_size, encoding)
+            name_of_copy(self.from_dataset, image_size, encoding, self.channels)
             if self.from_dataset
             else name_after(self.image_dir or self.table)
         )
         decided = dataclasses.replace(self, name=name, encoding=encoding, image_size=image_size)
         return ResolvedConfig(
             **{field.name: getattr(decided, field.name) for field in dataclasses.fields(ConvertConfig)},
-            image=ImageOptions(
-                image_size=image_size,
-                resize=self.resize,
-                decode=self.decode,
-                truncated=self.truncated,
-                background=parse_background(self.background),
-                backdrop=parse_backdrop(self.background),
-                sample_range=parse_range(self.range),
-                max_pixels=self.max_pixels,
-            ),
+            image=image_options(decided),
             fractions=fold_fractions(self.folds) if self.folds else parse_splits(self.splits),
-            offsets=Offsets.of(encoding, image_size, file_format=self.format),
+            offsets=Offsets.of(encoding, image_size, file_format=self.format, channels=self.channels),
             recorded=decided.determining(),
         )
 
@@ -367,7 +354,7 @@ class ResolvedConfig(ConvertConfig):
 
     Attributes:
         image: decides the pixels.
-        fractions: the fraction of each split, in order; empty if the splits are those of the source.
+        fractions: what `parse_splits` returns; empty if the splits are those of the source.
         offsets: where the parts of a record lie.
         recorded: the options that decide the bytes of the dataset, as layout.json has them.
     """

@@ -21,6 +21,7 @@ from tfrecords.convert.plan.convert_config import ResolvedConfig
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS
 from tfrecords.convert.sources import Source, printable
 from tfrecords.convert.sources.folder_layout import split_of
+from tfrecords.convert.sources.linked_files import EXAMPLE, REJECTED, UNKNOWN
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.state.workdir import differing_options
 from tfrecords.convert.workers.shard_worker import place_of
@@ -63,6 +64,13 @@ class PreviousVersion:
         old = {split: name for name in there if (split := split_of(name))}
         named = {name: name if name in there else old.get(split_of(name), name) for name in set(source.splits)}
         return dataclasses.replace(source, splits=[named[name] for name in source.splits])
+
+    def known(self, path: str) -> int:
+        """Return what the dataset has under a printable path: `EXAMPLE` also for one that `simimg edit` deleted."""
+        index = self._index_of.get(path)
+        if index is None:
+            return UNKNOWN
+        return EXAMPLE if self.manifest.ok[index] or self._deleted[index] else REJECTED
 
     def check_source(self, source: Source) -> None:
         """Raise UsageError if the source's files are not those that the dataset was made from."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from tfrecords.convert.image.decoder import parse_backdrop, parse_background
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.sample_range import AUTO
-from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits
+from tfrecords.convert.plan.split_assignment import SOURCE_SPLITS, parse_splits, splits_text
 from tfrecords.convert.sources import printable
 from tfrecords.convert.sources.excluded_paths import ExcludedPaths
 from tfrecords.convert.sources.stored_dataset import name_and_version
+from tfrecords.format.image_size import ImageSize
 from tfrecords.format.naming import TFRECORD
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 def recorded_options(config: ConvertConfig) -> dict[str, object]:
     """Return these options, by name."""
-    splits = ",".join(f"{name}={fraction:.15g}" for name, fraction in parse_splits(config.splits).items())
+    splits = splits_text(parse_splits(config.splits))
     base = config.image_dir or os.path.dirname(config.table)
     return {
         "name": config.name,
         "categories": [printable(category) for category in config.categories],
-        **({"image_size": config.image_size} if config.image_size else {}),  # there is none with --resize=none
+        **({"image_size": _recorded_size(config.image_size)} if config.image_size else {}),  # none with --resize=none
         "resize": config.resize,
+        **({"channels": config.channels} if config.channels != 3 else {}),
         "decode": config.decode,
         "truncated": config.truncated,
         "background": _recorded_background(config.background),
@@ -58,6 +60,10 @@ def recorded_options(config: ConvertConfig) -> dict[str, object]:
         **({"label_type": config.label_type} if config.label_type != "single" else {}),
         **({"from": name_and_version(config.from_dataset)} if config.from_dataset else {}),
     }
+
+
+def _recorded_size(size: ImageSize) -> int | str:
+    return size if isinstance(size, int) else str(size)
 
 
 def _recorded_background(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfrecords.format.image_size import ImageSize, num_pixels
 from tfrecords.format.naming import TFRECORD, shard_name
 
 # Large enough to be read in long stretches, small enough to be written again quickly after a crash.
@@ -50,13 +51,17 @@ class ShardPlan:
     file_format: str = TFRECORD
 
 
-def num_shards(num_examples: int, image_size: int, encoding: str, source_bytes: int = 0) -> int:
-    """Return the number of shards of a split with `num_examples` images of `image_size` px; at least 1.
+def num_shards(
+    num_examples: int, image_size: ImageSize, encoding: str, source_bytes: int = 0, channels: int = 3
+) -> int:
+    """Return the number of shards of a split with `num_examples` images of `image_size` px and `channels`; at least 1.
 
     `source_bytes` is the total size of the examples' files, as far as it is known. An `image_size` of 0 is that of the
     files.
     """
-    num_bytes = -(-num_examples * image_size * image_size * 3 // COMPRESSION[encoding]) if image_size else source_bytes
+    num_bytes = source_bytes
+    if image_size:
+        num_bytes = -(-num_examples * num_pixels(image_size) * channels // COMPRESSION[encoding])
     by_size = -(-num_bytes // SHARD_BYTES)
     by_work = max(num_examples // MIN_EXAMPLES_PER_SHARD, min(source_bytes // MIN_SOURCE_BYTES_PER_SHARD, num_examples))
     return max(1, by_size, min(MIN_SHARDS, by_work))
@@ -69,11 +74,12 @@ def make_plan(
     ranks: np.ndarray,
     *,
     splits: Sequence[str],
-    image_size: int,
+    image_size: ImageSize,
     encoding: str,
     sizes: np.ndarray | None = None,
     num_before: Mapping[str, int] = {},
     file_format: str = TFRECORD,
+    channels: int = 3,
 ) -> ShardPlan:
     """Return the plan: the images of each split in a seeded random order, cut into shards of nearly equal length.
 
@@ -91,6 +97,7 @@ def make_plan(
         sizes: int64 `[num_rows]`, bytes, by row of the source; negative if unknown.
         num_before: as in `ShardPlan`.
         file_format: of the shards; nothing but their names depends on it.
+        channels: of the images.
     """
     shards = []
     for number, split in enumerate(splits):
@@ -100,7 +107,7 @@ def make_plan(
         members = members[np.lexsort((members, ranks[members]))]
         before = num_before.get(split, 0)
         source_bytes = 0 if sizes is None else int(np.maximum(sizes[members], 0).sum())
-        count = num_shards(len(members), image_size, encoding, source_bytes)
+        count = num_shards(len(members), image_size, encoding, source_bytes, channels)
         for shard in range(count):
             part = members[len(members) * shard // count : len(members) * (shard + 1) // count]
             file = shard_name(name, split, before + shard, before + count, file_format)

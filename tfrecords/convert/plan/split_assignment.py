@@ -1,16 +1,19 @@
 """Assigns images to splits, from the image's name, the seed, and the images that it is a copy of.
 
 Stratified: every class is divided in the same proportions, and so are all images together, also if no class is large
-enough for that (`tfrecords.convert.plan.split_counts`). Stable: the order within a class comes from a hash of (seed,
-path) and not from a random generator, whose stream a library could change. Copies of one image go to one split, so that
-no test image was also trained on under another name.
+enough for that (`tfrecords.convert.plan.split_counts`). Or every class gives the same number of images to a
+split, as the protocols of published benchmarks demand (`assign_counts`). Stable: the order within a class comes from a
+hash of (seed, path) and not from a random generator, whose stream a library could change. Copies of one image go to one
+split, so that no test image was also trained on under another name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,18 +26,25 @@ SOURCE_SPLITS = "source"
 AUTO_SPLITS = "auto"
 DEFAULT_SPLITS = "train=0.75,test=0.25"
 
+REST = "rest"
+"""The split of the images that are in no other one, where splits have numbers of images instead of shares."""
+
 
 def parse_splits(text: str) -> dict[str, float]:
     """Return the fractions in e.g. `train=0.75,test=0.25`, by split, in the order given.
 
-    For `auto` they are those of `DEFAULT_SPLITS`, and for `source` there are none.
+    For `auto` they are those of `DEFAULT_SPLITS`, and for `source` there are none. With colons, as in
+    `train:30,test:50`, they are numbers of images of each class instead, and `REST` follows with an infinite number.
 
     Raises:
-        UsageError: it does not have this form, a fraction is not in 0..1, or they do not add up to 1.
+        UsageError: it does not have this form, a fraction is not in 0..1, they do not add up to 1, or a number is not a
+            whole number above 0.
     """
     fractions: dict[str, float] = {}
     if text == SOURCE_SPLITS:
         return fractions
+    if ":" in text:
+        return _parse_counts(text)
     for part in (DEFAULT_SPLITS if text == AUTO_SPLITS else text).split(","):
         name, _, value = part.partition("=")
         try:
@@ -46,6 +56,35 @@ def parse_splits(text: str) -> dict[str, float]:
     if any(not 0 < fraction <= 1 for fraction in fractions.values()) or abs(total - 1) > 1e-6:
         raise UsageError(f"--splits={text}: fractions should be above 0 and add up to 1; these add up to {total:g}.")
     return fractions
+
+
+def _parse_counts(text: str) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition(":"))
+        if not value.isdecimal() or not int(value):
+            raise UsageError(
+                f"--splits={text}: {part!r} should be NAME:NUMBER, a number of images of each class, e.g. "
+                "train:30,test:50. Shares are written train=0.75,test=0.25."
+            )
+        if name in counts:
+            raise UsageError(f"--splits={text}: has the split {name} twice. Give it once.")
+        counts[name] = int(value)
+    if REST in counts:
+        raise UsageError(f"--splits={text}: {REST} gets the images that are left. Give no number for it.")
+    check_splits([*counts, REST])
+    return {**counts, REST: math.inf}
+
+
+def are_counts(fractions: Mapping[str, float]) -> bool:
+    """Return whether the result of `parse_splits` has numbers of images of each class, instead of fractions."""
+    return math.inf in fractions.values()
+
+
+def splits_text(fractions: Mapping[str, float]) -> str:
+    """Return the text that `parse_splits` makes these fractions of, always written in the same way."""
+    sign = ":" if are_counts(fractions) else "="
+    return ",".join(f"{name}{sign}{value:.15g}" for name, value in fractions.items() if value < math.inf)
 
 
 def draw_ranks(seed: int, paths: Iterable[str]) -> np.ndarray:
@@ -100,4 +139,52 @@ def assign_splits(
         split_of_group[members] = np.searchsorted(borders[number], assigned, side="right")
     splits = np.empty(len(labels), np.int8)
     splits[by_rank] = split_of_group[group_of]
+    return splits
+
+
+def assign_counts(
+    labels: np.ndarray,
+    ranks: np.ndarray,
+    counts: Mapping[str, float],
+    groups: np.ndarray,
+    class_names: Sequence[str] = (),
+) -> np.ndarray:
+    """Return the split of each image, as an index into `counts`: int8 `[n]`.
+
+    The images of a class are assigned by their ranks to the first split that does not have its number of them yet. A
+    group goes as a whole to the first split that has room for it, so no split has more images of a class than its
+    number.
+
+    Args:
+        labels: int `[n]`.
+        ranks: uint64 `[n]`, the order in which a class's images are assigned.
+        counts: by split, the number of images of each class; that of the last split is infinite.
+        groups: int `[n]`, for each image the number of its group of images that stay together.
+        class_names: by label, for the error.
+
+    Raises:
+        UsageError: a class has too few images, so that a split has none of it.
+    """
+    members: dict[int, list[int]] = {}
+    for row in np.lexsort((np.arange(len(labels)), ranks)).tolist():
+        members.setdefault(int(groups[row]), []).append(row)
+    classes = labels.tolist()
+    room = {label: list(counts.values()) for label in set(classes)}
+    splits = np.empty(len(labels), np.int8)
+    for rows in members.values():
+        needed = Counter(classes[row] for row in rows)
+        split = next(
+            split for split in range(len(counts)) if all(room[label][split] >= needed[label] for label in needed)
+        )
+        splits[rows] = split
+        for label, number in needed.items():
+            room[label][split] -= number
+    for label, left in sorted(room.items()):
+        for (name, wanted), free in zip(counts.items(), left, strict=True):
+            if free == wanted < math.inf:
+                kind = f"the class {class_names[label]!r}" if label < len(class_names) else "a class"
+                raise UsageError(
+                    f"--splits={splits_text(counts)}: {kind} has {classes.count(label):,} images, and none is left for "
+                    f"{name}. Give smaller numbers, or choose the classes with --categories."
+                )
     return splits

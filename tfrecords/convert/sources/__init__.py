@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.excluded_paths import EXCLUDE_FROM_HELP
 from tfrecords.convert.sources.image_folder import open_folder, walk
-from tfrecords.convert.sources.linked_files import KEEP, LINKS
+from tfrecords.convert.sources.linked_files import KEEP, LINKS, Known, none_known
 from tfrecords.convert.sources.name_encodings import check_encoding
 from tfrecords.convert.sources.natural_sort import natural_key
 from tfrecords.convert.sources.read_errors import machine_errors
@@ -58,6 +58,7 @@ def open_source(
     label_type: str = "single",
     features: Sequence[str] = (),
     links: str = KEEP,
+    known: Known = none_known,
 ) -> Source:
     """Find the files of a source and their labels.
 
@@ -79,6 +80,7 @@ def open_source(
         label_type: one of `tfrecords.format.schema.LABEL_TYPES`; sources that are no tables have single labels or none.
         features: with `table`: names or numbers of further columns to keep, each with a type after a colon, or without.
         links: `once` takes a file of a folder that has several names once; `keep` takes each name.
+        known: with `once`: what the dataset that is appended to has of a path; its names of a file are the ones taken.
 
     Raises:
         UsageError: it does not exist, cannot be read, has an unknown form, or has no image file.
@@ -118,13 +120,15 @@ def open_source(
                     label_type,
                     features,
                 )
-            source = _open(local_path(image_dir), categories, selection, zip_encoding, links)
+            source = _open(local_path(image_dir), categories, selection, zip_encoding, links, known)
             return with_values(source, label_type, features)
     except Refusal as refusal:  # of a file that lists the others
         raise UsageError(f"{location} cannot be read: {refusal.detail}.") from None
 
 
-def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str, links: str) -> Source:
+def _open(
+    image_dir: str, categories: Sequence[str], selection: Selection, zip_encoding: str, links: str, known: Known
+) -> Source:
     from tfrecords.convert.sources.archive import is_archive, open_archives
     from tfrecords.convert.sources.table import is_table
     from tfrecords.convert.sources.tfds import is_tfds, open_tfds
@@ -136,7 +140,7 @@ def _open(image_dir: str, categories: Sequence[str], selection: Selection, zip_e
     if is_url(image_dir):
         return open_remote_folder(image_dir, categories, selection)
     if os.path.isdir(image_dir):
-        return open_folder(image_dir, categories, selection, links)
+        return open_folder(image_dir, categories, selection, links, known)
     if not os.path.exists(image_dir):
         raise UsageError(
             f"--image_dir={image_dir} does not exist. Name a folder that has one folder of images per class."

@@ -15,7 +15,7 @@ from pathlib import Path
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.class_folders import source_of_folders
 from tfrecords.convert.sources.labels import FileListing
-from tfrecords.convert.sources.linked_files import KEEP, join_links
+from tfrecords.convert.sources.linked_files import KEEP, Known, join_links, none_known
 from tfrecords.convert.sources.natural_sort import natural_key, natural_order
 from tfrecords.convert.sources.read_errors import refusal_of
 from tfrecords.convert.sources.remote import is_url, read_url
@@ -95,9 +95,13 @@ def _is_gone(folder: str) -> bool:
 
 
 def open_folder(
-    image_dir: str, categories: Sequence[str] = (), selection: Selection | None = None, links: str = KEEP
+    image_dir: str,
+    categories: Sequence[str] = (),
+    selection: Selection | None = None,
+    links: str = KEEP,
+    known: Known = none_known,
 ) -> Source:
-    """Find the image files of a folder, with `categories`, `selection` and `links` as in `open_source`.
+    """Find the image files of a folder, with `categories`, `selection`, `links` and `known` as in `open_source`.
 
     It has one folder per class, whose images may lie in folders of their own; or it has images and no folders, and they
     are one class named after it. Classes without images are left out, and the others are in natural order. There may
@@ -140,7 +144,7 @@ def open_folder(
     del found  # 50 MB for a million files
     notes = _same_folders(source)
     if has_links:
-        source = join_links(source, links, count_folders=not notes or links != KEEP)
+        source = join_links(source, links, count_folders=not notes or links != KEEP, known=known)
     return dataclasses.replace(source, notes=(*source.notes, *(notes if links == KEEP else ())))
 
 

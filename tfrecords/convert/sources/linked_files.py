@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
-from tfrecords.convert.sources.source import Source
+from tfrecords.convert.sources.source import Source, printable
 
 KEEP, ONCE = LINKS = ("keep", "once")
 
+Known: TypeAlias = Callable[[str], int]
+"""What the dataset that is appended to has under a printable path: `EXAMPLE`, `REJECTED`, or `UNKNOWN` for nothing."""
+UNKNOWN, REJECTED, EXAMPLE = range(3)
 
-def join_links(source: Source, links: str, *, count_folders: bool = True) -> Source:
+
+def none_known(path: str) -> int:
+    """Return `UNKNOWN`: there is no dataset yet."""
+    return UNKNOWN
+
+
+def join_links(source: Source, links: str, *, count_folders: bool = True, known: Known = none_known) -> Source:
     """Return the source with a note about names of one file, and without all but one of them if `links` is `once`.
 
-    The name that stays is that of the file itself, or else the first one. Names that lead through a linked folder are
-    counted only with `count_folders`.
+    The name that stays is the one that is `known` already. Of other names it is that of the file itself, or else the
+    first one. Two known examples both stay, because they were two files when they were converted. Names that lead
+    through a linked folder are counted only with `count_folders`.
     """
     usable = source.usable()
     inodes = np.zeros((len(usable), 2), np.uint64)
@@ -34,13 +46,13 @@ def join_links(source: Source, links: str, *, count_folders: bool = True) -> Sou
     for places in np.split(order, starts[1:]):
         if len(places) > 1 and inodes[places[0]].any():
             ids = usable[places]
-            kept = next((id for id in ids if not _is_link(source, id)), ids[0])
-            counted = ids[ids != kept]
+            kept = _names_to_keep(source, ids, known if links == ONCE else none_known)
+            counted = np.setdiff1d(ids, kept)
             others.append(counted)
             if not count_folders:
                 counted = counted[[not _is_link(source, id, of_folder=True) for id in counted]]
             num_counted += len(counted)
-            num_relabeled += int((source.labels[counted] != source.labels[kept]).sum())
+            num_relabeled += int((source.labels[counted] != source.labels[kept[0]]).sum())
     if not num_counted:
         return source
     are = "file is the same file as another" if num_counted == 1 else "files are the same file as another"
@@ -50,6 +62,17 @@ def join_links(source: Source, links: str, *, count_folders: bool = True) -> Sou
     if links == ONCE:
         source = _used(source.select(np.setdiff1d(np.arange(len(source.paths)), np.concatenate(others))))
     return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _names_to_keep(source: Source, ids: np.ndarray, known: Known) -> np.ndarray:
+    """Return those ids of one file's names, ascending, that stay: int64, and one at least."""
+    ranks = np.array([known(printable(source.paths[id])) for id in ids])
+    if (ranks == EXAMPLE).any():
+        return ids[ranks == EXAMPLE]
+    if (ranks == REJECTED).any():
+        return ids[ranks == REJECTED][:1]
+    first = next((place for place, id in enumerate(ids) if not _is_link(source, id)), 0)
+    return ids[first : first + 1]
 
 
 def _used(source: Source) -> Source:

@@ -16,7 +16,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.class_folders import source_of_folders
@@ -25,6 +25,9 @@ from tfrecords.convert.sources.read_errors import describe, machine_errors, pati
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import MAX_FILE_BYTES, Source, is_image, too_large
 from tfrecords.format.quarantine import Refusal
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
 
 _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@|[?&][^=&\s]*(?:sig|token|key|secret|passw|credential|auth)[^=&\s]*=", re.IGNORECASE
@@ -86,7 +89,7 @@ def open_remote_folder(url: str, categories: Sequence[str] = (), selection: Sele
                 if not selection.takes(path):
                     continue
                 size = info.get("size")
-                if not (stamp := _stamp(info)) and is_image(path):
+                if not (stamp := stamp_of(info)) and is_image(path):
                     unknown.append(len(found.paths))
                 found.add(path, -1 if size is None else int(size), stamp)
     if categories and set(categories) <= set(folders):
@@ -197,7 +200,7 @@ def size_and_stamp(path: str, base: str = "") -> tuple[int, int]:
         driver, path = _located(path, base)
         info = driver.info(path)
     size = info.get("size")
-    return -1 if size is None else int(size), _stamp(info)
+    return -1 if size is None else int(size), stamp_of(info)
 
 
 def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
@@ -215,39 +218,41 @@ def add_stamps(found: FileListing, rows: Sequence[int], base: str) -> None:
         except Refusal:
             return -1, 0  # the worker finds out, too
 
-    for row, (size, stamp) in _in_threads(ask, rows):
+    for row, (size, stamp) in in_threads(ask, rows):
         found.stamps[row] = stamp
         if size > MAX_FILE_BYTES:
             found.refused.setdefault(row, too_large(size))
 
 
-def _in_threads(ask: Callable[[int], tuple[int, int]], rows: Sequence[int]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield each row and `ask(row)`, in any order; raise the first error.
+def in_threads(
+    ask: Callable[[_Item], _Answer], items: Sequence[_Item], num_threads: int = _NUM_THREADS
+) -> Iterator[tuple[_Item, _Answer]]:
+    """Yield each item and `ask(item)`, in any order; raise the first error.
 
     The threads are daemons, so that neither Ctrl-C nor the end of the process waits for a server that does not answer.
     """
-    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, tuple[int, int] | Exception]] = queue.SimpleQueue()
-    for row in rows:
-        todo.put(row)
+    todo: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[_Item, Any, Exception | None]] = queue.SimpleQueue()
+    for item in items:
+        todo.put(item)
 
     def work() -> None:
         with suppress(queue.Empty):
             while True:
-                row = todo.get_nowait()
+                item = todo.get_nowait()
                 try:
-                    done.put((row, ask(row)))
+                    done.put((item, ask(item), None))
                 except Exception as error:
-                    done.put((row, error))
+                    done.put((item, None, error))
 
-    for _ in range(min(_NUM_THREADS, len(rows))):
+    for _ in range(min(num_threads, len(items))):
         threading.Thread(target=work, daemon=True).start()
     try:
-        for _ in rows:
-            row, answer = done.get()
-            if isinstance(answer, Exception):
-                raise answer
-            yield row, answer
+        for _ in items:
+            item, answer, error = done.get()
+            if error is not None:
+                raise error
+            yield item, answer
     finally:
         with suppress(queue.Empty):  # after an error or Ctrl-C nobody waits for the others
             while True:
@@ -265,7 +270,7 @@ def remote_errors(as_error: Callable[[Exception], Exception]) -> Iterator[None]:
         raise as_error(error) from None
 
 
-def _stamp(info: Mapping[str, Any]) -> int:
+def stamp_of(info: Mapping[str, Any]) -> int:
     """Return a negative number that changes with the content of a file, from its listing by a driver; 0 if the listing
     has nothing.
     """

@@ -2,18 +2,20 @@
 
 Paths, classes and splits are those of its manifest, so the new dataset can be compared with the old one by path.
 Several labels, numbers and features are those of its records. JPEG and PNG images are read as they are stored. Raw
-pixels are read as a PPM file, which is a header and the pixels.
+pixels are read as a PPM or PGM file, which is a header and the pixels, or with alpha as a PNG file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.sources.container_files import Containers
@@ -23,6 +25,7 @@ from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source
 from tfrecords.convert.sources.tfds import TfdsFiles
 from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.image_size import COLORS, ImageSize, is_larger, width_height
 from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import TFRECORD
@@ -31,15 +34,24 @@ from tfrecords.format.shard import ShardReader
 
 @dataclasses.dataclass(frozen=True)
 class StoredFiles:
-    """Reads stored images by place. `raw_px` is the side of raw images in px, 0 if they are stored as files."""
+    """Reads stored images by place. `raw_size` is width and height of raw images in px, None if they are files;
+    `channels` are theirs.
+    """
 
     records: TfdsFiles
-    raw_px: int
+    raw_size: tuple[int, int] | None
+    channels: int
 
     def read(self, path: str, place: tuple[int, int, int] | None) -> bytes:
         """Return a stored image as an image file; raises the errors of `TfdsFiles.read`."""
         data = self.records.read(path, place)
-        return b"P6\n%d %d\n255\n" % (self.raw_px, self.raw_px) + data if self.raw_px else data
+        if self.raw_size is None:
+            return data
+        if self.channels == 4:  # no form of Netpbm with alpha is common
+            file = io.BytesIO()
+            Image.frombytes("RGBA", self.raw_size, data).save(file, "PNG", compress_level=1)
+            return file.getvalue()
+        return b"P%d\n%d %d\n255\n" % (5 if self.channels == 1 else 6, *self.raw_size) + data
 
 
 def load_layout(dataset_dir: str) -> Layout:
@@ -56,22 +68,26 @@ def load_layout(dataset_dir: str) -> Layout:
 
 
 def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a conversion, of which `image_size` is that of the dataset to convert, if there is one and its
-    images have one size, unless it is given.
+    """Return options of a conversion, of which `image_size` and `channels` are those of the dataset to convert, if
+    there is one, unless they are given. Images in their own shapes have no size.
     """
     folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
-    if not folder or "image_size" in given or not Layout.exists(Path(folder)):
+    if not folder or not Layout.exists(Path(folder)):
         return given
     layout = load_layout(folder)
-    return given if layout.own_shapes else {**given, "image_size": layout.image_size}
+    stored: dict[str, Any] = {} if layout.channels == 3 else {"channels": layout.channels}
+    return {**stored, **({} if layout.own_shapes else {"image_size": layout.image_size}), **given}
 
 
-def name_of_copy(dataset_dir: str, image_size: int, encoding: str) -> str:
-    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size."""
+def name_of_copy(dataset_dir: str, image_size: ImageSize, encoding: str, channels: int = 3) -> str:
+    """Return the name of a dataset that is made from another one: `photos_32`, or `photos_64_png` of the same size.
+    Another number of channels is named, too: `photos_32_gray`.
+    """
     layout = load_layout(dataset_dir)
     size = image_size or "any"
     name = f"{layout.name.removesuffix(f'_{size}')}_{size}"
-    return name + (f"_{encoding}" if image_size == layout.image_size else "")
+    other = "" if channels == layout.channels else f"_{COLORS[channels].lower()}"
+    return name + other + (f"_{encoding}" if image_size == layout.image_size else "")
 
 
 def name_and_version(dataset_dir: str) -> str:
@@ -128,7 +144,11 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
     source = source_of_labels(
         found,
         location=dataset_dir,
-        files=StoredFiles(TfdsFiles(containers, "image"), layout.image_size if layout.encoding == "raw" else 0),
+        files=StoredFiles(
+            TfdsFiles(containers, "image"),
+            width_height(layout.image_size) if layout.encoding == "raw" else None,
+            layout.channels,
+        ),
         categories=categories,
         class_names=layout.class_names,
         selection=selection,
@@ -172,11 +192,11 @@ def _with_stored_values(
     )
 
 
-def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: int) -> list[str]:
+def notes_on_losses(dataset_dir: str, image_size: ImageSize, encoding: str, quality: int) -> list[str]:
     """Return notes about what the stored pixels lose, or do not gain, as images of this size and encoding."""
     layout, notes = load_layout(dataset_dir), []
     files = "converting the original files instead"
-    if image_size > layout.image_size and not layout.own_shapes:
+    if is_larger(image_size, layout.image_size) and not layout.own_shapes:
         notes.append(
             f"the stored images have {layout.image_size} px and are enlarged to {image_size} px, which adds no "
             f"detail; {files} does"
@@ -189,7 +209,7 @@ def notes_on_losses(dataset_dir: str, image_size: int, encoding: str, quality: i
         )
     elif layout.encoding == "jpeg":
         notes.append(f"the stored images are JPEGs, whose losses stay in the {encoding} images; {files} avoids them")
-    if image_size < layout.image_size and layout.encoding != "jpeg":
+    if is_larger(layout.image_size, image_size) and layout.encoding != "jpeg":
         notes.append(f"the stored images were resized before and are resized a second time; {files} avoids that")
     return notes
 

@@ -23,7 +23,7 @@ from typing import Any
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.image.decoder import PIXELS
 from tfrecords.format.atomic_files import TEMPORARY, atomic_file, json_bytes, locked_file, parse_json, sync_file
-from tfrecords.format.naming import INDEX_FOLDER
+from tfrecords.format.naming import SIDECAR_FOLDERS
 
 _PLAN = "plan.json"
 _FORM = 1  # of plan.json; to be raised when its form changes, or when shards are planned in another way
@@ -125,7 +125,7 @@ class WorkDir:
 
     def publish(self) -> None:
         """Give the dataset its final name, after all names in it are durable, and remove the rest."""
-        for folder in (self.dataset / INDEX_FOLDER, self.dataset):
+        for folder in (*(self.dataset / name for name in SIDECAR_FOLDERS), self.dataset):
             if folder.exists():
                 sync_file(folder)
         os.rename(self.dataset, self.final)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.base_errors import ConversionError
+from tfrecords.convert.image.color import rgb_of
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, encode, load_image
 from tfrecords.convert.image.jpeg import resize_pixels
 from tfrecords.convert.image.near_duplicates import perceptual_hashes
@@ -26,6 +27,7 @@ from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
+from tfrecords.format.image_size import num_pixels
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import OWN_SHAPES, encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
@@ -107,7 +109,9 @@ class ShardTask(Task):
         position = 0
         batch: list[tuple[int, DecodedImage]] = []
         own_shapes = self.image.resize in OWN_SHAPES
-        batch_size = 1 if own_shapes else max(1, _BATCH_BYTES // (self.image.image_size**2 * 3))
+        batch_size = (
+            1 if own_shapes else max(1, _BATCH_BYTES // (num_pixels(self.image.image_size) * self.image.channels))
+        )
         shard = open_shard(
             self.shard, index=self.indexed or self.encoding != "raw", sizes=own_shapes, durable=self.durable
         )
@@ -219,7 +223,8 @@ def _write_batch(
 
 
 def _hashed_pixels(task: ShardTask, pixels: np.ndarray) -> np.ndarray:
-    """Return the pixels whose perceptual hashes find copies: those of a square, also for the one image in its shape."""
+    """Return the pixels whose perceptual hashes find copies: RGB, of a square also for the one image in its shape."""
+    pixels = rgb_of(pixels)
     height, width = pixels.shape[1:3]
     if task.image.resize not in OWN_SHAPES or min(height, width) < _HASHED_PX:
         return pixels

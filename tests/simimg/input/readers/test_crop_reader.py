@@ -171,7 +171,7 @@ def test_squares_that_cannot_be_cut(datasets: dict[str, Path]) -> None:
 def test_damaged_sizes(shapes: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(shapes, copy)
-    (sidecar,) = copy.glob("idx/*.sizes")
+    (sidecar,) = copy.glob("sizes/*.sizes")
     lines = sidecar.read_bytes().splitlines(keepends=True)
     sidecar.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(DataError, match=r"\.sizes should have one line `width height` for each of the 24 records"):

@@ -83,3 +83,34 @@ def test_threads_do_not_share(decoded: Counter[str]) -> None:
     with decoded_once(data), ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: load_image(data, SMALL), range(3)))
     assert decoded["plain"] == 3
+
+
+def test_the_colors_of_a_transparent_image_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FILES["transparent png"]
+    apart = load_image(data, SMALL, contrast=True), decode_composites(data)
+    backgrounds, to_rgb = list[object](), decoder.to_rgb
+    monkeypatch.setattr(decoder, "to_rgb", lambda image, color: (backgrounds.append(color), to_rgb(image, color))[1])
+    with decoded_once(data):
+        together = load_image(data, SMALL, contrast=True), decode_composites(data)
+    assert sorted(backgrounds) == [(0, 0, 0), (255, 255, 255)]  # type: ignore[type-var]
+    np.testing.assert_array_equal(together[0].pixels, apart[0].pixels)
+    np.testing.assert_array_equal(together[0].contrast, apart[0].contrast)
+    assert together[1] == apart[1]
+
+
+def test_an_opaque_alpha_channel_changes_nothing() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), np.uint8)
+    pixels[..., 3] = 255
+    image = Image.fromarray(pixels, "RGBA")
+    np.testing.assert_array_equal(np.asarray(decoder.to_rgb(image, (9, 9, 9))), pixels[..., :3])
+    pixels[0, 0] = 0, 0, 0, 250
+    np.testing.assert_array_equal(np.asarray(decoder.to_rgb(Image.fromarray(pixels, "RGBA")))[0, 0], (5, 5, 5))
+
+
+@pytest.mark.parametrize(("size", "kind", "least", "expected"), [
+    ((800, 640), "JPEG", 100, (100, 80)), ((800, 640), "JPEG", 101, (200, 160)), ((800, 640), "JPEG", 0, (800, 640)),
+    ((801, 640), "JPEG", 100, (801, 640)), ((800, 640), "PNG", 100, (800, 640)),
+])  # fmt: skip
+def test_a_jpeg_may_come_reduced(size: tuple[int, int], kind: str, least: int, expected: tuple[int, int]) -> None:
+    image, _ = decode_composites(file(kind, size=size), least_px=least)
+    assert image.size == expected

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 import tfrecords
 from benchmarks.decode_quality import psnr, ssim
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image import decoder, jpeg
+from tfrecords.convert.image import decoder, fitting, jpeg
 from tfrecords.convert.image.decoder import (
     DECODES,
     RESIZES,
@@ -264,7 +264,7 @@ def test_the_margin_counts(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) 
     data = saved(photo)
     options = ImageOptions(image_size=64)
     default = load_image(data, options).pixels
-    monkeypatch.setattr(decoder, "MARGIN", 10.0)
+    monkeypatch.setattr(fitting, "MARGIN", 10.0)
     exact = load_image(data, dataclasses.replace(options, decode="exact")).pixels.astype(int)
     assert abs(load_image(data, options).pixels - exact).max() <= _ROUNDING
     assert abs(default - exact).max() > _ROUNDING

@@ -49,21 +49,18 @@ def config(**values: Any) -> ConvertConfig:
         ("max_refused", "100.5%", "--max_refused=100.5%: "),
         ("max_refused", "1 %", "--max_refused=1 %: "),
         ("max_refused", "%", "--max_refused=%: "),
-        (
-            "data_dir",
-            Path("gs://bucket/data"),
-            "--data_dir=gs:/bucket/data: should be a folder, because a dataset appears by an atomic rename",
-        ),
-        (
-            "data_dir",
-            "s3://bucket",
-            "--data_dir=s3://bucket: should be a folder, because a dataset appears by an atomic rename",
-        ),
     ],
 )
 def test_bad_values_are_usage_errors(option: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         config(**{option: value}, **({"label_column": "breed"} if option == "label_type" else {}))
+
+
+@pytest.mark.parametrize("options", [{"append": True}, {"engine": "ray"}, {"engine": "beam"}])
+@pytest.mark.parametrize("url", [Path("gs://bucket/data"), "gs://bucket/data"])
+def test_what_a_url_cannot_have(url: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--data_dir=gs://bucket/data: --.* needs a folder that all workers see"):
+        config(data_dir=url, **options)
 
 
 def test_is_frozen_and_keyword_only() -> None:
@@ -169,6 +166,7 @@ def test_determining_options_leave_out_what_does_not_change_the_bytes() -> None:
         "conflicts": "drop",
         "links": "once",
         "write_index": True,
+        "channels": 1,
     }
     assert names - set(determining) == {
         *elsewhere,

@@ -13,7 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.plan.split_assignment import assign_splits, draw_ranks, parse_splits
+from tfrecords.convert.plan.split_assignment import (
+    REST,
+    assign_counts,
+    assign_splits,
+    draw_ranks,
+    parse_splits,
+    splits_text,
+)
 
 HUNDREDTHS = st.lists(st.integers(1, 100), min_size=1, max_size=4).map(
     lambda parts: [part * 100 // sum(parts) or 1 for part in parts]
@@ -228,3 +235,60 @@ def test_bad_splits_are_usage_errors_with_the_form(text: str) -> None:
         parse_splits(text)
     message = str(caught.value)
     assert "train=0.75,test=0.25" in message or "add up to 1" in message
+
+
+@given(st.lists(st.integers(4, 60), min_size=1, max_size=4), st.integers(0, 100), st.lists(st.integers(1, 3)))
+@settings(max_examples=40)
+def test_counts_hold_for_every_class_and_copies_stay_together(sizes: list[int], seed: int, copies: list[int]) -> None:
+    """Copies of one photo may lie in two classes."""
+    counts = parse_splits("train:3,test:20")
+    paths, labels = photos_of(sizes)
+    groups = np.arange(len(labels))
+    for number, step in enumerate(copies):
+        if number + step < len(groups) and len(labels) > 40:
+            groups[number + step] = groups[number]
+    ranks = draw_ranks(seed, paths)[:, 0]
+    try:
+        dealt = assign_counts(labels, ranks, counts, groups)
+    except UsageError:
+        assert len(copies) > 1  # copies left a class without a photo for the test
+        return
+    for label, size in enumerate(sizes):
+        found = Counter(dealt[labels == label].tolist())
+        assert found[0] <= 3
+        assert found[1] <= 20
+        if len(set(groups[labels == label])) == size and not copies:
+            assert (found[0], found[1]) == (3, min(20, size - 3))
+    for group in set(groups.tolist()):
+        assert len(set(dealt[groups == group].tolist())) == 1
+    order = np.random.default_rng(seed).permutation(len(labels))
+    again = assign_counts(labels[order], ranks[order], counts, groups[order])
+    assert (again == dealt[order]).all()
+
+
+def test_a_class_too_small_for_its_counts_is_named() -> None:
+    labels = np.repeat([0, 1], [9, 3])
+    with pytest.raises(UsageError, match="class 'owls' has 3 images, and none is left for test. Give smaller numbers"):
+        assign_counts(labels, np.arange(12), parse_splits("train:3,test:1"), np.arange(12), ("bats", "owls"))
+
+
+@pytest.mark.parametrize("text", ["train:30,test:50", "source", "train=0.75,test=0.25", "a:1"])
+def test_splits_are_written_as_they_are_read(text: str) -> None:
+    assert splits_text(parse_splits(text)) == ("" if text == "source" else text)
+    assert (REST in parse_splits(text)) == (":" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:30,test=0.5", "'test=0.5' should be NAME:NUMBER, a number of images of each class"),
+        ("train:0", "'train:0' should be NAME:NUMBER"),
+        ("train:1.5", "NAME:NUMBER"),
+        ("train:-3", "NAME:NUMBER"),
+        ("train:3,train:4", "has the split train twice"),
+        ("train:3,rest:4", "rest gets the images that are left"),
+    ],
+)
+def test_wrong_counts(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_splits(text)

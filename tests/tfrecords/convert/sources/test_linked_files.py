@@ -14,6 +14,7 @@ from tfrecords.base_errors import UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.sources import open_source
+from tfrecords.edit.dataset_edit import EditConfig, edit
 from tfrecords.format.manifest import read_manifest
 
 
@@ -85,6 +86,47 @@ def test_a_dataset_of_each_file_once(photos: Path, tmp_path: Path) -> None:
     (photos / "ant" / "new.png").symlink_to("3.png")
     assert len(converted("once")) == 9
     assert len(converted("keep", append=True)) == 11
+
+
+def test_a_dataset_keeps_the_names_that_it_has(photos: Path, tmp_path: Path) -> None:
+    """Whatever other names a file gets later, and also if it was rejected or deleted; only new files are appended."""
+    (photos / "ant" / "broken.png").write_bytes(b"no image")
+    outside = tmp_path / "outside.png"
+    shutil.move(photos / "bee" / "3.png", outside)
+    (photos / "bee" / "3.png").symlink_to(outside)  # which is the first name of its file
+    os.link(photos / "bee/2.png", photos / "bee/twin.png")
+
+    def converted(append: bool = False) -> set[str]:
+        summary = convert(
+            ConvertConfig(
+                image_dir=str(photos), data_dir=tmp_path, name="once", image_size=4, num_workers=1, links="once",
+                append=append, max_refused="10",
+            )
+        )  # fmt: skip
+        manifest = read_manifest(summary.dataset_dir)
+        return {path for path, ok in zip(manifest.paths, manifest.ok, strict=True) if ok}
+
+    first = converted()
+    assert {"ant/1.png", "bee/3.png"} < first
+    assert not {"ant/broken.png", "bee/twin.png"} & first
+    folder = tmp_path / "once" / "1.0.0"
+    (deleted := tmp_path / "deleted.txt").write_text("ant/3.png\n")
+    edit(EditConfig(dataset_dir=folder, delete=deleted))
+    os.link(photos / "ant/1.png", photos / "ant/!hard.png")
+    os.link(photos / "bee/1.png", photos / "ant/!other class.png")
+    os.link(photos / "ant/3.png", photos / "ant/!deleted.png")
+    os.link(photos / "ant/broken.png", photos / "ant/!broken.png")
+    (photos / "ant" / "!link.png").symlink_to("2.png")
+    os.link(outside, photos / "bee/!inside.png")  # and no link, as the name in the dataset is
+    (photos / "bee" / "twin.png").rename(photos / "bee" / "!renamed.png")
+    (photos / "cow").mkdir()
+    os.link(photos / "ant/0.png", photos / "cow/0.png")
+    (photos / "ant" / "copy.png").unlink()
+    os.link(photos / "ant/0.png", photos / "ant/copy.png")  # two examples that were made one file, to save space
+    assert converted(append=True) == first - {"ant/3.png"}
+    Image.new("RGB", (10, 10), "red").save(photos / "ant" / "new.png")
+    Image.new("RGB", (10, 10), "blue").save(photos / "ant" / "broken.png")
+    assert converted(append=True) == first - {"ant/3.png"} | {"ant/new.png", "ant/broken.png"}
 
 
 def test_links_of_other_sources(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Images at the size at which copies are compared, and how files come to it without being decoded in full.
+
+A JPEG's decoder reduces the image itself. Other formats take a tenth of a second for ten megapixels, so their reduced
+images are kept from when they were indexed (`simimg.similarity.fingerprint_store.FingerprintStore.reduced`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from simimg.similarity.differences import MOST_PX
+from tfrecords.convert.image.decoder import decode_composites
+from tfrecords.convert.image.image_formats import ANY_SIZE
+
+_GAP = 2  # times the size to which a large image is reduced by means of pixels, before it is resampled
+
+_WORTH_BYTES = MOST_PX * MOST_PX  # smaller images are decoded again: that takes little time
+
+
+def reduced_pixels(image: Image.Image) -> np.ndarray:
+    """Return an image, mode RGB, with at most `MOST_PX` along its longer side: uint8 `[h, w, 3]`."""
+    if (longer := max(image.size)) > MOST_PX:
+        width, height = (max(1, round(side * MOST_PX / longer)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=float(_GAP))
+    return np.asarray(image)
+
+
+def reduced_file(data: bytes, background: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """Return the reduced image of a file, and of a transparent one also that on the contrasting background.
+
+    Raises:
+        Refusal: the bytes are not an image.
+    """
+    # To twice the pixels, a JPEG's decoder may reduce the image: by means of pixels as well.
+    images = decode_composites(
+        data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=_GAP * MOST_PX
+    )
+    return tuple(reduced_pixels(image) for image in images if image is not None)
+
+
+def is_worth_keeping(pixels: np.ndarray) -> bool:
+    """Whether a reduced image, uint8 `[h, w, 3]`, is that of a large file, which should not be decoded again."""
+    return max(pixels.shape) == MOST_PX and pixels.nbytes >= _WORTH_BYTES
