@@ -342,6 +342,7 @@ def test_full_size(page: Page, folder: Path, row_of: Callable[[str], int]) -> No
     page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     page.press("y")
     page.until("window.copied")
+    page.until("document.querySelector('#toast:popover-open')")  # above the dialog
     assert page.run("return window.copied") == str(folder / "old/1-large.jpg")
     page.press("g")
     page.until("document.getElementById('live').textContent === 'The folder was opened'")
