@@ -34,7 +34,7 @@ from simimg.health.finding import KINDS, Finding, in_order
 from simimg.image_files import check_max_pixels
 from simimg.report.audit_report import FindingRow, FindingSection, write_audit_report
 from simimg.report.contact_sheet import Tile
-from simimg.similarity.finding_decisions import RELABEL
+from simimg.similarity.finding_decisions import FINDING_DECISIONS
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.locations import location_text, url_of
 from tfrecords.options import option
@@ -128,7 +128,9 @@ def run(options: Options) -> Result:
     num_deleted = None if options.delete is None else write_deletions(found.decided, options.delete)
     num_relabeled = None
     if options.relabel is not None:
-        are_decided = options.decisions is not None or any(one.word == RELABEL for one in found.decided.values())
+        are_decided = options.decisions is not None or any(
+            one.word in FINDING_DECISIONS for one in found.decided.values()
+        )
         labels = found.decided if are_decided else sure_labels(found.findings, _SURE)
         num_relabeled = write_labels(labels, options.relabel)
     if options.csv is not None:

@@ -146,6 +146,10 @@ def test_a_dataset_without_its_files_and_what_is_sure(folder: Path, simimg: Simi
     scores = [one["score"] for one in sure["findings"]]
     assert sure["num_relabeled"] == sum(score >= 0.9 for score in scores) >= 1
     assert Path("sure.csv").read_text().startswith("path,label,reason\n")
+    Path("f.csv").write_text("path,kind,decision\ndiscs/5.png,dark,drop\n")
+    simimg("audit", "--index_dir=i", "--kinds=dark", "--decisions=f.csv")
+    # Who has begun to decide has not agreed to the other suggestions.
+    assert simimg("audit", "--index_dir=i", "--kinds=label", "--relabel=sure.csv")["num_relabeled"] == 0
 
 
 def test_files_that_cannot_be_read_are_told(folder: Path, simimg: Simimg) -> None:
