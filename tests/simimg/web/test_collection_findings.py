@@ -62,8 +62,9 @@ def test_a_dataset_at_a_url_is_edited_where_it_was_made(opened: SearchIndex) -> 
     """`simimg edit` takes no URL."""
     for given, shown in (("/data/zoo/1.0.0", "/data/zoo/1.0.0"), ("s3://own/zoo/1.0.0", "DATA_DIR/NAME/VERSION")):
         info = dataclasses.replace(opened.info, dataset_dir=given)
-        commands = Findings(dataclasses.replace(opened, info=info))._commands()
-        assert f"--dataset_dir={shown} " in commands["edit"]
+        findings = Findings(opened)
+        findings._index = dataclasses.replace(opened, info=info)
+        assert f"--dataset_dir={shown} " in findings._commands()["edit"]
 
 
 def decide(client: Any, *decisions: dict[str, Any], status: int = 200) -> Any:
