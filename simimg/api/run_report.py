@@ -85,7 +85,7 @@ def measure(
         return multi_label_figures(probabilities, labels, split.class_names), []
     if split.schema.label_type == "float":
         return regression_figures(probabilities, labels, split.class_names), []
-    others = predict(forward, validation)[:2] if validation else None
+    others = predict(forward, validation, num_devices=len(devices))[:2] if validation else None
     figures = with_details(classify(probabilities, labels, split.class_names), probabilities, labels, others)
     if not with_mistakes:
         return figures, []
