@@ -245,7 +245,8 @@ def _arguments(values: Mapping[str, Any]) -> tuple[str, ...]:
     for name, value in values.items():
         for one in value if isinstance(value, tuple) else (value,):
             found.append(
-                f"--{'' if one is not False else 'no'}{flags[name]}" + ("" if isinstance(one, bool) else f"={location_text(one)}")
+                f"--{'' if one is not False else 'no'}{flags[name]}"
+                + ("" if isinstance(one, bool) else f"={location_text(one)}")
             )
     return tuple(found)
 
