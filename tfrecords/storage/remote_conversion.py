@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -130,7 +131,7 @@ class RemoteTarget:
 
         for path in patiently(others, self.url):
             with suppress(FileNotFoundError):
-                patiently(lambda path=path: self._driver.rm_file(path), self.url, doing="write")
+                patiently(functools.partial(self._driver.rm_file, path), self.url, doing="write")
 
     def _sent(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
