@@ -130,7 +130,10 @@ def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_
     folder = local_dataset(dataset_dir, what="dataset_dir", verified=False)
     if not folder.is_dir():
         raise UsageError(f"{dataset_dir} is not a folder. Name one that `simimg convert` wrote.")
-    return verify_bytes(folder, progress=progress)
+    found = verify_bytes(folder, progress=progress)
+    if not (url := url_of(dataset_dir).rstrip("/")):
+        return found
+    return dataclasses.replace(found, problems=tuple(text.replace(str(folder), url) for text in found.problems))
 
 
 def load(

@@ -52,6 +52,7 @@ with quiet_tensorflow():
         train_all,
         write_sweep,
     )
+from tfrecords.locations import location_text
 from tfrecords.options import option
 
 JSON_KEYS = "sweep_dir runs split score groups failed report"
@@ -115,6 +116,14 @@ def resolve(given: dict[str, Any]) -> Resolved:
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     configs = [_config({**train, **{name: value for name, (_, value) in point.items()}}) for point in points]
     first = configs[0]
+    for (one, config), (two, other) in itertools.combinations(zip(points, configs, strict=True), 2):
+        if config == other:
+            raise UsageError(f"{_grid_text(one)} and {_grid_text(two)} are the same run. Give each once.")
+        if config.objective != other.objective:
+            raise UsageError(
+                f"{_grid_text(one)} and {_grid_text(two)} have different objectives, whose figures cannot be compared. "
+                "Make a sweep for each."
+            )
     if first.seed + seeds - 1 > _MAX_SEED:
         raise UsageError(f"--seed={first.seed}: with --seeds={seeds}, the last one would be above {_MAX_SEED}.")
     folder = own.get("sweep_dir") or Path("runs") / f"{_dataset_name(first)}-{first.preset}-sweep"
@@ -160,6 +169,8 @@ def parse_grid(texts: Sequence[str], given: Mapping[str, Any]) -> dict[str, list
             parsed = [cli.parse_flags("train", train_command.Options, [f"--{flag}={value}"]) for value in values]
         except UsageError as error:
             raise UsageError(f"--grid={text}: {error}") from None
+        if any(len(one) != 1 for one in parsed):  # --json and others that all commands have
+            raise UsageError(f"--grid={text}: --{flag} is no option of a run. Leave it out of the grid.")
         (name,) = parsed[0]
         if name in grid:
             raise UsageError(f"--grid={text}: --{flag} is in the grid twice. Give all of its values at once.")
@@ -234,9 +245,14 @@ def _arguments(values: Mapping[str, Any]) -> tuple[str, ...]:
     for name, value in values.items():
         for one in value if isinstance(value, tuple) else (value,):
             found.append(
-                f"--{'' if one is not False else 'no'}{flags[name]}" + ("" if isinstance(one, bool) else f"={one}")
+                f"--{'' if one is not False else 'no'}{flags[name]}"
+                + ("" if isinstance(one, bool) else f"={location_text(one)}")
             )
     return tuple(found)
+
+
+def _grid_text(point: Mapping[str, tuple[str, Any]]) -> str:
+    return " ".join(f"--{name}={text}" for name, (text, _) in point.items())
 
 
 def _listed(sweep: Sweep) -> Result:

@@ -45,6 +45,7 @@ from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError, json_of
+from tfrecords.locations import url_of
 
 _MAX_BYTES = 16 << 20
 _LONGEST_LABEL = 200
@@ -249,7 +250,8 @@ class Findings:
     def _commands(self) -> dict[str, str]:
         """Return the commands that carry decisions into a dataset."""
         lists = ["--delete=drop.csv", "--relabel=labels.csv"]
-        dataset_dir = self._index.info.dataset_dir or "DATA_DIR/NAME/VERSION"
+        stored = self._index.info.dataset_dir
+        dataset_dir = stored if stored and not url_of(stored) else "DATA_DIR/NAME/VERSION"  # as it was made
         return {
             "lists": shlex.join(["simimg", "decide", f"--index_dir={self._index.index_dir}", *lists]),
             "edit": shlex.join(["simimg", "edit", f"--dataset_dir={dataset_dir}", *lists]),

@@ -99,6 +99,8 @@ class Claim:
             with suppress(Exception):  # the next time, perhaps
                 if self._driver.exists(self._path):
                     self._put()
+                    if self._ended.is_set():  # meanwhile, so that it was put again
+                        self.end()
 
     def _put(self) -> None:
         self._driver.pipe_file(self._path, self._content())

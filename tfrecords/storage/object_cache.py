@@ -156,7 +156,7 @@ class ObjectCache:
         """Return the temporary name of an object that is being fetched; its file exists, and its bytes count."""
         with opened_locks(self.folder / _ROOM) as room, opened_locks(self.folder / _FETCHING) as others:
             room.acquire("")
-            used, objects = 0, []
+            used, awaited, objects = 0, 0, []
             for entry in list(os.scandir(self._objects)):
                 with suppress(FileNotFoundError):
                     fetched, reserved = _fetched_key(entry.name)
@@ -169,7 +169,8 @@ class ObjectCache:
                         others.release(fetched)
                     else:
                         used += reserved
-            limit = self._limit(used)
+                        awaited += max(0, reserved - entry.stat().st_size)
+            limit = self._limit(used - awaited)
             with opened_locks(self.folder / _IN_USE) as in_use:
                 for _, name, size in sorted(objects):
                     if used + num_bytes <= limit:
@@ -188,11 +189,11 @@ class ObjectCache:
             temporary.touch()
             return temporary
 
-    def _limit(self, used: int) -> int:
+    def _limit(self, written: int) -> int:
         if self._max_bytes is not None:
             return self._max_bytes
         status = os.statvfs(self._objects)
-        return used + int(_FREE_SHARE * status.f_bavail * status.f_frsize)
+        return written + int(_FREE_SHARE * status.f_bavail * status.f_frsize)
 
 
 def _fetched_key(name: str) -> tuple[str, int]:

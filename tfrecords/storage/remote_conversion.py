@@ -8,18 +8,20 @@
 2. An object is put from a file that is complete, so it is whole or absent; large ones by a multipart upload.
 3. layout.json is put after everything else, and dataset_info.json after that. TFDS and simimg open no folder without
    it, so nobody sees a dataset that lacks something. Where the server can, it is put only if there is none.
+   Before, what an interrupted conversion with other options had put there is removed.
 4. Whatever ends the process, the same command on the same machine goes on: with finished shards, and with the first
    object that is not in the store. Uploads that were never ended are removed then.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,13 @@ from tfrecords.convert.sources.remote import in_threads, stamp_of
 from tfrecords.format.naming import (
     FEATURES_FILE,
     FILE_FORMATS,
-    INDEX_FOLDER,
     INFO_FILE,
     LABELS_FILE,
     LAYOUT_FILE,
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
+    SIDECAR_FOLDERS,
     VERSION,
     is_version,
 )
@@ -100,7 +102,9 @@ class RemoteTarget:
         todo = [name for name in sorted(files) if name not in last and not self._is_there(sent.get(name), name)]
         num_bytes = sum(files[name].stat().st_size for name in todo)
         describe(f"sending {len(todo):,} files ({num_bytes / 1e6:,.0f} MB) to {redacted(self.url)}")
+        self._claim.check()
         self._claim.is_sending = True
+        self._remove_all_but(files)
         with open(self.data_dir / _SENT, "a") as journal:
             for name, facts in in_threads(lambda name: self._put(name, files[name]), todo, _NUM_THREADS):
                 journal.write(json.dumps([name, *facts]) + "\n")
@@ -113,6 +117,21 @@ class RemoteTarget:
     def finish(self) -> None:
         """Remove everything of the conversion from this machine."""
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def _remove_all_but(self, files: Mapping[str, Path]) -> None:
+        """Remove what an interrupted conversion of other files, or with other options, had put there."""
+
+        def others() -> list[str]:
+            if self._driver.exists(f"{self._target}/{INFO_FILE}"):
+                return []  # of a dataset that somebody else has just completed, nothing is removed
+            with suppress(FileNotFoundError):
+                names = {path: path.removeprefix(self._target).lstrip("/") for path in self._driver.find(self._target)}
+                return [path for path, name in names.items() if name not in files and _is_of_dataset(name)]
+            return []
+
+        for path in patiently(others, self.url):
+            with suppress(FileNotFoundError):
+                patiently(functools.partial(self._driver.rm_file, path), self.url, doing="write")
 
     def _sent(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
@@ -241,7 +260,7 @@ def abort_uploads(driver: Any, target: str) -> int:
 
 def _is_of_dataset(name: str) -> bool:
     """Return whether an object of this name, relative to a dataset, may be one that a conversion put there."""
-    if name.startswith(f"{INDEX_FOLDER}/"):
+    if name.partition("/")[0] in SIDECAR_FOLDERS:
         return True
     return name in _NAMES or any(re.search(rf"\.{kind}-\d+-of-\d+$", name) for kind in FILE_FORMATS)
 

@@ -106,6 +106,9 @@ def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datas
     assert f"{url} was made with other options" in simimg(
         "convert", "--data_dir=memory://store/new", *flags, "--seed=1", code=2
     )
+    stored.pipe_file("/store/new/raw/1.0.0/stray.bin", b"x")
+    assert library.verify(f"{url}/").problems == (f"{url}/stray.bin is not in layout.json.",)
+    stored.rm("/store/new/raw/1.0.0/stray.bin")
     stored.rm("/store/new/raw/1.0.0/dataset_info.json")
     assert "it is being written, or that was interrupted" in simimg("verify", f"--dataset_dir={url}", code=2)
     assert simimg("verify", f"--dataset_dir={url}", "--clean")["removed"] > 4

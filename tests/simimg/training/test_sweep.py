@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import psutil
 import pytest
@@ -59,6 +60,10 @@ def simimg(capsys: pytest.CaptureFixture[str]) -> Simimg:
         (["--grid=reader=mapped,stream"], "--reader does not change what a run learns"),
         (["--grid=dataset_dir=a,b"], "a sweep is made on one dataset"),
         (["--grid=model=small,lite0", "--resolution=64"], "--model=small does not enlarge images"),
+        (["--grid=strict=1,0"], "--strict is no option of a run"),
+        (["--grid=image_size=64,64x64"], "--image_size=64 and --image_size=64x64 are the same run"),
+        (["--grid=objective=classes,similarity"], "have different objectives, whose figures cannot be compared"),
+        (["--grid=preset=small,copy"], "--preset=small and --preset=copy have different objectives"),
         (["--seeds=0"], "--seeds=0: should be 1 or more"),
         (["--seeds=3", "--seed=4294967295"], "the last one would be above"),
         (["--folds=1"], "should be 2 or more"),
@@ -93,6 +98,12 @@ def test_the_runs_of_a_sweep(
     for part in ("simimg train ", "--nohorizontal_flip", "--learning_rate=0.1", "--rand_augment=2,9", "--seed=7"):
         assert part in command
     assert not (tmp_path / "runs").exists()
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tiny["three"]), "/swept/three/1.0.0", recursive=True)
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", str(tmp_path / "cache"))
+    (one,) = simimg("--dataset_dir=memory://swept/three/1.0.0", "--dry_run")["runs"]
+    memory.rm("/swept", recursive=True)
+    assert "--dataset_dir=memory://swept/three/1.0.0" in one["command"]
     seeds = simimg(f"--dataset_dir={tiny['three'].parents[1]}/t{{seed}}/1.0.0", "--sweep_dir=s", "--dry_run", code=2)
     assert "t0/1.0.0 is not a folder" in seeds
 

@@ -74,7 +74,12 @@ def test_a_damaged_best_checkpoint_is_told_of(
 
 
 def test_the_temperature_is_of_the_validation_split(
-    photos: Path, run: Any, tmp_path: Path, base: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    photos: Path,
+    run: Any,
+    tmp_path: Path,
+    base: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And never of the measured one; the report and the text say so."""
     splits = "train=0.4,validation=0.3,test=0.3"
@@ -92,6 +97,10 @@ def test_the_temperature_is_of_the_validation_split(
     after = calibration(scaled(probabilities, expected), labels).error
     assert figures.scaled_calibration.error == pytest.approx(after, abs=1e-5)
     assert simimg.evaluate(model_dir, dataset_dir, split="validation").temperature is None
+    with monkeypatch.context() as patch:  # as on a machine with three GPUs
+        patch.setattr("simimg.models.device_copies.compute_devices", lambda: ["CPU:0", "CPU:1", "CPU:0"])
+        assert len(outputs["validation"][1]) % 3
+        assert simimg.evaluate(model_dir, dataset_dir).temperature == pytest.approx(expected)
     capsys.readouterr()
     command = ["evaluate", f"--model_dir={model_dir}", f"--dataset_dir={dataset_dir}"]
     assert main(command) == 0

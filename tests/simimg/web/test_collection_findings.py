@@ -23,6 +23,7 @@ from simimg.similarity.decisions import DECISIONS_FILE, NOT_COPIES, DecidedImage
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
 from simimg.web import create_app
+from simimg.web.collection_findings import Findings
 
 Row = Callable[[str], int]
 CAT: dict[str, Any] = {"path": "cats/2.jpg", "label": "cats", "evidence": ("dogs/1.jpg",)}
@@ -55,6 +56,15 @@ def client(opened: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator
     app = create_app(opened, embedder, plan_path, token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         yield client
+
+
+def test_a_dataset_at_a_url_is_edited_where_it_was_made(opened: SearchIndex) -> None:
+    """`simimg edit` takes no URL."""
+    for given, shown in (("/data/zoo/1.0.0", "/data/zoo/1.0.0"), ("s3://own/zoo/1.0.0", "DATA_DIR/NAME/VERSION")):
+        info = dataclasses.replace(opened.info, dataset_dir=given)
+        findings = Findings(opened)
+        findings._index = dataclasses.replace(opened, info=info)
+        assert f"--dataset_dir={shown} " in findings._commands()["edit"]
 
 
 def decide(client: Any, *decisions: dict[str, Any], status: int = 200) -> Any:

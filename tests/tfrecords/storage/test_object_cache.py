@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,21 @@ def test_by_default_a_tenth_of_the_free_space_is_left(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path)
     with pytest.raises(UsageError, match="more are needed"):
         ObjectCache(tmp_path).hold("a", free.f_bavail * free.f_frsize, writing(b""))
+
+
+def test_what_is_being_fetched_takes_free_space_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two objects has room on the disk, both together have not."""
+    free = types.SimpleNamespace(f_bavail=100, f_frsize=1)
+    monkeypatch.setattr("tfrecords.storage.object_cache.os.statvfs", lambda path: free)
+    cache = ObjectCache(tmp_path)
+
+    def fetch(path: Path) -> None:
+        with pytest.raises(UsageError, match="60 more are needed"):
+            cache.hold("b", 60, writing(b"b" * 60))
+        path.write_bytes(b"a" * 60)
+
+    cache.hold("a", 60, fetch)
+    assert names(tmp_path) == ["a"]
 
 
 def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tfrecords.base_errors import ConversionError, Interrupted, UsageError
 from tfrecords.convert import engine
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.dataset_verification import verify
 from tfrecords.storage import claims, drivers, remote_conversion
 from tfrecords.storage.claims import claimed
 from tfrecords.storage.remote_conversion import RemoteTarget, abort_uploads, remote_target, remove_leftovers
@@ -145,6 +148,41 @@ def test_a_second_writer_is_refused(empty: Any, photos: Path, monkeypatch: pytes
     assert not [path for path in empty.find("own/data") if ".writing" in path]
 
 
+def test_what_an_interrupted_conversion_of_other_files_had_sent_is_removed(memory: Any, photos: Path) -> None:
+    """It would be in the dataset, and fail its verification; what is of no dataset stays."""
+    names = ("zoo-train.tfrecord-00000-of-00009", "idx/zoo-train.tfrecord-00000-of-00009.idx", "quarantine.jsonl")
+    for name in (*names, "layout.json", "notes.txt"):
+        memory.pipe_file(f"/data/zoo/1.0.0/{name}", b"old")
+    converted(IN_MEMORY, photos)
+    assert not [name for name in names if memory.exists(f"/data/zoo/1.0.0/{name}")]
+    memory.rm_file("/data/zoo/1.0.0/notes.txt")
+    assert verify(local_dataset(f"{IN_MEMORY}/zoo/1.0.0", verified=False)).ok
+
+
+def test_a_claim_that_ends_while_it_is_renewed_is_gone(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_RENEW_S", 0.01)
+    begun, go, renewed = threading.Event(), threading.Event(), threading.Event()
+    put = memory.pipe_file
+
+    def slow(path: str, value: bytes, **options: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            go.wait(10)
+        put(path, value, **options)
+        if go.is_set():
+            renewed.set()
+
+    with claimed(memory, "/data/zoo/1.0.0", IN_MEMORY, "--data_dir"):
+        monkeypatch.setattr(memory, "pipe_file", slow)
+        assert begun.wait(10)
+    go.set()
+    assert renewed.wait(10)
+    end = time.monotonic() + 10
+    while memory.find("/data") and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not memory.find("/data")
+
+
 def test_who_was_taken_for_dead_publishes_nothing(empty: Any, photos: Path) -> None:
     with pytest.raises(ConversionError, match="did not reach the store for 10 minutes"):  # noqa: SIM117
         with remote_target(DATA, "zoo") as target:
@@ -220,7 +258,7 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
         with pytest.raises(Interrupted, match="the same command resumes"):
             converted(IN_MEMORY, photos)
     assert not memory.find("/data/zoo/1.0.0")
-    monkeypatch.setattr(drivers, "_WAITS_S", (0.01,))
+    monkeypatch.setattr(drivers, "_WAITS_S", (0.01, 0.01))  # both failures may be of one file
     put, failures = type(memory).put_file, iter([TimeoutError("slow"), ConnectionError("lost")])
 
     def shaky(self: Any, *arguments: Any, **options: Any) -> Any:

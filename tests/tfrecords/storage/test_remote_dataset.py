@@ -16,9 +16,12 @@ import pytest
 
 import tfrecords
 from tfrecords.base_errors import DataError, UsageError
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE
 from tfrecords.storage import drivers
+from tfrecords.storage.remote_conversion import remove_leftovers
 from tfrecords.storage.remote_dataset import local_dataset, origin_of
 
 MEMORY = "memory://bucket/zoo/1.0.0"
@@ -62,6 +65,20 @@ def test_the_examples_of_a_split_and_only_its_shards(memory: Any, made: Path, ca
     assert origin_of(folder) == MEMORY
     with pytest.raises(UsageError, match="has no split 'dev'"):
         tfrecords.read(MEMORY, "dev")
+
+
+def test_images_in_their_own_shapes(memory: Any, photos: Path, tmp_path: Path) -> None:
+    """Both kinds of sidecars are there: the offsets, and the sizes of the images."""
+    config = ConvertConfig(image_dir=str(photos), data_dir=tmp_path, name="own", resize="short", num_workers=1)
+    made = convert(config).dataset_dir
+    memory.put(str(made), "/bucket/own/1.0.0", recursive=True)
+    folder = local_dataset("memory://bucket/own/1.0.0", "test")
+    (sizes,) = (folder / "sizes").iterdir()
+    assert sizes.read_bytes() == (made / "sizes" / sizes.name).read_bytes()
+    assert verify(local_dataset("memory://bucket/own/1.0.0", verified=False)).ok
+    memory.rm_file(f"/bucket/own/1.0.0/{INFO_FILE}")
+    assert remove_leftovers("memory://bucket/own/1.0.0")[1] is False
+    assert not memory.find("/bucket/own")
 
 
 def test_what_is_in_the_cache_is_not_read_again(memory: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

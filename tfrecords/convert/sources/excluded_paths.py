@@ -26,6 +26,7 @@ from typing import Any
 
 from tfrecords.base_errors import UsageError
 from tfrecords.convert.sources.source import is_image, printable
+from tfrecords.locations import path_of, refuse_url
 
 EXCLUDE_FROM_HELP = (
     "Leave out the files that this list names: one path per line, or CSV or JSON with paths, such as the decisions of "
@@ -52,7 +53,8 @@ class ExcludedPaths:
         """
         self._flag = f"--exclude_from={file}"
         self._folder = "" if "://" in base else base
-        found = _read(self._flag, Path(file))
+        refuse_url(file, "--exclude_from")
+        found = _read(self._flag, path_of(file))
         self._lines = [line for line in found.paths if line.strip()]
         self._num_kept = found.num_kept
         self._line_of: dict[str, int] = {}  # by every form of its path

@@ -167,6 +167,17 @@ def test_of_archives_and_tables(photos: Path, tmp_path: Path) -> None:
     assert f"2 files are left out by --exclude_from={listed}" in source.notes
 
 
+def test_a_list_at_a_url(photos: Path, tmp_path: Path) -> None:
+    """`file://` is a path, and every other URL is refused by name."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/1.png\n")
+    for name in (f"file://{listed}", str(Path(f"file://{listed}"))):
+        assert "a/1.png" not in open_source(str(photos), exclude_from=name).paths
+    for name in ("s3://bucket/list.txt", "s3:/bucket/list.txt"):
+        with pytest.raises(UsageError, match="--exclude_from=s3://bucket/list.txt: this has to be a path"):
+            open_source(str(photos), exclude_from=name)
+
+
 def test_a_list_is_an_option_of_the_dataset(photos: Path, tmp_path: Path) -> None:
     """What it names counts, not where it lies or how it is written."""
     one, other = tmp_path / "one.txt", tmp_path / "other.json"
