@@ -30,13 +30,13 @@ from tfrecords.convert.sources.remote import in_threads, stamp_of
 from tfrecords.format.naming import (
     FEATURES_FILE,
     FILE_FORMATS,
-    INDEX_FOLDER,
     INFO_FILE,
     LABELS_FILE,
     LAYOUT_FILE,
     MANIFEST_FILE,
     QUARANTINE_FILE,
     REPORT_FILE,
+    SIDECAR_FOLDERS,
     VERSION,
     is_version,
 )
@@ -241,7 +241,7 @@ def abort_uploads(driver: Any, target: str) -> int:
 
 def _is_of_dataset(name: str) -> bool:
     """Return whether an object of this name, relative to a dataset, may be one that a conversion put there."""
-    if name.startswith(f"{INDEX_FOLDER}/"):
+    if name.partition("/")[0] in SIDECAR_FOLDERS:
         return True
     return name in _NAMES or any(re.search(rf"\.{kind}-\d+-of-\d+$", name) for kind in FILE_FORMATS)
 

@@ -29,7 +29,7 @@ from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.sources.remote import in_threads, stamp_of
 from tfrecords.format.atomic_files import TEMPORARY, file_sha256
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import INDEX_FOLDER, INFO_FILE, LAYOUT_FILE
+from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE, SIDECAR_FOLDERS
 from tfrecords.locations import path_of, url_of
 from tfrecords.storage.drivers import first_answer, open_driver, patiently, usage_errors
 from tfrecords.storage.object_cache import OBJECTS, ObjectCache
@@ -191,7 +191,7 @@ def _listing(driver: Any, root: str, url: str, what: str) -> dict[str, RemoteObj
         for path, info in sorted(entries.items()):
             name = str(info["name"]).removeprefix(root).lstrip("/")
             folder, _, last = name.rpartition("/")
-            if folder not in ("", INDEX_FOLDER) or last in ("", ".", "..") or last.startswith("."):
+            if folder not in ("", *SIDECAR_FOLDERS) or last in ("", ".", "..") or last.startswith("."):
                 continue
             if info.get("size") is None or not _stamp(info):
                 info = driver.info(path)
@@ -227,7 +227,7 @@ def _check_complete(objects: Mapping[str, RemoteObject], url: str, what: str) ->
 def _shard_of(name: str) -> str:
     """Return the shard that a file of a dataset is a sidecar of, "" for every other file."""
     folder, _, last = name.rpartition("/")
-    return last.rpartition(".")[0] if folder == INDEX_FOLDER else ""
+    return last.rpartition(".")[0] if folder in SIDECAR_FOLDERS else ""
 
 
 def _replace(path: Path, make: Any) -> None:
