@@ -39,8 +39,10 @@ FIGURES = {
     "scaled_calibration_error": "calibration error with temperature",
 }
 # Options that neither change what a model learns nor deserve a column.
-ASIDE = {"model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "checkpoint_every_s", "keep_checkpoints"}
-ASIDE |= {"cache_dir", "cache_bytes"}
+ASIDE = {
+    "model_dir", "dataset_dir", "seed", "fold", "reader", "cache", "cache_dir", "cache_bytes", "checkpoint_every_s",
+    "keep_checkpoints",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,7 @@ _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
 )
 _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_size"}
 # Options of classifiers only, each with the value that switches it off.
-_CLASSIFIER_ONLY = {"probe": False, "test_views": "one", "class_weights": "none"}
-_CLASSIFIER_ONLY |= {"accumulate": 1, "mixup": 0, "cutmix": 0}
+_CLASSES_ONLY = {"probe": False, "test_views": "one", "class_weights": "none", "accumulate": 1, "mixup": 0, "cutmix": 0}
 
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
@@ -282,7 +281,7 @@ class TrainConfig:
         if not self.train_backbone and self.start == "none":
             raise UsageError(f"--notrain_backbone: --model={self.model} starts without pretrained weights to keep.")
         if self.objective == "similarity":
-            for name, off in _CLASSIFIER_ONLY.items():
+            for name, off in _CLASSES_ONLY.items():
                 if getattr(self, name) != off:
                     raise UsageError(
                         f"--{name}={getattr(self, name)} is for classifiers. Leave it out with --objective=similarity, "

@@ -5,10 +5,10 @@ import { AuditView } from "./audit.js";
 import { Collection } from "./collection.js";
 import { COMPARE_KEYS } from "./compare.js";
 import { DecisionStore } from "./decisions.js";
-import { PHOTO_KEYS } from "./photo.js";
 import { el, toast } from "./dom.js";
 import { keys, listen, showKeys } from "./keys.js";
 import { MapView } from "./map.js";
+import { PHOTO_KEYS } from "./photo.js";
 import { ReviewView } from "./review.js";
 import { SearchView } from "./search.js";
 
@@ -22,6 +22,7 @@ function route() {
   const [first = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   const name = ["copies", "map", "audit"].includes(first) ? first : "search";
   const view = views[name];
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // they are of the view that is left
   if (shown !== view) {
     shown?.hide?.();
     main.replaceChildren(view.node);
@@ -34,9 +35,9 @@ function route() {
   view.show(name === "search" ? [first, ...rest] : rest);
 }
 
-function nextView() {
+function turnView(by) {
   const links = [...document.querySelectorAll("nav a")], now = links.findIndex((link) => link.hasAttribute("aria-current"));
-  location.hash = links[(now + 1) % links.length].hash;
+  location.hash = links[(now + by + links.length) % links.length].hash;
 }
 
 function setTheme(theme) {
@@ -100,15 +101,13 @@ async function start() {
     el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`));
   keys("Everywhere", () => true, [
     [["?"], "Show these shortcuts", showKeys],
-    [["/"], "Filter the collection by name", () => {
-      if (shown !== views.search) location.hash = "#/";
-      views.search.focusFilter();
+    [["v", "V"], "Next or previous view", (event) => turnView(event.shiftKey ? -1 : 1)],
+    [["/"], "Filter by name", () => {
+      const view = shown.focusFilter ? shown : views.search;
+      if (view !== shown) location.hash = "#/";
+      view.focusFilter();
     }],
-    [["1"], "Search", () => { location.hash = "#/"; }],
-    [["2"], "Copies", () => { location.hash = "#/copies"; }],
-    [["3"], "Map", () => { location.hash = "#/map"; }],
-    [["4"], "Audit, where numbers are classes", () => { location.hash = "#/audit"; }],
-    [["v"], "Next view", () => nextView()],
+    [["o"], "Choose images to search for", () => chooser.click()],
     [["t"], "Light or dark theme", toggleTheme],
     [["Escape"], "Leave an input field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
   ]);

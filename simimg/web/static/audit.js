@@ -8,10 +8,11 @@ import { FindingPanel, kindName, verdict } from "./finding_panel.js";
 import { count, el, pathText, say, toast } from "./dom.js";
 import { Filters, imageColumns, saveTable } from "./filters.js";
 import { Grid } from "./grid.js";
-import { keys } from "./keys.js";
+import { keyOf, keys } from "./keys.js";
+import { openPhoto } from "./photo.js";
 import { mount } from "./search.js";
 
-const ORDERS = { score: "Surest first", name: "By name", date: "Newest first", size: "Largest first" };
+const ORDERS = { score: "Surest first", name: "By name", date: "Newest first", size: "Most pixels first" };
 const SHOWN = { open: "To decide", decided: "Decided", all: "All" };
 
 export class AuditView {
@@ -62,7 +63,7 @@ export class AuditView {
   #drawStart() {
     this.node.replaceChildren(el("section", { class: "start" },
       el("h1", {}, "Find wrong labels and bad images"),
-      el("p", {}, "Labels are compared with the images by models that have not seen them. Outliers, copies under several labels or in several splits, blurred, dark and plain images and more are found as well. Nothing is changed: you decide about each finding."),
+      el("p", {}, "Labels are compared with the images by models that have not seen them. Outliers, copies under several labels or in several splits, blurred, dark and plain images and more are found as well. No file is changed: you decide about each finding."),
       el("div", {}, el("button", { type: "button", class: "button primary", onclick: () => this.#start() }, "Audit the collection"))));
   }
 
@@ -93,7 +94,7 @@ export class AuditView {
     this.counted = el("p", { class: "quiet counted" });
     this.selecting = el("button", { type: "button", class: "button", "aria-pressed": false, onclick: () => this.#toggleSelecting() }, "Select");
     this.grid = new Grid({ label: "Findings", tile: (number) => this.#tile(number), minWidth: 158, caption: 64, gap: 14,
-      key: (number) => `${number}|${JSON.stringify(this.store.decided[number] ?? "")}|${this.selected.has(number)}|${number === this.at}` });
+      key: (number) => `${number}|${JSON.stringify(this.store.decided[number] ?? "")}|${this.selected.has(number)}` });
     this.grid.node.addEventListener("keydown", (event) => this.#extend(event), { capture: true });
     this.empty = el("p", { class: "quiet empty" });
     this.panel = new FindingPanel(this);
@@ -132,22 +133,33 @@ export class AuditView {
           const name = this.panel.classes[Number(event.key) - 1];
           return name === undefined ? null : this.#decide("relabel", name);
         });
-        return this.at >= 0; // a number without a class does not leave the view
       }],
       [["e"], "Give it another class", () => this.panel.another()],
       [["k"], "Keep it: the label, or the image, is right", () => this.decide("right")],
-      [["x", "Delete"], "Drop the image", () => this.decide("drop")],
+      [["x", "Delete"], "Remove the image", () => this.decide("drop")],
       [["z"], "Take back what was decided about it", () => this.decide("undone")],
       [["u"], "Undo", () => { this.undo(); }],
-      [["n", "p"], "Next or previous finding", (event) => this.#step(event.key === "n" ? 1 : -1)],
+      [["n", "p"], "Next or previous finding", (event) => this.#step(keyOf(event) === "n" ? 1 : -1)],
       [["ArrowDown", "ArrowRight"], "Go to the findings", (event) => (onOther(event) || this.grid.node.contains(event.target) ? false : this.#step(0))],
       [[" "], "Select, or not; Shift and arrows select several", (event) => (onOther(event) ? false : this.#toggle(this.at))],
       [["a"], "Select all that are listed", () => this.#selectAll()],
       [["s"], "Save the selected ones, or all that are listed, as CSV", () => this.save("csv")],
       [["c"], "Compare it with an image beside it", () => this.panel.compare(0)],
-      [["f"], "Find matches of the image", () => { const row = this.rowOf(this.at); if (row < 0) return false; location.hash = `#/row/${row}`; return true; }],
+      [["f"], "Full size of the image", () => this.full()],
+      [["m"], "Find matches of the image", () => { const row = this.pictureOf(this.at); if (!(row >= 0)) return false; location.hash = `#/row/${row}`; return true; }],
       [["Escape"], "Select none", () => { if (!this.selected.size) return this.panel.close(); this.#select([]); return true; }],
     ]);
+  }
+
+  focusFilter() { this.filters?.focus(); }
+
+  // Shows the image of the current finding at full size; the arrow keys lead to those of the others that are listed.
+  full() {
+    const seen = this.items.filter((number) => this.pictureOf(number) >= 0), start = seen.indexOf(this.at);
+    if (start < 0) return false;
+    openPhoto({ start, count: seen.length, photo: (place) => this.collection.photo(this.pictureOf(seen[place])),
+      closed: (place) => { if (this.node.isConnected) this.grid.focus(this.items.indexOf(seen[place])); } });
+    return true;
   }
 
   rowOf(number) { return number < 0 ? -1 : this.data.findings.row[number]; }
@@ -211,6 +223,7 @@ export class AuditView {
     }
     const index = this.items.indexOf(this.at);
     this.grid.set(sections);
+    for (const [key, node] of this.grid.made) node.classList.toggle("now", key.startsWith(`${this.at}|`));
     if (this.grid.node.contains(document.activeElement)) this.grid.focus(Math.max(0, index), { scroll: false });
     else this.grid.setCurrent(Math.max(0, index));
     this.empty.hidden = this.items.length > 0;
@@ -229,10 +242,10 @@ export class AuditView {
     this.counted.textContent = count(this.items.length, "finding");
     this.sum.replaceChildren(...(selected.size ? [el("b", {}, `${selected.size.toLocaleString("en")} selected`)]
       : [el("b", {}, `${decided.toLocaleString("en")} of ${this.total.toLocaleString("en")}`), " decided",
-        el("span", { class: "quiet" }, ` · ${drop.toLocaleString("en")} to drop, ${relabel.toLocaleString("en")} with a new label`)]));
+        el("span", { class: "quiet" }, ` · ${drop.toLocaleString("en")} to remove, ${relabel.toLocaleString("en")} with a new label`)]));
     const button = (text, key, run, disabled = false) => el("button", { type: "button", class: "button", disabled, onclick: run }, text, key ? el("kbd", {}, key) : null);
-    this.actions.replaceChildren(...(selected.size ? [button("Keep", "K", () => this.decide("right")), button("Drop", "X", () => this.decide("drop")), button("None", "Esc", () => this.#select([]))] : []),
-      button("CSV", "S", () => this.save("csv"), !this.items.length), button("JSON", "", () => this.save("json"), !this.items.length),
+    this.actions.replaceChildren(...(selected.size ? [button("Keep", "K", () => this.decide("right")), button("Remove", "X", () => this.decide("drop")), button("None", "Esc", () => this.#select([]))] : []),
+      button("Save CSV", "S", () => this.save("csv"), !this.items.length), button("JSON", "", () => this.save("json"), !this.items.length),
       button("Undo", "U", () => this.undo(), !store.done.length));
   }
 

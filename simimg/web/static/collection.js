@@ -7,6 +7,7 @@ export class Collection {
     Object.assign(this, values);
     this.size = values.path.length;
     this.lower = null;
+    this.isDated = values.modified.some((time) => time > 0);
   }
 
   thumbnail(row) { return `/api/thumbnail/${row}?v=${this.generation}`; }

@@ -1,12 +1,14 @@
 // Shows two images on top of each other with a movable divider; the query is aligned with the match as verified.
 
 import { el, pathText } from "./dom.js";
+import { keyOf } from "./keys.js";
+import { openPhoto } from "./photo.js";
 
 const ROOM = 0.004; // of a side, around a place that differs
 
-// pair(place) returns {query, match, place: six numbers or null or a promise of them, differs: boxes, text, similarity, row}.
-// `full(pair)`, if there is one, shows its match at full size.
-export function openCompare({ start, count, pair, action, full, closed }) {
+// pair(place) returns {query, match, place: six numbers or null or a promise of them, differs: boxes, text, similarity, row};
+// the image of the row is shown at full size, and its matches are found.
+export function openCompare({ collection, start, count, pair, closed }) {
   let at = start, aligned = true, marked = true, current = null;
   const under = el("img", { alt: "" }), over = el("img", { alt: "" });
   const cut = el("div", { class: "cut" }, over), line = el("i", { class: "line", "aria-hidden": "true" });
@@ -17,16 +19,16 @@ export function openCompare({ start, count, pair, action, full, closed }) {
   const stage = el("div", { class: "stage" }, under, cut, marks, line, names, slider);
   const box = el("div", { class: "box" }, stage);
   const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
-  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "A"));
-  const marksButton = el("button", { type: "button", class: "button", onclick: () => mark() }, "Marks", el("kbd", {}, "M"));
-  const act = action ? el("button", { type: "button", class: "button amber", onclick: () => run() }, action.text, el("kbd", {}, "Enter")) : null;
-  const fullButton = full ? el("button", { type: "button", class: "button", onclick: () => full(current) }, "Full size", el("kbd", {}, "F")) : null;
+  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "I"));
+  const marksButton = el("button", { type: "button", class: "button", onclick: () => mark() }, "Outlines", el("kbd", {}, "H"));
+  const findButton = el("button", { type: "button", class: "button amber", onclick: () => find() }, "Find matches", el("kbd", {}, "M"));
+  const fullButton = el("button", { type: "button", class: "button", onclick: () => full() }, "Full size", el("kbd", {}, "F"));
   const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
   const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
     el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
     box,
     el("footer", {}, el("div", { class: "abouts" }, left, right),
-      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, fullButton, act)));
+      el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, fullButton, findButton)));
 
   function slide() {
     stage.style.setProperty("--cut", `${slider.value}%`);
@@ -95,17 +97,20 @@ export function openCompare({ start, count, pair, action, full, closed }) {
 
   function mark() { marked = !marked; fit(); }
 
-  function run() {
-    const one = current;
+  function full() { openPhoto({ photo: () => collection.photo(current.row) }); }
+
+  function find() {
+    const { row } = current;
     dialog.close();
-    action.run(one);
+    location.hash = `#/row/${row}`;
   }
 
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target.tagName === "BUTTON";
     const done = {
-      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), a: align, m: mark, f: () => (full ? full(current) : false),
+      ArrowUp: () => go(-1), ArrowDown: () => go(1), PageUp: () => go(-1), PageDown: () => go(1), p: () => go(-1), n: () => go(1),
+      i: align, h: mark, f: full, m: find,
       ArrowLeft: () => { slider.value = Number(slider.value) - 4; slide(); },
       ArrowRight: () => { slider.value = Number(slider.value) + 4; slide(); },
       " ": () => {
@@ -115,8 +120,8 @@ export function openCompare({ start, count, pair, action, full, closed }) {
         slide();
         return true;
       },
-      Enter: () => { if (onButton || !action) return false; run(); return true; },
-    }[event.key];
+      Enter: () => { if (onButton) return false; find(); return true; },
+    }[keyOf(event)];
     if (done && done() !== false) {
       event.preventDefault();
       event.stopPropagation();
@@ -151,10 +156,11 @@ function svg(tag, props) {
 export const COMPARE_KEYS = [
   [["ArrowLeft", "ArrowRight"], "Move the divider", null],
   [[" "], "Show one image or the other", null],
-  [["ArrowUp", "ArrowDown"], "Previous or next match", null],
-  [["a"], "Aligned, or as they are", null],
-  [["m"], "Show or hide the outlines of what differs", null],
-  [["f"], "Show the match at full size", null],
-  [["Enter"], "Search for this image", null],
+  [["ArrowUp", "ArrowDown"], "Previous or next image", null],
+  [["n", "p"], "Next or previous image", null],
+  [["i"], "Aligned, or as they are", null],
+  [["h"], "Hide or show the outlines of what differs", null],
+  [["f"], "Full size of the image", null],
+  [["m", "Enter"], "Find matches of the image", null],
   [["Escape"], "Close", null],
 ];

@@ -47,6 +47,8 @@ export function toast(text) {
   const node = document.getElementById("toast");
   node.textContent = text;
   node.hidden = false;
+  if (node.matches(":popover-open")) node.hidePopover();
+  node.showPopover(); // above any dialog
   clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => { node.hidden = true; }, 7000);
+  toastTimer = setTimeout(() => { node.hidden = true; node.hidePopover(); }, 7000);
 }

@@ -19,8 +19,7 @@ export class Filters {
     const date = (name) => el("input", { type: "date", "aria-label": `Changed ${name}`, title: `File changed ${name}`, onchange: () => this.#set() });
     this.from = date("from");
     this.to = date("until");
-    const dated = collection.modified.some((time) => time > 0);
-    const inner = [this.text, this.label, this.split, this.folder, this.agrees, dated ? el("span", { class: "dates" }, this.from, "–", this.to) : null];
+    const inner = [this.text, this.label, this.split, this.folder, this.agrees, collection.isDated ? el("span", { class: "dates" }, this.from, "–", this.to) : null];
     this.node = el("div", { class: "filters", role: "group", "aria-label": "Filters" }, more,
       folded ? el("details", { class: "folded", open: innerWidth > 720 }, el("summary", { class: "button" }, "Filters"), el("div", { class: "filters" }, inner)) : inner);
     this.#set(false);
@@ -30,6 +29,13 @@ export class Filters {
     const named = values.filter((value) => value !== "");
     return el("select", { "aria-label": `Only this ${what}`, hidden: named.length < 2, data: { filter: what }, onchange: () => this.#set() },
       el("option", { value: "" }, any), named.map((value) => el("option", { value }, value)));
+  }
+
+  focus() {
+    const folded = this.text.closest("details");
+    if (folded) folded.open = true;
+    this.text.focus();
+    this.text.select();
   }
 
   // agreement: the probability that the label of each row is right, or null where labels were not judged.

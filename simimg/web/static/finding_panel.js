@@ -53,17 +53,17 @@ export class FindingPanel {
     const picture = view.pictureOf(number);
     this.body.replaceChildren(
       row >= 0 ? el("div", { class: of.evidence[number].length ? "beside" : "" },
-        el("a", { class: "shown", href: `#/row/${row}`, "aria-label": `Find matches of ${collection.path[row]}` }, mount(collection, picture)), this.#evidence(number)) : "",
+        el("button", { type: "button", class: "shown", "aria-label": `Full size of ${collection.path[row]}`, onclick: () => view.full() }, mount(collection, picture)), this.#evidence(number)) : "",
       el("div", { class: "told" },
         el("p", { class: "kind" }, el("b", {}, of.score[number].toFixed(2)), " ", kindName(of.kind[number])),
         row >= 0 ? pathText(collection.path[row]) : el("h2", {}, view.titleOf(number)),
         row >= 0 ? el("p", { class: "facts" }, [label && `labeled ${label}`, of.split[number], collection.facts(row)].filter(Boolean).join(" · ")) : "",
         el("p", { class: "reason" }, sentence(of.reason[number])),
         decided ? el("p", { class: "decided" }, el("b", {}, verdict(decided)), decided.date ? ` · decided on ${decided.date}` : "", decided.own ? "" : " · about the image") : "",
-        many ? el("p", { class: "quiet" }, `A decision is about all ${many} that are selected.`) : ""),
+        many ? el("p", { class: "quiet" }, many === 1 ? "A decision is about the one that is selected." : `A decision is about all ${many} that are selected.`) : ""),
       el("div", { class: "buttons", role: "group", "aria-label": "Decide" },
         button(isLabel ? "Label is right" : "Keep", "K", "right", own("right")),
-        row >= 0 ? button("Drop", "X", "drop", own("drop")) : "",
+        row >= 0 ? button("Remove", "X", "drop", own("drop")) : "",
         decided ? button("Take back", "Z", "undone") : ""),
       this.classes.length ? el("div", { class: "classes", role: "group", "aria-label": "Give it another class" },
         this.classes.map((name, place) => el("button", { type: "button", class: "button", "aria-pressed": own("relabel") && decided.label === name,
@@ -97,7 +97,7 @@ export class FindingPanel {
     }
     if (!rows.length) return false;
     openCompare({
-      start, count: rows.length,
+      collection, start, count: rows.length,
       pair: (place) => ({
         query: collection.side(row, collection.labelOf(row) || "this"), match: collection.side(rows[place], collection.labelOf(rows[place]) || "other"), row: rows[place],
         place: api.json(`/api/pair?row=${row}&with=${rows[place]}`), similarity: null, text: view.data.findings.reason[number],
@@ -113,7 +113,7 @@ export function kindName(kind) {
 }
 
 export function verdict({ decision, label }) {
-  return { right: "Kept", drop: "Drop", relabel: `→ ${label}`, undone: "Taken back", "not copies": "Not copies" }[decision] ?? decision;
+  return { right: "Kept", drop: "Remove", relabel: `→ ${label}`, undone: "Taken back", "not copies": "Not copies" }[decision] ?? decision;
 }
 
 function sentence(text) { return text && `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`; }

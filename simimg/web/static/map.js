@@ -5,6 +5,7 @@ import { ClassChoice } from "./class_choice.js";
 import { count, el, say, toast } from "./dom.js";
 import { Filters, imageColumns, saveTable } from "./filters.js";
 import { keys } from "./keys.js";
+import { openPhoto } from "./photo.js";
 
 const LOADING = 8, KEPT = 1500, TILE_PX = 96;
 const AROUND = [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => [dx, dy])); // a cell and its neighbors
@@ -13,7 +14,7 @@ export class MapView {
   constructor(collection, store) {
     Object.assign(this, { collection, store });
     this.canvas = el("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map",
-      "aria-label": `Map of ${count(collection.size, "image")}. Arrow keys move the map, plus and minus zoom, Enter opens the image in the center, Space selects it.` });
+      "aria-label": `Map of ${count(collection.size, "image")}. Arrow keys move the map, plus and minus zoom, Enter finds matches of the image in the center, F shows it at full size, Space selects it.` });
     this.selected = new Set(); // of rows
     this.outline = null;       // points of a lasso that is being drawn
     this.lasso = el("button", { type: "button", class: "button", "aria-pressed": false, onclick: () => this.#setLasso(!this.isLasso) }, "Lasso", el("kbd", {}, "L"));
@@ -113,20 +114,21 @@ export class MapView {
       [["l"], "Lasso: draw around images to select them", () => this.#setLasso(!this.isLasso)],
       [[" "], "Select the image in the center, or not", (event) => {
         if (onButton(event)) return false;
-        const row = this.#nearest(this.width / 2, this.height / 2, Infinity);
+        const row = this.#centered;
         if (row >= 0) this.#select(this.selected.has(row) ? [...this.selected].filter((one) => one !== row) : [...this.selected, row]);
         return true;
       }],
       [["a"], "Select all images in sight that pass the filters", () => this.#select([...this.selected, ...this.#inside(() => true)])],
-      [["x", "Delete"], "Drop the selected images", () => this.#decide("drop")],
+      [["x", "Delete"], "Remove the selected images", () => this.#decide("drop")],
       [["e"], "Give the selected images a class", () => { if (!this.selected.size) return false; this.choice.focus(); return true; }],
       [["s"], "Save the selected images as CSV", () => this.#save("csv")],
       [["u"], "Undo a decision", () => { this.#undo(); }],
       [["Escape"], "Select none", () => { this.#setLasso(false); this.#select([]); }],
-      [["p"], "Images, or points only", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
-      [["Enter"], "Search for the image in the center", (event) => {
-        if (onButton(event)) return false;
-        this.#open(this.#nearest(this.width / 2, this.height / 2, Infinity));
+      [["h"], "Hide or show the images", () => { this.pictures.checked = !this.pictures.checked; this.#later(); }],
+      [["f"], "Full size of the image in the center", () => this.#full()],
+      [["m", "Enter"], "Find matches of the image in the center", (event) => {
+        if (event.key === "Enter" && onButton(event)) return false;
+        this.#open(this.#centered);
         return true;
       }],
     ]);
@@ -200,7 +202,7 @@ export class MapView {
     this.tip.hidden = true;
     this.#later();
     if (announce && this.x) {
-      const row = this.#nearest(this.width / 2, this.height / 2, Infinity);
+      const row = this.#centered;
       if (row >= 0) say(`${this.collection.path[row]} is in the center`);
     }
   }
@@ -225,6 +227,15 @@ export class MapView {
       if (far < least) [best, least] = [row, far];
     }
     return best;
+  }
+
+  get #centered() { return this.#nearest(this.width / 2, this.height / 2, Infinity); }
+
+  focusFilter() { this.filters.focus(); }
+
+  #full() {
+    const row = this.#centered;
+    if (row >= 0) openPhoto({ photo: () => this.collection.photo(row), closed: () => this.canvas.focus() });
   }
 
   #open(row) { if (row >= 0) location.hash = `#/row/${row}`; }
@@ -348,8 +359,8 @@ export class MapView {
     }
     const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, key ? el("kbd", {}, key) : null);
     this.chosen.replaceChildren(el("span", { class: "number" }, chosenText(selected.size, known)),
-      button("Drop", "X", () => this.#decide("drop")), this.choice.node,
-      button("Undo", "U", () => this.#undo()), button("CSV", "S", () => this.#save("csv")), button("JSON", "", () => this.#save("json")),
+      button("Remove", "X", () => this.#decide("drop")), this.choice.node,
+      button("Undo", "U", () => this.#undo()), button("Save CSV", "S", () => this.#save("csv")), button("JSON", "", () => this.#save("json")),
       button("None", "Esc", () => this.#select([])));
   }
 
@@ -357,7 +368,7 @@ export class MapView {
     if (!this.selected.size) return;
     try {
       if (!await this.store.decide([...this.selected].map((row) => ({ row, decision, label })))) return;
-      toast(`${count(this.selected.size, "image")}: ${decision === "drop" ? "to be dropped" : `new label ${label}`}. U undoes it.`);
+      toast(`${count(this.selected.size, "image")}: ${decision === "drop" ? "to be removed" : `new label ${label}`}. U undoes it.`);
     } catch (error) { toast(error.message); }
     this.canvas.focus();
   }

@@ -3,6 +3,7 @@
 export const ORDERS = {
   similarity: ["Most similar first", null],
   name: ["By name", (collection, one, other) => collection.path[one.row].localeCompare(collection.path[other.row], undefined, { numeric: true })],
+  date: ["Newest first", (collection, one, other) => collection.modified[other.row] - collection.modified[one.row]],
   pixels: ["Most pixels first", (collection, one, other) => pixels(collection, other.row) - pixels(collection, one.row)],
   bytes: ["Largest file first", (collection, one, other) => collection.num_bytes[other.row] - collection.num_bytes[one.row]],
 };

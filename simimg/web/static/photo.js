@@ -2,26 +2,29 @@
 
 import * as api from "./api.js";
 import { el, pathText, say, toast } from "./dom.js";
+import { keyOf } from "./keys.js";
 
 const MOST = 8, STEP = 1.4; // the largest zoom, and that of a key
 
 // photo(place) returns {src, full, title, size: [width, height] or null, row or undefined}; `full` may be the same as src.
-export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
+// `isQuery`: its matches are shown already.
+export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed }) {
   let at = start, current = null, zoom = 1, x = 0, y = 0, whole = 1; // zoom: 1 is one pixel per pixel; x, y: of the center
   const image = el("img", { alt: "", draggable: "false" });
   const box = el("div", { class: "photo-box", tabindex: "0", role: "img" }, image);
   const title = el("p", { class: "what" }), details = el("dl", { class: "details" });
   const scale = el("output", { class: "scale", "aria-live": "polite" });
   const button = (text, key, run, props = {}) => el("button", { type: "button", class: "button", onclick: run, ...props }, text, key ? el("kbd", {}, key) : null);
-  const copy = button("Copy path", "P", () => copyPath());
-  const folder = button("Open folder", "O", () => openFolder(), { hidden: true });
-  const find = search ? button("Search for it", "S", () => { dialog.close(); search(current); }) : null;
+  const copy = button("Copy path", "Y", () => copyPath());
+  const folder = button("Open folder", "G", () => openFolder(), { hidden: true });
+  const find = button("Find matches", "M", () => findMatches());
+  const sized = button("Whole image", "0", () => toggle());
   const steps = count > 1 ? [button("Previous", "←", () => go(-1)), button("Next", "→", () => go(1))] : [];
   const dialog = el("dialog", { class: "photo", "aria-label": "Image at full size" },
     el("header", {}, title, el("div", { class: "buttons" },
       button("−", null, () => zoomTo(zoom / STEP), { "aria-label": "Zoom out" }), scale,
       button("+", null, () => zoomTo(zoom * STEP), { "aria-label": "Zoom in" }),
-      button("Whole image", "0", () => fit()), button("Actual size", "1", () => zoomTo(1)),
+      sized,
       button("Close", "Esc", () => dialog.close()))),
     box,
     el("footer", {}, details, el("div", { class: "buttons" }, steps, copy, folder, find)));
@@ -36,6 +39,23 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
     whole = Math.min(1, w / width, h / height);
     [zoom, x, y] = [whole, width / 2, height / 2];
     place();
+  }
+
+  function isWhole() { return zoom <= whole * 1.001; }
+
+  // When there is another amount of room, also because a button has another text, the zoom stays.
+  function resized() {
+    if (isWhole()) { fit(); return; }
+    const { width, height, w, h } = room();
+    whole = Math.min(1, w / width, h / height);
+    zoom = Math.max(zoom, whole);
+    place();
+  }
+
+  // Goes from the whole image to its actual size, and back from any zoom.
+  function toggle() {
+    if (isWhole()) zoomTo(1);
+    else fit();
   }
 
   // The point of the image under (left, top), or in the middle of the box, stays where it is.
@@ -55,7 +75,9 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
     image.style.height = `${height}px`;
     image.style.transform = `translate(${w / 2 - x * zoom}px, ${h / 2 - y * zoom}px) scale(${zoom})`;
     image.classList.toggle("pixels", zoom >= 3);
-    box.classList.toggle("moves", zoom > whole * 1.001);
+    box.classList.toggle("moves", !isWhole());
+    sized.firstChild.data = isWhole() ? "Actual size" : "Whole image";
+    sized.disabled = whole === 1 && isWhole(); // they are the same
     scale.textContent = `${Math.round(zoom * 100)} %`;
   }
 
@@ -68,6 +90,7 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
     title.replaceChildren(pathText(mine.title), mine.size ? el("span", { class: "size" }, mine.size.join(" × ")) : "");
     details.replaceChildren();
     copy.hidden = folder.hidden = mine.row === undefined;
+    find.hidden = isQuery || mine.row === undefined;
     fit();
     if (mine.full !== mine.src) sharpen(mine);
     if (mine.row === undefined) return;
@@ -81,7 +104,7 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
     details.replaceChildren(...Object.entries(words).flatMap(([name, word]) => (found.details?.[name]
       ? [el("div", {}, el("dt", {}, word), el("dd", {}, found.details[name]))] : [])));
     if (found.error) details.replaceChildren(el("div", {}, el("dd", {}, found.error)));
-    requestAnimationFrame(() => { if (zoom <= whole * 1.001) fit(); });
+    requestAnimationFrame(() => { if (isWhole()) fit(); });
   }
 
   // The reduced image is shown until the full one is there.
@@ -96,6 +119,13 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
     if (at + by < 0 || at + by >= count) return;
     at += by;
     show();
+  }
+
+  function findMatches() {
+    if (find.hidden) return;
+    const { row } = current;
+    dialog.close();
+    location.hash = `#/row/${row}`;
   }
 
   async function copyPath() {
@@ -117,17 +147,17 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const pan = (dx, dy) => {
-      if (zoom <= whole * 1.001) { if (dx) go(Math.sign(dx)); return; }
+      if (isWhole()) { if (dx) go(Math.sign(dx)); return; }
       x += (dx * 80) / zoom;
       y += (dy * 80) / zoom;
       place();
     };
     const done = {
-      "+": () => zoomTo(zoom * STEP), "=": () => zoomTo(zoom * STEP), "-": () => zoomTo(zoom / STEP), 0: fit, 1: () => zoomTo(1),
+      "+": () => zoomTo(zoom * STEP), "=": () => zoomTo(zoom * STEP), "-": () => zoomTo(zoom / STEP), 0: toggle,
       ArrowLeft: () => pan(-1, 0), ArrowRight: () => pan(1, 0), ArrowUp: () => pan(0, -1), ArrowDown: () => pan(0, 1),
-      PageUp: () => go(-1), PageDown: () => go(1), p: copyPath, o: openFolder, f: () => dialog.close(),
-      s: () => { if (find) find.click(); },
-    }[event.key];
+      PageUp: () => go(-1), PageDown: () => go(1), p: () => go(-1), n: () => go(1), y: copyPath, g: openFolder,
+      m: findMatches, f: () => dialog.close(),
+    }[keyOf(event)];
     if (!done) return;
     done();
     event.preventDefault();
@@ -140,7 +170,7 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
   }, { passive: false });
   box.addEventListener("dblclick", (event) => {
     const { left, top } = box.getBoundingClientRect();
-    if (zoom > whole * 1.001) fit();
+    if (!isWhole()) fit();
     else zoomTo(Math.max(1, whole * 2), event.clientX - left, event.clientY - top);
   });
   const touches = new Map();
@@ -164,7 +194,7 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
   });
   for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, (event) => touches.delete(event.pointerId));
   image.addEventListener("load", () => { if (!current.size) fit(); });
-  const observer = new ResizeObserver(() => { if (current) fit(); });
+  const observer = new ResizeObserver(() => { if (current) resized(); });
   dialog.addEventListener("close", () => {
     observer.disconnect();
     dialog.remove();
@@ -179,10 +209,11 @@ export function openPhoto({ start = 0, count = 1, photo, search, closed }) {
 
 export const PHOTO_KEYS = [
   [["+", "-"], "Zoom in or out", null],
-  [["0", "1"], "The whole image, or actual size", null],
+  [["0"], "Whole image, or actual size", null],
   [["ArrowLeft", "ArrowRight"], "Previous or next image; when zoomed in, move", null],
-  [["p"], "Copy the path", null],
-  [["o"], "Open the folder", null],
-  [["s"], "Search for this image", null],
-  [["Escape"], "Close", null],
+  [["n", "p"], "Next or previous image", null],
+  [["y"], "Copy the path", null],
+  [["g"], "Open the folder", null],
+  [["m"], "Find matches of the image", null],
+  [["f", "Escape"], "Full size ends", null],
 ];

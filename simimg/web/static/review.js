@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { bytes, count, el, pathText, say, similarityText, toast } from "./dom.js";
-import { keys } from "./keys.js";
+import { keyOf, keys } from "./keys.js";
 import { openPhoto } from "./photo.js";
 import { mount } from "./search.js";
 
@@ -73,17 +73,19 @@ export class ReviewView {
     keys("Copies", here, [
       [["ArrowLeft", "ArrowRight"], "Previous or next image", (event) => this.#move(event.key === "ArrowLeft" ? -1 : 1)],
       [["ArrowUp", "ArrowDown"], "Previous or next group", (event) => this.#go(this.at + (event.key === "ArrowUp" ? -1 : 1))],
+      [["n", "p"], "Next or previous group", (event) => this.#go(this.at + (keyOf(event) === "n" ? 1 : -1))],
       [["k"], "Keep the image", () => this.#keep()],
       [["x", "Delete"], "Remove the image", () => this.#remove()],
       [["Enter"], "Keep it as the best image", (event) => (onButton(event) ? false : this.#best())],
-      [["a"], "Keep all images of the group", () => this.#all(false)],
-      [["r"], "Remove all but the best", () => this.#all(true)],
-      [["n"], "For good: these are not copies", () => { this.#settle("not copies"); }],
+      [["K"], "Keep all images of the group", () => this.#all(false)],
+      [["X"], "Remove all but the best", () => this.#all(true)],
       [["d"], "For good: this image is not a copy of the others", () => { this.#different(); }],
-      [["l"], "For good: these are copies, and all stay", () => { this.#settle("keep all"); }],
+      [["D"], "For good: these are not copies", () => { this.#settle("not copies"); }],
       [["b"], "For good: the best stays, the others may go", () => { this.#settle("this one"); }],
-      [[" ", "c"], "Compare it with the best", (event) => (event.key === " " && onButton(event) ? false : this.#compare())],
-      [["f"], "Show it at full size", () => this.#full()],
+      [["B"], "For good: these are copies, and all stay", () => { this.#settle("keep all"); }],
+      [["c"], "Compare it with the best", () => this.#compare()],
+      [["f"], "Full size of the image", () => this.#full()],
+      [["m"], "Find matches of the image", () => { location.hash = `#/row/${this.#row}`; }],
       [["u"], "Undo", () => { this.#undo(); }],
       [["s"], "Save the plan", () => { this.#save(); }],
     ]);
@@ -197,8 +199,8 @@ export class ReviewView {
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },
           button("Previous", "↑", () => this.#go(this.at - 1)), button("Next", "↓", () => this.#go(this.at + 1)),
-          button("Keep all", "A", () => this.#all(false)), button("Keep only the best", "R", () => this.#all(true)),
-          button("Not copies, for good", "N", () => this.#settle("not copies")), button("All stay, for good", "L", () => this.#settle("keep all")))),
+          button("Keep all", "⇧K", () => this.#all(false)), button("Keep only the best", "⇧X", () => this.#all(true)),
+          button("Not copies, for good", "⇧D", () => this.#settle("not copies")), button("All stay, for good", "⇧B", () => this.#settle("keep all")))),
       this.cards, ...this.#remembered(), this.again,
       el("footer", { class: "plan" }, el("div", {}, this.sum, this.where), this.saveButton));
     this.#draw();
@@ -443,13 +445,12 @@ export class ReviewView {
     const group = this.data.groups[this.at], { keep } = this.choices[this.at], { collection } = this;
     const others = group.members.filter((member) => member.row !== keep);
     openCompare({
-      start: Math.max(0, others.findIndex((member) => member.row === this.#row)), count: others.length,
+      collection, start: Math.max(0, others.findIndex((member) => member.row === this.#row)), count: others.length,
       pair: (place) => ({
         query: collection.side(others[place].row, "this"), match: collection.side(keep, "best"), row: others[place].row,
         place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
         text: others[place].reason, similarity: others[place].similarity,
       }),
-      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
       closed: (place) => this.#point(group.members.indexOf(others[place]), true),
     });
   }

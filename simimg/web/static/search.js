@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { Grid } from "./grid.js";
-import { keys } from "./keys.js";
+import { keyOf, keys } from "./keys.js";
 import { ORDERS, inOrder, saveMatches } from "./match_list.js";
 import { openPhoto } from "./photo.js";
 import { drawRegion } from "./region.js";
@@ -96,10 +96,10 @@ export class SearchView {
   #build() {
     const { collection } = this;
     this.drop = el("section", { class: "film drop", "aria-label": "Search for an image" },
-      el("div", {}, el("h1", {}, el("span", { class: "by-mouse" }, "Drop images to find their matches"), el("span", { class: "by-touch" }, "Choose a picture to find its matches")),
+      el("div", {}, el("h1", {}, el("span", { class: "by-mouse" }, "Drop images to find their matches"), el("span", { class: "by-touch" }, "Choose images to find their matches")),
         el("p", {}, el("span", { class: "by-mouse" }, "Or paste one, or choose some. "), "They stay on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
-        el("span", { class: "by-mouse" }, "Choose images"), el("span", { class: "by-touch" }, "Choose a picture"), el("kbd", {}, "O")));
+        "Choose images", el("kbd", {}, "O")));
     this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
       "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
     this.selects = [];
@@ -119,8 +119,8 @@ export class SearchView {
     this.only = el("input", { type: "checkbox", id: "only", onchange: () => this.#draw() });
     this.picture = el("img", { alt: "" });
     this.sort = el("select", { "aria-label": "Order of the matches", onchange: () => { this.order = this.sort.value; this.#draw(); } },
-      Object.entries(ORDERS).map(([order, [text]]) => el("option", { value: order }, text)));
-    this.saveButton = el("button", { type: "button", class: "button", title: "The matches that are shown, as a table (CSV)", onclick: () => this.#save() }, "Save list", el("kbd", {}, "E"));
+      Object.entries(ORDERS).filter(([order]) => order !== "date" || collection.isDated).map(([order, [text]]) => el("option", { value: order }, text)));
+    this.saveButton = el("button", { type: "button", class: "button", title: "The matches that are shown, as a table", onclick: () => this.#save() }, "Save CSV", el("kbd", {}, "S"));
     this.partButton = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => this.#drawPart() }, "Search a part", el("kbd", {}, "R"));
     this.fullButton = el("button", { type: "button", class: "button", onclick: () => this.#full() }, "Full size", el("kbd", {}, "F"));
     this.others = el("div", { class: "others", role: "group", "aria-label": "Images to search for", hidden: true });
@@ -142,7 +142,7 @@ export class SearchView {
         this.queryFilters,
         el("p", { class: "actions" },
           el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
-            "Show all images", el("kbd", {}, "Esc")))));
+            "All images", el("kbd", {}, "Esc")))));
 
     this.all = new Grid({ label: "The collection", tile: (row) => this.#pictureTile(row), key: (row) => row, caption: 30 });
     this.found = new Grid({
@@ -168,29 +168,27 @@ export class SearchView {
 
   #register() {
     keys("Collection", () => this.node.isConnected && !this.query, [
-      [["o"], "Choose an image", () => document.getElementById("file").click()],
       [["ArrowDown", "ArrowRight"], "Go to the images", () => { this.all.focus(this.all.current); }],
-      [["Enter"], "Find matches of the image", null],
-      [["f"], "Show the image at full size", () => this.#full()],
+      [["m", "Enter"], "Find matches of the image", (event) => event.key !== "Enter" && this.#find()],
+      [["f"], "Full size of the image", () => this.#full()],
     ]);
     keys("Matches", () => this.node.isConnected && this.query, [
       [["ArrowDown", "ArrowRight"], "Go to the matches", () => { this.found.focus(this.found.current); }],
-      [["Enter"], "Compare it with the query", null],
-      [["s"], "Search for the match", () => {
-        if (!this.found.node.contains(document.activeElement)) return false;
-        location.hash = `#/row/${this.found.currentItem.row}`;
+      [["c", "Enter"], "Compare it with the query", (event) => {
+        if (event.key === "Enter" || !this.found.items.length) return false;
+        this.#compare(this.found.currentItem);
         return true;
       }],
-      [["f"], "Show the match, or the query, at full size", () => this.#full()],
+      [["m"], "Find matches of the match", () => this.#find()],
+      [["f"], "Full size of the match, or of the query", () => this.#full()],
       [["r"], "Search for a part of the query", () => this.#drawPart()],
-      [["n", "p"], "Next or previous of the images to search for", (event) => this.#step(event.key === "n" ? 1 : -1)],
-      [["e"], "Save the list of matches (CSV)", () => this.#save()],
-      [["k"], "Copies, or similar images", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
+      [["n", "p"], "Next or previous of the images to search for", (event) => this.#step(keyOf(event) === "n" ? 1 : -1)],
+      [["s"], "Save the matches as CSV", () => this.#save()],
+      [["w"], "Copies, or similar images", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
       [["[", "]"], "Lower or raise the minimum similarity", (event) => {
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
       }],
-      [["o"], "Choose another image", () => document.getElementById("file").click()],
-      [["Escape"], "Back to the collection", () => { location.hash = "#/"; }],
+      [["Escape"], "Back to all images", () => { location.hash = "#/"; }],
     ]);
   }
 
@@ -397,23 +395,29 @@ export class SearchView {
     say(`${count(this.found.items.length, "match", "matches")} saved`);
   }
 
+  #find() {
+    const grid = this.query ? this.found : this.all, item = grid.currentItem;
+    if (item === undefined || !grid.node.contains(document.activeElement)) return false;
+    location.hash = `#/row/${this.query ? item.row : item}`;
+    return true;
+  }
+
   // Shows the image in focus at full size, or the query; the arrow keys lead to those beside it.
   #full() {
     const { collection, query } = this, grid = query ? this.found : this.all;
-    const search = (photo) => { if (photo.row !== undefined) location.hash = `#/row/${photo.row}`; };
     if (query && !grid.node.contains(document.activeElement)) {
-      openPhoto({ photo: () => ({ src: query.large, full: query.full, title: query.title, size: query.size, row: query.row }), closed: () => this.fullButton.focus() });
+      openPhoto({ isQuery: true, photo: () => ({ src: query.large, full: query.full, title: query.title, size: query.size, row: query.row }), closed: () => this.fullButton.focus() });
       return;
     }
     if (!grid.items.length) return;
     const items = grid.items, rowOf = (item) => (query ? item.row : item);
-    openPhoto({ start: grid.current, count: items.length, photo: (place) => collection.photo(rowOf(items[place])), search, closed: (place) => { if (grid.node.checkVisibility()) grid.focus(place); } });
+    openPhoto({ start: grid.current, count: items.length, photo: (place) => collection.photo(rowOf(items[place])), closed: (place) => { if (grid.node.checkVisibility()) grid.focus(place); } });
   }
 
   #compare(match) {
     const list = this.found.items, { collection, query } = this;
     openCompare({
-      start: list.findIndex((one) => one.row === match.row), count: list.length,
+      collection, start: list.findIndex((one) => one.row === match.row), count: list.length,
       pair: (place) => {
         const one = list[place];
         return {
@@ -422,8 +426,6 @@ export class SearchView {
           place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(similarityOf(one)), row: one.row,
         };
       },
-      full: (pair) => openPhoto({ photo: () => collection.photo(pair.row) }),
-      action: { text: "Search for this image", run: (pair) => { location.hash = `#/row/${pair.row}`; } },
       closed: (place) => this.found.focus(place),
     });
   }

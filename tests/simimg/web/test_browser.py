@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -339,21 +340,22 @@ def test_full_size(page: Page, folder: Path, row_of: Callable[[str], int]) -> No
     page.until("document.querySelector('.photo .details dt')")
     assert page.one(".photo .details").text.split("\n") == ["Taken", "2021-05-04 10:11", "Camera", "ExampleCam"]
     page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    page.press("p")
+    page.press("y")
     page.until("window.copied")
+    page.until("document.querySelector('#toast:popover-open')")  # above the dialog
     assert page.run("return window.copied") == str(folder / "old/1-large.jpg")
-    page.press("o")
+    page.press("g")
     page.until("document.getElementById('live').textContent === 'The folder was opened'")
     assert page.opened == [folder / "old/1-large.jpg"]
     page.media(320, 300)  # there is no room for the whole image
     page.until("parseInt(document.querySelector('.photo .scale').textContent) < 60")
     place = "return document.querySelector('.photo img').style.transform"
-    page.press("1")
+    page.press("0")
     assert page.run(zoom) == "100 %"
     before = page.run(place)
     page.press(Keys.ARROW_RIGHT)
     assert page.run(place) != before
-    page.press("s")
+    page.press("m")
     page.until("!document.querySelector('dialog')")
     page.until("document.querySelector('.query .title').textContent.endsWith('1-large.jpg')")
 
@@ -423,8 +425,23 @@ def test_keys(page: Page) -> None:
     page.press("?")
     assert page.one("dialog.keys").is_displayed()
     listed = page.one("dialog.keys").text
-    for what in ("Filter the collection by name", "Compare it with the query", "Save the plan", "Zoom in"):
+    for what in ("Filter by name", "Compare it with the query", "Save the plan", "Zoom in"):
         assert what in listed
+    # A letter, a digit or a sign means the same in every view: what it does begins with the same word.
+    words = page.run("""
+    const words = {};
+    for (const term of document.querySelectorAll("dialog.keys dt")) {
+      for (const key of term.querySelectorAll("kbd")) {
+        if (/^⇧?.$/u.test(key.textContent) && !/[←→↑↓]/.test(key.textContent)) {
+          (words[key.textContent] ??= []).push(term.nextSibling.textContent.split(" ")[0]);
+        }
+      }
+    }
+    return words;
+    """)
+    assert {key: sorted(set(firsts)) for key, firsts in words.items() if len(set(firsts)) > 1} == {}
+    assert len(words["F"]) >= 5
+    assert len(words["M"]) >= 5
     page.press(Keys.ESCAPE)
     page.until("!document.querySelector('dialog')")
     page.press("/")
@@ -450,9 +467,9 @@ def test_keys(page: Page) -> None:
     page.until("!document.querySelector('dialog')")
     page.press(Keys.ESCAPE)
     page.until("document.querySelector('.drop').checkVisibility()")
-    page.press("2")
+    page.press("v")
     page.until("document.querySelector('.start')")
-    page.press("1")
+    page.press("V")
     page.until("document.querySelector('.drop')")
 
 
@@ -477,9 +494,9 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     box = page.run("const {x, y, width, height} = document.querySelector('.marks .mark').getBBox(); "
                    "return [x, y, x + width, y + height]")  # fmt: skip
     assert box == pytest.approx([6 / 8, 1 / 8, 7 / 8, 2 / 8], abs=0.03)
-    page.press("m")
+    page.press("h")
     assert not page.all(".marks path")
-    page.press("m")
+    page.press("h")
     assert len(page.all(".marks path")) == 2
     page.press(Keys.ARROW_RIGHT)
     assert page.one(".compare input[type=range]").get_attribute("value") == "54"
@@ -489,7 +506,7 @@ def test_compare_lays_the_query_over_the_match(page: Page, copy: Path) -> None:
     page.until("document.querySelector('dialog.photo[data-full]')")
     page.press("0", Keys.ESCAPE)
     page.until("!document.querySelector('dialog.photo')")
-    page.press("a")
+    page.press("i")
     assert not page.all(".compare .laid")
     assert not page.run("return document.querySelector('.marks .mark').getAttribute('d')")
     page.press(Keys.ARROW_DOWN)
@@ -539,7 +556,7 @@ def test_a_review_writes_the_plan(page: Page, plan_path: Path) -> None:
     assert page.run(states) == ["remove", "keep", "best"]
     page.press("u")
     assert page.run(states) == ["best", "keep", "remove"]
-    page.press(Keys.ARROW_DOWN, "a")
+    page.press("n", "K")
     assert page.run(states) == ["best", "keep"]
     assert "all kept" in page.one(".group .quiet").text
     page.press(Keys.ARROW_UP)
@@ -588,8 +605,9 @@ def test_questions_come_first_and_what_was_reviewed_is_counted(page: Page) -> No
     page.press(Keys.ESCAPE)
 
 
-def test_groups_are_shown_while_copies_are_compared(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the time that is left, until the search is cancelled."""
+@contextmanager
+def comparing(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Opens the copies while they are compared: two groups are found so far."""
     may_go_on = threading.Event()
 
     def slow(index: SearchIndex, *, progress: Any, noticed: Any, **options: Any) -> Any:
@@ -600,20 +618,27 @@ def test_groups_are_shown_while_copies_are_compared(page: Page, monkeypatch: pyt
         while not may_go_on.wait(0.05):
             progress(0)
 
-    monkeypatch.setattr(review, "find_duplicates", slow)
-    try:
-        page.open("copies")
-        page.until("document.querySelector('.start .primary')")
-        page.one(".start .primary").click()
-        page.until("document.querySelectorAll('.preview img.there').length === 4")
+    with monkeypatch.context() as patched:
+        patched.setattr(review, "find_duplicates", slow)
+        try:
+            page.open("copies")
+            page.until("document.querySelector('.start .primary')")
+            page.one(".start .primary").click()
+            page.until("document.querySelectorAll('.preview img.there').length === 4")
+            yield
+        finally:
+            may_go_on.set()
+
+
+def test_groups_are_shown_while_copies_are_compared(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the time that is left, until the search is cancelled."""
+    with comparing(page, monkeypatch):
         assert [one.text.split("\n")[-1] for one in page.all(".preview")] == ["×3", "×2"]
         assert page.one(".running + h2").text == "Look like copies so far2"
         assert page.one(".left p").text.startswith("5 of 15 images · about ")
         page.one(".left .button").click()
         page.until("document.querySelector('.start #least')")
         assert page.one(".start h1").text == "Find copies in the collection"
-    finally:
-        may_go_on.set()
 
 
 def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> None:
@@ -621,15 +646,15 @@ def test_what_is_decided_is_not_shown_again(page: Page, index: SearchIndex) -> N
         page.find_copies()
         states = "return [...document.querySelectorAll('.card')].map((card) => card.className.split(' ')[1])"
         page.one(".card").click()
-        page.press(Keys.ENTER, "r")
+        page.press(Keys.ENTER, "X")
         page.until("document.querySelectorAll('.card.remove').length === 2")
-        page.press("n")
+        page.press("D")
         page.until("document.querySelector('.group .quiet').textContent.includes('decided: not copies')")
         assert page.run(states) == ["best", "remove", "keep"]  # the second one has the bytes of the best
         page.press("u")
         page.until("document.querySelectorAll('.card.remove').length === 2")
         assert not list(read_decisions(index.index_dir))
-        page.press("l")
+        page.press("B")
         page.until("!document.querySelector('.card.remove')")
         assert page.one(".card .remembered").text == "decided: keep all"
         page.press(Keys.ARROW_RIGHT, "x")
@@ -687,10 +712,10 @@ def test_choices_made_while_saving_stay_unsaved(page: Page, plan_path: Path) -> 
 
     page.run("window.asked = 0; window.confirm = () => { window.asked += 1; return false; }")
     page.one(".card").click()
-    page.press(Keys.ARROW_DOWN, "a", Keys.ARROW_UP)
+    page.press(Keys.ARROW_DOWN, "K", Keys.ARROW_UP)
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, "u")  # from the third image into a group of two
     assert page.one(".group h1").text == "Group 2 of 2"
-    page.press("k", "a")
+    page.press("k", "K")
     assert page.run(states) == ["best", "keep"]
     page.run("document.querySelector('.again .primary').click()")
     assert page.run("return window.asked") == 1
@@ -707,14 +732,14 @@ def test_files_of_reference_folders_stay(page: Page, index: SearchIndex, plan_pa
     page.all(".card")[1].click()
     page.press("x")
     assert page.run(states) == ["best", "remove", "keep"]
-    page.press(Keys.ENTER, "r")  # cats/0.jpg is the best, and only the best is kept
+    page.press(Keys.ENTER, "X")  # cats/0.jpg is the best, and only the best is kept
     assert page.all(".card")[1].get_attribute("aria-label").startswith("cats/0.jpg")
     assert page.run(states) == ["keep", "best", "keep"]
     page.all(".card")[0].click()
     page.press("x")
     assert "always kept, in a reference folder" in page.one("#toast").text
     page.all(".card")[2].click()
-    page.press(Keys.ENTER, "r")
+    page.press(Keys.ENTER, "X")
     assert page.run(states) == ["keep", "remove", "best"]
     page.press("s")
     page.until("document.querySelector('.where code')")
@@ -791,7 +816,7 @@ def test_a_finger_drops_nothing(page: Page) -> None:
         page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         page.media(390, 844)
         page.open()
-        assert page.one(".drop h1").text == "Choose a picture to find its matches"
+        assert page.one(".drop h1").text == "Choose images to find their matches"
         assert "paste" not in page.one(".drop p").text
     finally:
         page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
