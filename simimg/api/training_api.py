@@ -139,8 +139,8 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
     there, size = reader.split, info.image_size
     if there.channels != info.channels:
         raise UsageError(
-            f"{model_dir} was trained on {COLORS[info.channels]} images, and those of {dataset_dir} are "
-            f"{COLORS[there.channels]}. Convert them: simimg convert --from={dataset_dir} --channels={info.channels}"
+            f"{model_dir} was trained on {COLORS[info.channels]} images, and those of {', '.join(named)} are "
+            f"{COLORS[there.channels]}. Convert them: simimg convert --from={named[0]} --channels={info.channels}"
         )
     if info.objective.score == "recall":
         if there.image_size != info.image_size:

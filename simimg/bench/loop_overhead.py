@@ -159,7 +159,8 @@ def _order(config: TrainConfig, reader: Reader, num_replicas: int = 1) -> Order:
 
 
 def _state(config: TrainConfig, reader: Reader) -> State:
-    return build_state(config, reader.split.image_size, len(reader.split.class_names), _SCHEDULE_STEPS)
+    split, num_classes = reader.split, len(reader.split.class_names)
+    return build_state(config, split.image_size, num_classes, _SCHEDULE_STEPS, channels=split.channels)
 
 
 def _bare(config: TrainConfig, reader: Reader) -> Callable[[], Run]:

@@ -148,7 +148,7 @@ def measure_training(
     note(f"{what}; {repeats} rounds and one to warm up")
     with strategy.scope():
         num_steps = order.steps_per_epoch * config.epochs
-        state = build_state(config, split.image_size, len(split.class_names), num_steps)
+        state = build_state(config, split.image_size, len(split.class_names), num_steps, channels=split.channels)
     step = tf.function(training_step(config, strategy, state, order, reader))
     zero = tf.constant(0, tf.int64)
 

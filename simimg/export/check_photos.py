@@ -14,7 +14,7 @@ from simimg.inference.conversion import check_images
 from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, reading, run_splits
 from simimg.models.model_folder import RunInfo
 from tfrecords.convert.image.decoder import CENTER
-from tfrecords.format.image_size import image_shape, image_size_of
+from tfrecords.format.image_size import COLORS, image_shape, image_size_of
 from tfrecords.storage.remote_dataset import local_dataset
 
 _NUM_CHECKED = 10
@@ -103,10 +103,12 @@ def _tested(
             continue
         break
     where = ", ".join(map(str, folders))
-    if found[0].shape[1:] != image_shape(info.image_size, info.channels):
+    shape = found[0].shape[1:]
+    if shape != image_shape(info.image_size, info.channels):
+        there, wanted = ("", "") if shape[2] == info.channels else (f"{COLORS[n]} " for n in (shape[2], info.channels))
         raise UsageError(
-            f"--dataset_dir={where} has images of {image_size_of(found[0].shape[2:0:-1])} px; the model "
-            f"takes {info.image_size} px. Name the dataset that it was trained on."
+            f"--dataset_dir={where} has {there}images of {image_size_of(shape[1::-1])} px; the model takes {wanted}"
+            f"{'images of ' if wanted else ''}{info.image_size} px. Name the dataset that it was trained on."
         )
     return found, f"images of split {splits[use]} of {where}"
 

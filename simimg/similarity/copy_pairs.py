@@ -9,7 +9,8 @@
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
    copies (`simimg.similarity.decisions`) are left out.
 5. Pairs that decide nothing are left out: between images that are the same but for position, size and compression, and
-   between neighbors that copies connect already; unless these are no group (`PairExaminer.examine_postponed`).
+   between neighbors that copies connect already; unless these are no group (`PairExaminer.examine_postponed`). Pairs
+   of two kinds, such as splits, are counted one by one, and none is left out.
 6. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
@@ -94,7 +95,8 @@ class PairExaminer:
         self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._connected = DisjointSets()  # of rows between which there are pairs of copies
-        self._postponed: dict[tuple[int, int], bool] = {}  # pairs that were left out, and whether they are close
+        self._postpones = True  # whether pairs that decide nothing are left out
+        self._postponed: dict[tuple[int, int], bool] = {}  # these pairs, and whether they are close
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
@@ -107,7 +109,7 @@ class PairExaminer:
         With `kinds`, int `[num_images]`, only pairs of two kinds. With `by_hash`, only pairs with similar hashes, by
         their thumbnails alone. `progress` is called with the number of images since its last call.
         """
-        rows = np.arange(len(self.index.images))
+        rows, self._postpones = np.arange(len(self.index.images)), kinds is None
         identical = identical_rows(self.images, kinds)
         single = np.isin(rows, list(identical))
         for row, members in identical.items():
@@ -280,7 +282,7 @@ class PairExaminer:
         first = [(row, near[0]) for row, near in others.items() if near]
         self.examine_pairs(first, is_close, lambda share: advance(share / 2))
         pairs = {(min(row, other), max(row, other)) for row, near in others.items() for other in near[1:]}
-        later = {pair for pair in pairs - self._done if self._connected.are_joined(*pair)}
+        later = {pair for pair in pairs - self._done if self._postpones and self._connected.are_joined(*pair)}
         later -= {pair for pair in later if self._may_be_decided(pair)}
         self._postponed |= {pair: is_close(pair) for pair in sorted(later)}
         self.examine_pairs(pairs - later, is_close, lambda share: advance((1 + share) / 2))

@@ -16,16 +16,21 @@ from PIL import Image
 import simimg
 from simimg import cli
 from simimg.augment import AugmentConfig, augment
+from simimg.bench import loop_overhead
 from simimg.errors import UsageError
+from simimg.export.check_photos import some_photos
 from simimg.input import batches_of, eval_batches, open_reader
 from simimg.models.backbones import lite, small
 from simimg.models.image_bytes import decoded_images
 from simimg.models.keras_applications import application
 from simimg.report.conversion.conversion_report import write_conversion_report
+from simimg.training import load_run
+from simimg.training.train_config import TrainConfig
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.color import gray_of
 from tfrecords.convert.image.decoder import ImageOptions, load_image
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.format.image_size import Rectangle
 
 pytestmark = pytest.mark.own_process
 WIDTH, HEIGHT = 20, 12
@@ -161,6 +166,13 @@ def test_a_run_and_what_follows(made: dict[str, Path], tmp_path: Path, capsys: p
     reader, _ = open_reader(made["raw1"], "train", "mapped")
     with pytest.raises(UsageError, match=r"was trained on gray images, and those of .* are RGB. .* --channels=1"):
         simimg.evaluate(run, made["raw3"])
+    with pytest.raises(UsageError, match=f"those of {made['raw3']} are RGB. .* --from={made['raw3']} --channels=1"):
+        simimg.evaluate(run, [made["raw3"]])
+    size = Rectangle(WIDTH, HEIGHT)
+    with pytest.raises(UsageError, match=f"has RGB images of {size} px; the model takes gray images of {size} px"):
+        some_photos(load_run(run), made["raw3"], calibrate=False)
+    config = TrainConfig(dataset_dir=made["raw1"], model="tutorial").resolved(1)
+    assert loop_overhead._state(config, reader).model.input_shape == (None, HEIGHT, WIDTH, 1)
 
     exported = simimg_json("export", f"--model_dir={run}", f"--out_dir={tmp_path / 'saved'}")
     assert exported["largest_difference"] < 1e-4

@@ -175,6 +175,29 @@ def test_mistakes(tmp_path: Path, dataset_dir: Path, capsys: pytest.CaptureFixtu
         assert words in capsys.readouterr().err
 
 
+def test_every_pair_of_splits_is_found_though_others_connect_them(tmp_path: Path, scene: Scene) -> None:
+    (tmp_path / "p" / "a").mkdir(parents=True)
+    rows = ["path,label,split"]
+    parts = {
+        "train-0": (0, 0, 272, 204), "validation-0": (0, 0, 320, 240), "test-0": (32, 24, 320, 240),
+        "test-1": (0, 36, 288, 240), "train-1": (48, 0, 320, 216),
+    }  # fmt: skip
+    for seed in (5, 7):
+        for name, box in parts.items():
+            scene(seed).crop(box).save(tmp_path / "p" / "a" / f"{seed}-{name}.png")
+            rows.append(f"a/{seed}-{name}.png,a,{name.partition('-')[0]}")
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    flags = [f"--image_dir={tmp_path / 'p'}", "--image_size=64", "--num_workers=1", f"--data_dir={tmp_path}"]
+    flags += ["--name=d", "--splits=source", "--copies=ignore"]
+    assert main(["convert", f"--table={tmp_path / 't.csv'}", *flags]) == 0
+    index_dataset(tmp_path / "i", tmp_path / "d" / "1.0.0", load_embedder("lite0"), image_dir=tmp_path / "p")
+    found = find_leaks(SearchIndex.open(tmp_path / "i"), threshold=0.7)
+    assert len(found.pairs) == 2 * 8  # of each photo, all pairs of two splits
+    assert {(a, b): found.affected(a, b) for a in found.splits for b in found.splits if found.affected(a, b)} == {
+        ("validation", "train"): 2, ("test", "train"): 4, ("test", "validation"): 4,
+    }  # fmt: skip
+
+
 def test_every_photo_there_seventeen_times_keeps_its_shares() -> None:
     """A set that was augmented before it was split: with `first` hardly anything is left to test on."""
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.dataset_verification import verify
+from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE
 from tfrecords.storage import drivers
 from tfrecords.storage.remote_conversion import remove_leftovers
@@ -221,3 +222,21 @@ def test_urls_that_nothing_can_read(url: str, sentence: str, cache: Path, monkey
     monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3", raising=False)
     with pytest.raises(UsageError, match=sentence):
         tfrecords.read(url, "train")
+
+
+def test_images_in_their_shapes_come_with_their_sizes(photos: Path, tmp_path: Path, cache: Path) -> None:
+    config = ConvertConfig(
+        image_dir=str(photos), data_dir=tmp_path, name="own", image_size=24, resize="short", num_workers=1
+    )
+    here = convert(config).dataset_dir
+    driver = fsspec.filesystem("memory")
+    driver.put(str(here), "/shapes/own/1.0.0", recursive=True)
+    there = local_dataset("memory://shapes/own/1.0.0", "train")
+    shards = [*here.glob("*-train.*")]
+    for shard in shards:
+        assert (read_sizes(there / shard.name, 30) == read_sizes(shard, 30)).all()
+    assert {path.name for path in (there / "sizes").iterdir()} == {f"{shard.name}.sizes" for shard in shards}
+    assert verify(local_dataset("memory://shapes/own/1.0.0")).problems == ()
+    driver.rm("/shapes/own/1.0.0/dataset_info.json")
+    assert remove_leftovers("memory://shapes/own/1.0.0")[1] is False
+    assert not driver.find("/shapes/own/1.0.0")
