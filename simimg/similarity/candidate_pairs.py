@@ -86,8 +86,10 @@ def background(cosines: np.ndarray) -> np.ndarray:
 class DisjointSets:
     """Sets of numbers that are joined pair by pair."""
 
-    def __init__(self) -> None:
+    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
         self._parent: dict[int, int] = {}
+        for pair in pairs:
+            self.join(*pair)
 
     def find(self, number: int) -> int:
         """Return the number that stands for the set of this one."""

@@ -119,10 +119,10 @@ class PairExaminer:
         pairs = list(hash_pairs(self.index, rows[single], kinds))
         if kinds is None:
             self.examine_pairs(candidate_pairs.spanning_pairs(pairs), lambda pair: not by_hash)
-            same = DisjointSets()
-            for pair in self._in_position():
-                same.join(*pair)
-            pairs = [pair for pair in pairs if not same.are_joined(*pair) or self._may_be_decided(pair)]
+            same = DisjointSets(self._in_position())
+            known = {pair for pair in pairs if same.are_joined(*pair) and not self._may_be_decided(pair)}
+            self._postponed |= {(min(pair), max(pair)): not by_hash for pair in known}
+            pairs = [pair for pair in pairs if pair not in known]
         self.examine_pairs(pairs, lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
