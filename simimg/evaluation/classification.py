@@ -50,7 +50,7 @@ class Classification:
     calibration: Calibration
     temperature: float | None = None
     scaled_calibration: Calibration | None = None
-    curves: Mapping[str, PrecisionRecall] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, PrecisionRecall] = dataclasses.field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures as values for JSON, without the points of the curves."""

@@ -647,7 +647,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
     if kind is Path or Path in typing.get_args(kind):
         return Path("some where/else")
     values = {
-        int: 7,
+        int: {"channels": 1}.get(field.name, 7),
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),
         str: TEXTS.get((name, field.name), "other"),
         tuple[str, ...]: LISTS.get(field.name, ("one", "two")),

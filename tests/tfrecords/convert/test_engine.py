@@ -205,6 +205,7 @@ CHANGED: dict[str, Any] = {
     "background": "#ff0000",
     "range": "0,1000",
     "max_pixels": 479,
+    "channels": 1,
     "encoding": "png",
     "jpeg_quality": 50,
     "splits": "train=0.5,test=0.5",

@@ -47,7 +47,7 @@ def join_links(source: Source, links: str, *, count_folders: bool = True, known:
         if len(places) > 1 and inodes[places[0]].any():
             ids = usable[places]
             kept = _names_to_keep(source, ids, known if links == ONCE else none_known)
-            counted = np.setdiff1d(ids, kept)
+            counted = ids[~np.isin(ids, kept)]
             others.append(counted)
             if not count_folders:
                 counted = counted[[not _is_link(source, id, of_folder=True) for id in counted]]

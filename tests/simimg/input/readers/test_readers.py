@@ -170,7 +170,7 @@ def test_a_foreign_folder_of_another_form_is_refused(datasets: dict[str, Path], 
     (foreign / "layout.json").unlink()
     text = (foreign / "features.json").read_text().replace('"32"', '"-1"')
     (foreign / "features.json").write_text(text)
-    with pytest.raises(DataError, match="square RGB"):
+    with pytest.raises(DataError, match="gray, RGB or RGBA `image` of one size"):
         open_split(foreign, "train")
 
 

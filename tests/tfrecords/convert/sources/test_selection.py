@@ -224,7 +224,7 @@ def test_the_server_is_not_asked_for_stamps_of_what_is_left_out(
     def stamp(found: FileListing, rows: Sequence[int], base: str) -> None:
         asked.extend(found.paths[row] for row in rows)
 
-    monkeypatch.setattr(remote, "_stamp", lambda info: 0)
+    monkeypatch.setattr(remote, "stamp_of", lambda info: 0)
     monkeypatch.setattr(remote, "add_stamps", stamp)
     monkeypatch.setattr(table_source, "add_stamps", stamp)
     open_source("memory://stampless", exclude=["dog/", "*2.jpg"])
