@@ -58,7 +58,7 @@ GROUPS = {
         "train": "Train a model on a dataset, on all GPUs of the machine.",
         "evaluate": "Measure a trained model on images it has not seen.",
         "predict": "Classify images with a trained model.",
-        "sweep": "Train with several seeds, folds and options, and compare the runs.",
+        "sweep": "Train with several seeds, folds and options, and compare.",
         "compare": "Compare training runs.",
         "export": "Export a model for other programs, or the vectors of an index.",
         "import_weights": "Import the weights of SSCD, a pretrained copy detector.",

@@ -1,4 +1,4 @@
-"""Train with several seeds, folds and options, and compare the runs.
+"""Train with several seeds, folds and options, and compare.
 
 Takes the flags of `simimg train`, and trains once for each combination of the values of --grid, each fold and each
 seed. The runs are made one after the other, each in a process of its own and in a folder of its own below SWEEP_DIR,
