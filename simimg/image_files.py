@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,19 +20,13 @@ from tfrecords.convert.image.decoder import (
     ImageOptions,
     decode_composites,
     load_image,
-    parse_backdrop,
-    parse_background,
     visible_composite,
 )
 from tfrecords.convert.image.image_formats import ANY_SIZE
-from tfrecords.convert.image.sample_range import parse_range
 from tfrecords.convert.sources import walk
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.format.quarantine import Refusal
-
-if TYPE_CHECKING:
-    from simimg.models.model_folder import RunInfo
 
 BATCH_SIZE = 32
 _FILES_AHEAD = 96
@@ -54,21 +48,6 @@ class LoadedFile:
     height: int = 0
     pixels: np.ndarray | None = None
     contrast: np.ndarray | None = None
-
-
-def options_of(model: RunInfo) -> ImageOptions:
-    """Return how image files are loaded for a model: as those that it was trained on."""
-    return ImageOptions(
-        image_size=model.image_size,
-        resize=model.resize,
-        decode=model.decode,
-        truncated=model.truncated,
-        background=parse_background(model.background),
-        backdrop=parse_backdrop(model.background),
-        sample_range=parse_range(model.range),
-        max_pixels=model.max_pixels,
-        channels=model.channels,
-    )
 
 
 def check_max_pixels(max_pixels: int) -> None:

@@ -208,10 +208,11 @@ def predict(
         >>> [found.path for found in simimg.predict("runs/first", "photos/fishes")][:1]
         ['photos/fishes/image_0001.jpg']
     """
-    from simimg.image_files import named_files, options_of
+    from simimg.image_files import named_files
     from simimg.inference.classifier import predict_files
     from simimg.inference.network import MANY, open_network
     from simimg.models.model_folder import check_trained, load_run
+    from tfrecords.convert.image.decoder import image_options
 
     run_dir = here(model_dir, "model_dir")
     paths = named_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
@@ -230,7 +231,7 @@ def predict(
     found = predict_files(
         open_network(str(model_dir), "probabilities", many=len(paths) >= MANY),
         paths,
-        options_of(info),
+        image_options(info),
         views=info.config.get("test_views", "one"),
         progress=Counter(progress, len(paths)).advance,
     )

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from simimg.errors import UsageError
-from simimg.image_files import BATCH_SIZE, options_of
+from simimg.image_files import BATCH_SIZE
 from simimg.inference.inference_engine import UNKNOWN, Engine
 from simimg.inference.network import Network, onnx_model, open_network
 from simimg.inference.network_cache import SHIPPED_MODELS
 from simimg.models.model_folder import load_run
 from tfrecords.convert.image.color import WHITE
-from tfrecords.convert.image.decoder import ImageOptions, resize
+from tfrecords.convert.image.decoder import ImageOptions, image_options, resize
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.sample_range import AUTO, SampleRange
 from tfrecords.format.image_size import ImageSize, image_shape
@@ -108,7 +108,7 @@ def load_embedder(
             f"--model={model} is neither a folder of a trained model nor a FILE.onnx nor one of "
             f"{', '.join(SHIPPED_MODELS)}."
         )
-    options = options_of(load_run(folder)) if has_folder else None
+    options = image_options(load_run(folder)) if has_folder else None
     opened = open_network(model, "embedding", precision=precision, many=many)
     options = options or ImageOptions(image_size=opened.facts.image_size)
     return Embedder(

@@ -16,13 +16,12 @@ from simimg import api
 from simimg.augment import AugmentConfig
 from simimg.commands import train as command
 from simimg.errors import ModelError, TrainingError, UsageError
-from simimg.image_files import options_of
 from simimg.input import open_split
 from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
 from simimg.training.run_folder import begin_run, describe_run
 from tfrecords.convert.engine import convert
-from tfrecords.convert.image.decoder import ImageOptions, load_image
+from tfrecords.convert.image.decoder import ImageOptions, image_options, load_image
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
@@ -162,7 +161,7 @@ def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, 
     info = describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")
     with begin_run(tmp_path / "run", info):
         pass
-    there = options_of(load_run(tmp_path / "run"))
+    there = image_options(load_run(tmp_path / "run"))
     assert there == ImageOptions(
         image_size=16,
         resize="pad",
@@ -178,7 +177,7 @@ def test_a_model_knows_how_its_images_were_made(tmp_path: Path, base: dict[str, 
     for name in ("decode", "truncated", "background", "range", "max_pixels"):
         del values[name]
     file.write_text(json.dumps(values))
-    assert options_of(load_run(tmp_path / "run")) == ImageOptions(image_size=16, resize="pad")
+    assert image_options(load_run(tmp_path / "run")) == ImageOptions(image_size=16, resize="pad")
     describe_run(tmp_path / "run", config, open_split(made.dataset_dir, "train"), "uniform")
 
 
@@ -205,7 +204,7 @@ def test_files_are_prepared_as_those_that_a_model_was_trained_on(
 
     model, info = load_model(tmp_path / "run")
     monkeypatch.setattr("simimg.models.heads.search_embedder", lambda network: network)
-    assert options_of(info) == config.resolved().image == load_embedder(str(tmp_path / "run")).image_options
+    assert image_options(info) == config.resolved().image == load_embedder(str(tmp_path / "run")).image_options
     files = sorted(photos.rglob("*.*"))
     found = api.predict(tmp_path / "run", files, refused=pytest.fail)
     assert len(found) == len(files) == 12

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, features
@@ -29,7 +30,7 @@ from tfrecords.convert.image.image_formats import MAX_PIXELS, reading
 from tfrecords.convert.image.image_reader import ReadImage, orientation_of, read_image
 from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg, reduction
 from tfrecords.convert.image.own_shape import own_size, stays_as_it_is
-from tfrecords.convert.image.sample_range import AUTO, SampleRange
+from tfrecords.convert.image.sample_range import AUTO, SampleRange, parse_range
 from tfrecords.format.image_size import COLORS, ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
@@ -325,6 +326,21 @@ def parse_background(text: str) -> tuple[int, int, int]:
     if len(color) != 3:
         raise UsageError(f"--background={text}: should be a color without transparency, e.g. #RRGGBB.")
     return color
+
+
+def image_options(settings: Any) -> ImageOptions:
+    """Return how images are loaded, as the options of a conversion or the description of a run say in words."""
+    return ImageOptions(
+        image_size=settings.image_size,
+        resize=settings.resize,
+        decode=settings.decode,
+        truncated=settings.truncated,
+        background=parse_background(settings.background),
+        backdrop=parse_backdrop(settings.background),
+        sample_range=parse_range(settings.range),
+        max_pixels=settings.max_pixels,
+        channels=settings.channels,
+    )
 
 
 @functools.cache  # 2 ms

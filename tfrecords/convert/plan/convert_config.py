@@ -10,14 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, parse_background
+from tfrecords.convert.image.decoder import DECODES, RESIZES, TRUNCATED, ImageOptions, image_options, parse_background
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.image.near_duplicates import COPIES
 from tfrecords.convert.image.sample_range import AUTO, parse_range
 from tfrecords.convert.plan.group_split import MAX_FOLDS, fold_fractions, parse_group_pattern
 from tfrecords.convert.plan.recorded_options import recorded_options
 from tfrecords.convert.plan.split_assignment import AUTO_SPLITS, DEFAULT_SPLITS, SOURCE_SPLITS, are_counts, parse_splits
-from tfrecords.convert.plan.stored_form import RAW_UP_TO_PX, check_form, encoding_of, image_options
+from tfrecords.convert.plan.stored_form import RAW_UP_TO_PX, check_form, encoding_of
 from tfrecords.convert.sources import (
     EXCLUDE_FROM_HELP,
     EXCLUDE_HELP,

@@ -1,12 +1,11 @@
-"""How a conversion stores images, of its options: their size, colors and encoding, and how they are loaded."""
+"""How a conversion stores images, of its options: their size, colors and encoding."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tfrecords.base_errors import UsageError
-from tfrecords.convert.image.decoder import ImageOptions, parse_backdrop, parse_background
-from tfrecords.convert.image.sample_range import parse_range
+from tfrecords.convert.image.decoder import parse_backdrop
 from tfrecords.format.image_size import COLORS, num_pixels
 from tfrecords.format.record_layout import OWN_SHAPES
 
@@ -57,18 +56,3 @@ def encoding_of(config: ConvertConfig) -> str:
     if is_small:
         return "raw"
     return "png" if config.channels == 4 else "jpeg"
-
-
-def image_options(config: ConvertConfig) -> ImageOptions:
-    """Return how images are loaded."""
-    return ImageOptions(
-        image_size=config.image_size,
-        resize=config.resize,
-        decode=config.decode,
-        truncated=config.truncated,
-        background=parse_background(config.background),
-        backdrop=parse_backdrop(config.background),
-        sample_range=parse_range(config.range),
-        max_pixels=config.max_pixels,
-        channels=config.channels,
-    )
