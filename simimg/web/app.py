@@ -163,11 +163,9 @@ class _Page:
 
     async def take_part(self, request: Request) -> Response:
         values = await json_of(request, 1024)
-        box = values.get("box") if isinstance(values, dict) else None
-        if not isinstance(box, list) or len(box) != 4 or not all(type(one) in (int, float) for one in box):
-            raise RequestError(422, "box should be four numbers from 0 to 1: left, top, right and bottom.")
-        left, top, right, bottom = box
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        box: Any = values.get("box") if isinstance(values, dict) else None
+        is_box = isinstance(box, list) and len(box) == 4 and all(type(one) in (int, float) for one in box)
+        if not is_box or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise RequestError(422, "box should be four numbers from 0 to 1: left, top, right and bottom.")
         if "row" in values:
             row = _number(str(values["row"]), "row", 0, len(self.index.images) - 1)
@@ -175,7 +173,7 @@ class _Page:
         else:
             known = self._known_query(str(values.get("query", "")))
             read = lambda: known.jpeg  # noqa: E731
-        query = await self._decode(lambda: self.queries.part(read(), (left, top, right, bottom)))
+        query = await self._decode(lambda: self.queries.part(read(), tuple(box)))
         return JSONResponse({"query": query.name, "width": query.size[0], "height": query.size[1]}, 201)
 
     async def details(self, request: Request) -> Response:

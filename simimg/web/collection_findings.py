@@ -13,6 +13,7 @@ it believes is decided, so that of two browsers none overwrites what it has not 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shlex
 import threading
@@ -71,13 +72,27 @@ class Findings:
     def __init__(self, index: SearchIndex) -> None:
         self.job = BackgroundJob("audit")
         self._index = index
-        self._images = AuditedImages.of_index(index).images
-        self._rows = {image.path: row for row, image in enumerate(self._images)}
-        self._copied = with_copies(self._images)
         self._lock = threading.Lock()
         self._kept: KeptAudit | None = None
         self._state: _State | None = None
         self._stage = ""
+
+    # Computed when the findings are asked for: a large index takes seconds, which a start must not wait for.
+    @functools.cached_property
+    def _audited(self) -> AuditedImages:
+        return AuditedImages.of_index(self._index)
+
+    @property
+    def _images(self) -> Sequence[IndexedImage]:
+        return self._audited.images
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {image.path: row for row, image in enumerate(self._images)}
+
+    @functools.cached_property
+    def _copied(self) -> set[tuple[str, str]]:
+        return with_copies(self._images)
 
     def routes(self) -> list[Route]:
         """Return the routes of the application."""
@@ -100,13 +115,13 @@ class Findings:
                 advance(number - done[stage])
                 done[stage] = number
 
-            audited = AuditedImages.of_index(self._index)
-            kept = save_findings(self._index, audit_images(audited, tuple(KINDS), self._index, progress=progress))
+            found = audit_images(self._audited, tuple(KINDS), self._index, progress=progress)
+            kept = save_findings(self._index, found)
             with self._lock:
                 self._kept = kept
             return kept
 
-        self.job.start(work, len(_STAGES) * len(self._images))
+        self.job.start(work, len(_STAGES) * len(self._index.images))
 
     def described(self) -> dict[str, Any]:
         """Return the findings as JSON values, in columns; those of another window's audit as soon as it is done.
@@ -233,7 +248,9 @@ class Findings:
                     drops = [old for old in about if old.decision == DROP and old is not same]
                     removed = [] if one.word == DROP else drops
                     events.append(event)
-                    word, label = (UNDONE, "") if same is None else (same.decision, one.new_label_of(same))
+                    word, label = UNDONE, ""
+                    if same is not None and same.finding is not None:
+                        word, label = same.decision, same.finding.new_label
                     undo.append({**one.subject, "decision": word, "label": label})
                 events += [dataclasses.replace(old, decision=UNDONE, time="") for old in removed]
                 undo.extend(_restoring(old, one, numbers) for old in removed)
@@ -341,11 +358,6 @@ class _Wanted:
         about = DecidedFinding(one.kind, one.label, one.split, self.new_label, one.reason)
         has_copies = self.word != RIGHT and any((image.sha256, one.label) in copied for image in of)
         return Decision(self.word, of, finding=about, has_copies=has_copies)
-
-    @staticmethod
-    def new_label_of(event: Decision) -> str:
-        """Return the new label of an event."""
-        return "" if event.finding is None else event.finding.new_label
 
 
 def _about_class(finding: Finding, known: Decisions) -> list[Decision]:

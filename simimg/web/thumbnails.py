@@ -80,7 +80,7 @@ class Thumbnails:
     def file(self, row: int) -> Path:
         """Return the path of a row's file, which is there and lies in the folder of the index; raise as `thumbnail`."""
         image = self._image(row)
-        if self._index.info.image_dir is None or not is_inside(image.path):
+        if not self._is_file(image):
             raise RequestError(404, "This image is not a file of this machine.")
         file = self._index.path_of(image)
         if not file.is_file():
@@ -107,7 +107,7 @@ class Thumbnails:
         image = self._image(row)
         if self._index.info.image_dir is None and (square := self.images.square_image(row)) is not None:
             return png_bytes(square)
-        if self._index.info.image_dir is None or not is_inside(image.path):
+        if not self._is_file(image):
             raise RequestError(404, "This image is not a file of this machine.")
         try:
             return self.images.read(row)
@@ -118,8 +118,12 @@ class Thumbnails:
 
     def _check(self, row: int) -> None:
         image = self._image(row)
-        if self._index.info.image_dir is not None and is_inside(image.path) and self.images.is_edited(row):
+        if self._is_file(image) and self.images.is_edited(row):
             raise RequestError(404, _EDITED)
+
+    def _is_file(self, image: IndexedImage) -> bool:
+        """Whether an image is a file in the folder of the index: no other file leaves this machine."""
+        return self._index.info.image_dir is not None and is_inside(image.path)
 
     def _image(self, row: int) -> IndexedImage:
         if not 0 <= row < len(self._index.images):

@@ -5,7 +5,7 @@
 
 import * as api from "./api.js";
 import { FindingPanel, kindName, verdict } from "./finding_panel.js";
-import { count, el, pathText, say, toast } from "./dom.js";
+import { button, count, el, pathText, say, toast } from "./dom.js";
 import { Filters, imageColumns, saveTable } from "./filters.js";
 import { Grid } from "./grid.js";
 import { keyOf, keys } from "./keys.js";
@@ -243,10 +243,9 @@ export class AuditView {
     this.sum.replaceChildren(...(selected.size ? [el("b", {}, `${selected.size.toLocaleString("en")} selected`)]
       : [el("b", {}, `${decided.toLocaleString("en")} of ${this.total.toLocaleString("en")}`), " decided",
         el("span", { class: "quiet" }, ` · ${drop.toLocaleString("en")} to remove, ${relabel.toLocaleString("en")} with a new label`)]));
-    const button = (text, key, run, disabled = false) => el("button", { type: "button", class: "button", disabled, onclick: run }, text, key ? el("kbd", {}, key) : null);
     this.actions.replaceChildren(...(selected.size ? [button("Keep", "K", () => this.decide("right")), button("Remove", "X", () => this.decide("drop")), button("None", "Esc", () => this.#select([]))] : []),
-      button("Save CSV", "S", () => this.save("csv"), !this.items.length), button("JSON", "", () => this.save("json"), !this.items.length),
-      button("Undo", "U", () => this.undo(), !store.done.length));
+      button("Save CSV", "S", () => this.save("csv"), { disabled: !this.items.length }), button("JSON", "", () => this.save("json"), { disabled: !this.items.length }),
+      button("Undo", "U", () => this.undo(), { disabled: !store.done.length }));
   }
 
   #tile(number) {

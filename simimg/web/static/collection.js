@@ -3,12 +3,16 @@
 import { bytes } from "./dom.js";
 
 export class Collection {
+  #lower = null;
+
   constructor(values) {
     Object.assign(this, values);
     this.size = values.path.length;
-    this.lower = null;
     this.isDated = values.modified.some((time) => time > 0);
   }
+
+  // The paths in lower case, for filters.
+  get lower() { return this.#lower ??= this.path.map((path) => path.toLowerCase()); }
 
   thumbnail(row) { return `/api/thumbnail/${row}?v=${this.generation}`; }
   full(row) { return `/api/full/${row}?v=${this.generation}`; }
@@ -30,7 +34,6 @@ export class Collection {
   // Returns the rows whose path contains a text, of a class and a split; "" matches all.
   rows(text, label, split) {
     const wanted = text.trim().toLowerCase(), found = [];
-    if (wanted && !this.lower) this.lower = this.path.map((path) => path.toLowerCase());
     const ofLabel = label === "" ? -1 : this.labels.indexOf(label);
     const ofSplit = split === "" ? -1 : this.splits.indexOf(split);
     for (let row = 0; row < this.size; row++) {

@@ -1,6 +1,6 @@
 // Shows two images on top of each other with a movable divider; the query is aligned with the match as verified.
 
-import { el, pathText } from "./dom.js";
+import { button, el, pathText } from "./dom.js";
 import { keyOf } from "./keys.js";
 import { openPhoto } from "./photo.js";
 
@@ -19,13 +19,13 @@ export function openCompare({ collection, start, count, pair, closed }) {
   const stage = el("div", { class: "stage" }, under, cut, marks, line, names, slider);
   const box = el("div", { class: "box" }, stage);
   const what = el("p", { class: "what", role: "status" }), left = el("p", { class: "about" }), right = el("p", { class: "about" });
-  const alignedButton = el("button", { type: "button", class: "button", onclick: () => align() }, "Aligned", el("kbd", {}, "I"));
-  const marksButton = el("button", { type: "button", class: "button", onclick: () => mark() }, "Outlines", el("kbd", {}, "H"));
+  const alignedButton = button("Aligned", "I", () => align());
+  const marksButton = button("Outlines", "H", () => mark());
   const findButton = el("button", { type: "button", class: "button amber", onclick: () => find() }, "Find matches", el("kbd", {}, "M"));
-  const fullButton = el("button", { type: "button", class: "button", onclick: () => full() }, "Full size", el("kbd", {}, "F"));
+  const fullButton = button("Full size", "F", () => full());
   const step = (by, name, text) => el("button", { type: "button", class: "button", "aria-label": name, onclick: () => go(by) }, text);
   const dialog = el("dialog", { class: "compare", "aria-label": "Compare" },
-    el("header", {}, what, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close", el("kbd", {}, "Esc"))),
+    el("header", {}, what, button("Close", "Esc", () => dialog.close())),
     box,
     el("footer", {}, el("div", { class: "abouts" }, left, right),
       el("div", { class: "buttons" }, step(-1, "Previous", "↑"), step(1, "Next", "↓"), alignedButton, marksButton, fullButton, findButton)));

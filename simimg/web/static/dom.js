@@ -15,6 +15,20 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
+export function button(text, key, run, props = {}) {
+  return el("button", { type: "button", class: "button", onclick: run, ...props }, text, key ? el("kbd", {}, key) : null);
+}
+
+// Saves a text as a file of the user.
+export function saveFile(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = el("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
 // A path that the browser shortens in the middle if there is no room for it.
 export function pathText(path, className = "path") {
   const slash = path.lastIndexOf("/") + 1;

@@ -1,6 +1,6 @@
 // Filters by class, split, folder, date and agreement of the label, and selections that are saved as files.
 
-import { el } from "./dom.js";
+import { el, saveFile } from "./dom.js";
 
 const AGREEING = 0.5;
 const DAY_S = 86400;
@@ -62,7 +62,7 @@ export class Filters {
     if (label >= 0 && collection.label[row] !== label) return false;
     if (split >= 0 && collection.split[row] !== split) return false;
     if (folder && !collection.path[row].startsWith(folder)) return false;
-    if (text && !collection.path[row].toLowerCase().includes(text)) return false;
+    if (text && !collection.lower[row].includes(text)) return false;
     if (from !== null && collection.modified[row] < from) return false;
     if (to !== null && collection.modified[row] >= to) return false;
     if (!agrees) return true;
@@ -88,12 +88,7 @@ export function saveTable(name, format, rows) {
   const quoted = (value) => (/[",\n\r]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   const lines = [Object.keys(rows[0] ?? { path: "" }), ...rows.map((row) => Object.values(row))];
   const text = format === "json" ? `${JSON.stringify(rows, null, 1)}\n` : lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
-  const url = URL.createObjectURL(new Blob([text], { type: format === "json" ? "application/json" : "text/csv" }));
-  const link = el("a", { href: url, download: `${name}.${format}` });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  saveFile(`${name}.${format}`, format === "json" ? "application/json" : "text/csv", text);
 }
 
 // What a saved selection says about an image, in the columns that convert and edit read; without classes or splits, these

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ClassChoice } from "./class_choice.js";
-import { count, el, say, toast } from "./dom.js";
+import { button, count, el, say, toast } from "./dom.js";
 import { Filters, imageColumns, saveTable } from "./filters.js";
 import { keys } from "./keys.js";
 import { openPhoto } from "./photo.js";
@@ -49,9 +49,12 @@ export class MapView {
     scrollTo(0, 0);
     this.shown = true;
     this.#resize();
-    this.store.watch(() => this.node.isConnected);
-    const { agreement } = await api.json("/api/findings");
-    this.filters.judged(agreement ?? null);
+    await this.store.watch(() => this.node.isConnected);
+    if (!this.audit || this.audit !== this.store.audit) { // while there is none, it is asked again
+      const { agreement, version } = await api.json("/api/findings");
+      this.filters.judged(agreement ?? null);
+      this.audit = version;
+    }
     if (!this.x) await this.#load();
   }
 
@@ -357,7 +360,6 @@ export class MapView {
       this.chosen.firstChild.textContent = chosenText(selected.size, known); // the focus stays where it is
       return;
     }
-    const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, key ? el("kbd", {}, key) : null);
     this.chosen.replaceChildren(el("span", { class: "number" }, chosenText(selected.size, known)),
       button("Remove", "X", () => this.#decide("drop")), this.choice.node,
       button("Undo", "U", () => this.#undo()), button("Save CSV", "S", () => this.#save("csv")), button("JSON", "", () => this.#save("json")),

@@ -1,5 +1,7 @@
 // The matches of a query in an order, and as a table (CSV).
 
+import { saveFile } from "./dom.js";
+
 export const ORDERS = {
   similarity: ["Most similar first", null],
   name: ["By name", (collection, one, other) => collection.path[one.row].localeCompare(collection.path[other.row], undefined, { numeric: true })],
@@ -28,9 +30,5 @@ export function saveMatches(query, matches, collection) {
       collection.width[row], collection.height[row], collection.num_bytes[row]]);
   }
   const text = rows.map((row) => row.map(cell).join(",")).join("\n");
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
-  link.download = `${query.split("/").pop().replace(/\.[^.]*$/, "") || "matches"}-matches.csv`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  saveFile(`${query.split("/").pop().replace(/\.[^.]*$/, "") || "matches"}-matches.csv`, "text/csv", `${text}\n`);
 }

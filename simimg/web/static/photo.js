@@ -1,7 +1,7 @@
 // Shows an image at full size: zoomed by wheel, pinch, double click or key, and moved; with what is known of its file.
 
 import * as api from "./api.js";
-import { el, pathText, say, toast } from "./dom.js";
+import { button, el, pathText, say, toast } from "./dom.js";
 import { keyOf } from "./keys.js";
 
 const MOST = 8, STEP = 1.4; // the largest zoom, and that of a key
@@ -14,7 +14,6 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
   const box = el("div", { class: "photo-box", tabindex: "0", role: "img" }, image);
   const title = el("p", { class: "what" }), details = el("dl", { class: "details" });
   const scale = el("output", { class: "scale", "aria-live": "polite" });
-  const button = (text, key, run, props = {}) => el("button", { type: "button", class: "button", onclick: run, ...props }, text, key ? el("kbd", {}, key) : null);
   const copy = button("Copy path", "Y", () => copyPath());
   const folder = button("Open folder", "G", () => openFolder(), { hidden: true });
   const find = button("Find matches", "M", () => findMatches());

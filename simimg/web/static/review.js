@@ -3,7 +3,7 @@
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
-import { bytes, count, el, pathText, say, similarityText, toast } from "./dom.js";
+import { button, bytes, count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { keyOf, keys } from "./keys.js";
 import { openPhoto } from "./photo.js";
 import { mount } from "./search.js";
@@ -194,7 +194,6 @@ export class ReviewView {
     this.saveButton = el("button", { type: "button", class: "button primary", onclick: () => this.#save() }, "Save plan", el("kbd", {}, "S"));
     const searched = this.data.searched ? `Search again (these were found from ${similarityText(this.data.threshold)} on)` : "Search for copies";
     this.again = el("details", { class: "again" }, el("summary", {}, searched), this.#finder("Search"));
-    const button = (text, key, run) => el("button", { type: "button", class: "button", onclick: run }, text, el("kbd", {}, key));
     this.node.replaceChildren(this.strip,
       el("header", { class: "group" }, el("div", {}, this.title, this.note),
         el("div", { class: "buttons" },

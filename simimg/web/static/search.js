@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
-import { count, el, pathText, say, similarityText, toast } from "./dom.js";
+import { button, count, el, pathText, say, similarityText, toast } from "./dom.js";
 import { Grid } from "./grid.js";
 import { keyOf, keys } from "./keys.js";
 import { ORDERS, inOrder, saveMatches } from "./match_list.js";
@@ -122,7 +122,7 @@ export class SearchView {
       Object.entries(ORDERS).filter(([order]) => order !== "date" || collection.isDated).map(([order, [text]]) => el("option", { value: order }, text)));
     this.saveButton = el("button", { type: "button", class: "button", title: "The matches that are shown, as a table", onclick: () => this.#save() }, "Save CSV", el("kbd", {}, "S"));
     this.partButton = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => this.#drawPart() }, "Search a part", el("kbd", {}, "R"));
-    this.fullButton = el("button", { type: "button", class: "button", onclick: () => this.#full() }, "Full size", el("kbd", {}, "F"));
+    this.fullButton = button("Full size", "F", () => this.#full());
     this.others = el("div", { class: "others", role: "group", "aria-label": "Images to search for", hidden: true });
     this.title = el("p", { class: "title" });
     this.facts = el("p", { class: "facts" });
