@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Folder, here
 from simimg.api.copies_api import index_folder_or_temporary
-from simimg.api.search_api import index
+from simimg.api.search_api import update_index
 from simimg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def audit(
 
     wanted = wanted_kinds(tuple(kinds))
     decided = {} if decisions is None else read_finding_decisions(here(decisions, "decisions"))
-    taken, left_out = tuple(include), tuple(exclude)
-    selection = Selection(taken, left_out, str(exclude_from or ""), str(image_dir or ""))
+    selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and dataset_dir is None and index_dir is None:
         raise UsageError("name what to audit: image_dir, dataset_dir or index_dir.")
     if selection.has_patterns and (image_dir is None or dataset_dir is not None):
@@ -86,14 +85,12 @@ def audit(
             audited = AuditedImages.of_index(opened)
         elif needs_index(wanted):
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
-            update = index(
+            update = update_index(
                 image_dir,
                 folder,
                 dataset_dir=dataset_dir,
                 model=model,
-                include=taken,
-                exclude=left_out,
-                exclude_from=exclude_from,
+                selection=selection,
                 max_pixels=max_pixels,
                 progress=partial(progress, "indexing"),
             )
@@ -119,8 +116,8 @@ def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:
     from simimg.health.decision_table import decided_among, decision_events, settling
     from simimg.similarity.decisions import Decision, Decisions, read_decisions, record
 
-    is_kept = index_dir is not None and index_dir.is_dir()
-    decisions = read_decisions(index_dir) if index_dir is not None and is_kept else Decisions()
+    kept_dir = index_dir if index_dir is not None and index_dir.is_dir() else None
+    decisions = Decisions() if kept_dir is None else read_decisions(kept_dir)
     audited = found.audited
     if not all(image.sha256 for image in audited.images) and (decided or decisions.findings):
         audited = audited.with_checksums({one.path for one in found.findings} | {path for path, _ in decided})
@@ -128,12 +125,12 @@ def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:
     def events(known: Decisions) -> list[Decision]:
         return decision_events(decided, audited.images, known)
 
-    if events(decisions):
-        if index_dir is not None and is_kept:
-            decisions = record(index_dir, events)
-        else:
-            for event in events(decisions):
-                decisions.add(event)
+    new = events(decisions) if decided else []
+    if new and kept_dir is not None:
+        decisions = record(kept_dir, events)
+    else:
+        for event in new:
+            decisions.add(event)
     settled = decided_among(audited.images, decisions, found.findings, decided)
     by = settling(found.findings, settled)
     pairs = list(zip(found.findings, by, strict=True))

@@ -21,8 +21,9 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,11 @@ class _Images:
         self._index = index
         self._decisions = decisions
         self._paths: dict[str, list[str]] = {}  # by checksum
+        self.named: Callable[[str], DecidedImage] = functools.cache(self._named)  # which reads a whole file
         for path, sha256 in zip(*(index.images.column(name).tolist() for name in ("path", "sha256")), strict=True):
             self._paths.setdefault(sha256, []).append(path)
 
-    def named(self, text: str) -> DecidedImage:
+    def _named(self, text: str) -> DecidedImage:
         """Return the image of a path or a checksum.
 
         Raises:

@@ -158,10 +158,8 @@ class Decisions:
     @property
     def latest(self) -> Decision | None:
         """The decision that was made last, about copies or about a finding."""
-        copies = max(self._active.values(), key=lambda numbered: numbered[0], default=None)
-        if len(self.findings) and (copies is None or copies[0] < self.findings.last_number):
-            return list(self.findings)[-1]
-        return None if copies is None else copies[1]
+        copies: tuple[int, Decision | None] = next(reversed(self._active.values()), (0, None))
+        return max(copies, self.findings.latest, key=lambda numbered: numbered[0])[1]
 
     def last(self, key: frozenset[str]) -> Decision | None:
         """Return the last decision about exactly these images, also one that took an earlier one back."""

@@ -119,15 +119,16 @@ def find_differences(
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
-        if _num_unlike(pair, is_plain, by_pixel) < MIN_PIXELS:
+        num_unlike = _num_unlike(pair, is_plain, by_pixel)
+        if num_unlike < MIN_PIXELS:
             return Differences(kinds=blur)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
-    num_unlike = _num_unlike(pair, is_plain, by_pixel)
-    if num_unlike < MIN_PIXELS:
-        return Differences(kinds=blur)
+        num_unlike = _num_unlike(pair, is_plain, by_pixel)
+        if num_unlike < MIN_PIXELS:
+            return Differences(kinds=blur)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness

@@ -95,9 +95,9 @@ class FindingDecisions:
         return iter([event for _, event in self._active.values()])
 
     @property
-    def last_number(self) -> int:
-        """The number of the event that is the last one; 0 without one."""
-        return max((number for number, _ in self._active.values()), default=0)
+    def latest(self) -> tuple[int, Decision | None]:
+        """The number and the decision that was made last; 0 and None without one."""
+        return next(reversed(self._active.values()), (0, None))
 
     def add(self, event: Decision, number: int) -> None:
         """Take the event of the file with this number into account."""

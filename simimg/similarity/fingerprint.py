@@ -250,14 +250,35 @@ def _detailed_gray(
     path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, store: FingerprintStore | None = None
 ) -> np.ndarray:
     """Return a file's image as its fine keypoints are detected in it."""
-    kept = store.reduced(store_key(sha256, background)) if store else None
-    if kept is None:
-        kept = reduced_file(read_unchanged(Path(path), sha256), background)
-        if store and is_worth_keeping(kept[0]):
-            store.add_reduced(store_key(sha256, background), kept)
+    kept = reduced_images(Path(path), sha256, background, store)
     if on_contrast >= len(kept):
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
     return gray_pixels(Image.fromarray(kept[on_contrast]), _CANDIDATE[0])
+
+
+def reduced_images(
+    path: Path,
+    sha256: str,
+    background: tuple[int, int, int],
+    store: FingerprintStore | None,
+    *,
+    is_unchanged: bool = True,
+) -> tuple[np.ndarray, ...]:
+    """Return what `reduced_file` gives for a file, from the store if it is there; that of a large file is kept there.
+
+    Unless `is_unchanged`, the file is read in any case, and has to be the one with this checksum.
+
+    Raises:
+        OSError: it cannot be read.
+        Refusal: it was edited, or is no image.
+    """
+    key = store_key(sha256, background)
+    kept = store.reduced(key) if store and is_unchanged else None
+    if kept is None:
+        kept = reduced_file(read_unchanged(path, sha256), background)
+        if store and is_worth_keeping(kept[0]):
+            store.add_reduced(key, kept)
+    return kept
 
 
 def _pixels_sha256(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> bytes:

@@ -22,13 +22,12 @@ from simimg.similarity.fingerprint import (
     fingerprint,
     fingerprint_file,
     read_unchanged,
+    reduced_images,
     stamp_of,
-    store_key,
 )
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import FullImage, compared, full_image
 from simimg.similarity.match_verification import Verification, geometric_edits, verify_placed
-from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError, UsageError
@@ -231,12 +230,8 @@ class IndexImages:
         known, small = self._known(row), self.file(row)
         if small is None:
             return None
-        key = store_key(known.sha256, self._background)
-        kept = self._store.reduced(key) if stamp[2:] == known.size_and_time else None
-        if kept is None:
-            kept = reduced_file(self.read(row), self._background)
-            if is_worth_keeping(kept[0]):
-                self._store.add_reduced(key, kept)
+        is_unchanged = stamp[2:] == known.size_and_time
+        kept = reduced_images(known.path, known.sha256, self._background, self._store, is_unchanged=is_unchanged)
         return FullImage(kept[0], kept[1] if len(kept) > 1 else None, self._background, small.jpeg_quality)
 
     def _full_square(self, row: int) -> FullImage | None:

@@ -90,7 +90,7 @@ class Registration:
     @property
     def is_exact(self) -> bool:
         """Whether every pixel of one image is a pixel of the other one."""
-        return _turned(self._other, self.to_other, _size(self.base)) is not None
+        return _exact_position(_size(self._other), self.to_other, _size(self.base)) is not None
 
     @property
     def is_whole(self) -> bool:
@@ -171,9 +171,9 @@ def _snapped(to_other: np.ndarray, size: tuple[int, int], other: tuple[int, int]
 
 def _warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return an image under a map from px of the frame, smoothed to the frame's resolution, and where it is."""
-    turned = _turned(image, matrix, size)
-    if turned is not None:
-        return turned, np.ones(size[::-1], bool)
+    position = _exact_position(_size(image), matrix, size)
+    if position is not None:
+        return _in_position(image, *position), np.ones(size[::-1], bool)
     reduction = math.sqrt(abs(determinant(matrix)))
     if reduction > 1.2:
         image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(reduction**2 - 1))
@@ -197,12 +197,16 @@ def _interpolated(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) 
     return warped, covered(full, _size(image), size)
 
 
-def _turned(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Return the image in one of the eight positions; None if the map is no such one, or the size another."""
+def _exact_position(
+    size_of_image: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[bool, bool, bool] | None:
+    """Return what `_in_position` does to give one of the eight positions; None if the map is no such one, or the size
+    another.
+    """
     for transposed in (False, True):
         linear = matrix[::-1, :2] if transposed else matrix[:, :2]
-        if _size(image)[:: -1 if transposed else 1] == size and np.abs(np.abs(linear) - np.eye(2)).max() < 1e-6:
-            return _in_position(image, transposed, *(bool(linear[axis, axis] < 0) for axis in (0, 1)))
+        if size_of_image[:: -1 if transposed else 1] == size and np.abs(np.abs(linear) - np.eye(2)).max() < 1e-6:
+            return transposed, bool(linear[0, 0] < 0), bool(linear[1, 1] < 0)
     return None
 
 
