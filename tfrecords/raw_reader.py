@@ -38,7 +38,7 @@ from tfrecords.format.naming import TFRECORD
 from tfrecords.format.parse_errors import parser_errors
 from tfrecords.format.record import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, footer, header, varints
 from tfrecords.format.record_layout import INT_BYTES
-from tfrecords.locations import location_text, url_of
+from tfrecords.locations import location_text, path_of, url_of
 
 
 class Examples(NamedTuple):
@@ -63,12 +63,14 @@ class RawSplit:
     """
 
     def __init__(self, dataset_dir: str | Path, split: str) -> None:
-        from tfrecords.storage.remote_dataset import local_dataset  # not at the top: of folders it is not needed
-
         self._given, self.split = location_text(dataset_dir), split
-        self._dataset_dir = local_dataset(dataset_dir, split, what="dataset_dir").absolute()
-        if not url_of(dataset_dir):  # of a process with another working folder
-            self._given = str(self._dataset_dir)
+        if url_of(dataset_dir):
+            from tfrecords.storage.remote_dataset import local_dataset  # not at the top: of folders it is not needed
+
+            self._dataset_dir = local_dataset(dataset_dir, split, what="dataset_dir").absolute()
+        else:
+            self._dataset_dir = path_of(dataset_dir).absolute()
+            self._given = str(self._dataset_dir)  # of a process with another working folder
         if not self._dataset_dir.is_dir() or not Layout.exists(self._dataset_dir):
             raise UsageError(f"{dataset_dir} has no layout.json. Name a dataset folder that `simimg convert` wrote.")
         self.layout = layout = Layout.load(self._dataset_dir)
@@ -91,7 +93,8 @@ class RawSplit:
                 f"{dataset_dir} has records that differ in length because of {varying}, but tfrecords.read needs "
                 "records of one length. Use simimg.load or TensorFlow Datasets, or convert the images without them."
             )
-        at, num_bytes = layout.offsets, math.prod(image_shape(layout.image_size, layout.channels))
+        self._shape = image_shape(layout.image_size, layout.channels)
+        at, num_bytes = layout.offsets, math.prod(self._shape)
         shards = [shard for name in names for shard in layout.splits[name]]
         self._shards = [(self._dataset_dir / shard.file, shard.num_examples) for shard in shards]
         self._ends = np.cumsum([count for _, count in self._shards])
@@ -120,11 +123,10 @@ class RawSplit:
             raise IndexError("an index should be an integer, a slice, a list of integers or a mask.")
         if not self._verified[index].all():
             self._verify(records, np.arange(len(self))[index].reshape(-1).tolist())
-        shape = image_shape(self.layout.image_size, self.layout.channels)
         part: Any = rows
         if not rows.ndim:  # without NumPy's arithmetic, which takes most of the time for a single example
             record = records[rows]
-            image = record[self._pixels].reshape(shape).copy()
+            image = record[self._pixels].reshape(self._shape).copy()
             id = _number(record[self._id].tobytes())
             if self._schema.label_type == "single":
                 return Examples(image, _number(record[self._label].tobytes()), id)
@@ -134,7 +136,7 @@ class RawSplit:
             low, high = int(rows.min()), int(rows.max()) + 1
             view = records[low:high][:: index.step or 1]
             records, part = (view, ...) if len(view) == len(rows) else (records, rows)
-        images = records[:, self._pixels][part].reshape(-1, *shape)
+        images = records[:, self._pixels][part].reshape(-1, *self._shape)
         labels = self._labels_of(records[:, self._label][part])
         return Examples(images, labels, varints(records[:, self._id][part]))
 

@@ -112,15 +112,10 @@ def versions(data_dir: Path, name: str) -> list[Path]:
     Folders with other names, such as a conversion's working folder, are left out.
     """
     try:
-        folders = [path for path in (data_dir / name).iterdir() if _parsed(path.name) and path.is_dir()]
+        folders = [path for path in (data_dir / name).iterdir() if version_numbers(path.name) and path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(folders, key=lambda path: _parsed(path.name))
-
-
-def is_version(name: str) -> bool:
-    """Return whether a folder of this name is a version of a dataset."""
-    return bool(_parsed(name))
+    return sorted(folders, key=lambda path: version_numbers(path.name))
 
 
 def next_version(version: str, *, changes: bool = False) -> str:
@@ -129,7 +124,7 @@ def next_version(version: str, *, changes: bool = False) -> str:
     If it `changes` examples or leaves some out, it is 2.0.0. This is TFDS's rule: a higher minor version has the same
     examples and more. Raises ValueError if `version` is not three numbers.
     """
-    numbers = _parsed(version)
+    numbers = version_numbers(version)
     if not numbers:
         raise ValueError(f"`version` should be three numbers, e.g. 1.0.0. Received: version={version!r}")
     return f"{numbers[0] + 1}.0.0" if changes else f"{numbers[0]}.{numbers[1] + 1}.0"
@@ -164,7 +159,7 @@ def find_index(shard: Path) -> Path:
     return finished if finished.exists() else index_path(shard)
 
 
-def _parsed(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """Return the three numbers of a version, or an empty tuple if `version` is not one."""
     number = "(0|[1-9][0-9]*)"
     match = re.fullmatch(rf"{number}\.{number}\.{number}", version)

@@ -40,7 +40,7 @@ from tfrecords.format.naming import (
     REPORT_FILE,
     SIDECAR_FOLDERS,
     VERSION,
-    is_version,
+    version_numbers,
 )
 from tfrecords.storage.claims import Claim, claimed, refused_to_overwrite
 from tfrecords.storage.drivers import first_answer, open_driver, patiently, usage_errors
@@ -219,7 +219,7 @@ def remove_leftovers(url: str, what: str = "--dataset_dir") -> tuple[int, bool]:
     """
     driver, target = open_driver(url, what)
     first_answer(lambda: driver.info(f"{target}/{INFO_FILE}"), url, what)
-    if not is_version(target.rpartition("/")[2]):
+    if not version_numbers(target.rpartition("/")[2]):
         raise UsageError(f"{what}={redacted(url)}: should be the URL of a dataset, DATA_DIR/NAME/VERSION.")
     with claimed(driver, target, url, what), usage_errors(url, what):
         number = abort_uploads(driver, target)
@@ -271,7 +271,7 @@ def _newest_version(driver: Any, folder: str) -> str:
         names = [str(info["name"]).rstrip("/").rpartition("/")[2] for info in driver.ls(folder, detail=True)]
     except FileNotFoundError:
         return VERSION
-    there = sorted(filter(is_version, names), key=lambda name: tuple(map(int, name.split("."))))
+    there = sorted(filter(version_numbers, names), key=version_numbers)
     return next((name for name in reversed(there) if driver.exists(f"{folder}/{name}/{INFO_FILE}")), VERSION)
 
 

@@ -68,12 +68,11 @@ def to_rgba(image: Image.Image) -> Image.Image:
     if image.mode[0] not in "IF" and (image.mode in _ALPHA or "transparency" in image.info):
         return _laid_on(None, image, profile)
     transparent = image.info.get("transparency")
-    colors = to_rgb(image)
     if image.mode.startswith("I") and isinstance(transparent, int):
         there = np.asarray(image) != transparent
         gray = np.asarray(_to_srgb(Image.fromarray(gray_samples(image, AUTO).samples), profile))
         return Image.fromarray(np.dstack([gray, there.astype(np.uint8) * 255]))
-    return colors.convert("RGBA")
+    return to_rgb(image).convert("RGBA")
 
 
 def gray_of(rgb: np.ndarray) -> np.ndarray:

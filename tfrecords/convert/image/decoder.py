@@ -148,17 +148,12 @@ def load_image(
     found = _load_colors(data, options, contrast, reducing_gap)
     if options.channels != 1:
         return found
-    stays = found.jpeg is not None and (header := plain_jpeg(data)) and header.components == 1
-    return dataclasses.replace(
-        found,
-        pixels=gray_of(found.pixels),
-        contrast=None if found.contrast is None else gray_of(found.contrast),
-        jpeg=found.jpeg if stays else None,
-    )
+    other = None if found.contrast is None else gray_of(found.contrast)
+    return dataclasses.replace(found, pixels=gray_of(found.pixels), contrast=other)
 
 
 def _load_colors(data: bytes, options: ImageOptions, contrast: bool, reducing_gap: float | None) -> DecodedImage:
-    """Return the image in RGB, or RGBA."""
+    """Return the image in RGB, or RGBA; its `jpeg` is for the channels that are wanted."""
     header = plain_jpeg(data)
     if header and header.width * header.height <= options.max_pixels:
         size = (header.width, header.height)
@@ -168,7 +163,8 @@ def _load_colors(data: bytes, options: ImageOptions, contrast: bool, reducing_ga
             reduced = once(data, ("reduced", by), lambda: decode_reduced(data, header, by))
             if reduced:
                 found = DecodedImage(*fitted(*reduced, size, header.orientation, options))
-                return dataclasses.replace(found, jpeg=data) if stays and stays_as_it_is(data, header) else found
+                stays = stays and (options.channels != 1 or header.components == 1) and stays_as_it_is(data, header)
+                return dataclasses.replace(found, jpeg=data) if stays else found
     read = read_image(
         data,
         keep_truncated=options.truncated == "keep",

@@ -58,8 +58,11 @@ class ExcludedPaths:
         self._lines = [line for line in found.paths if line.strip()]
         self._num_kept = found.num_kept
         self._line_of: dict[str, int] = {}  # by every form of its path
+        self._last_forms: list[str] = []  # of each line
         for number, line in enumerate(self._lines):
-            for form in self._forms(line):
+            forms = list(self._forms(line))
+            self._last_forms.append(forms[-1])
+            for form in forms:
                 self._line_of.setdefault(form, number)
         self._matched: set[int] = set()
         self._num_files = 0
@@ -67,7 +70,7 @@ class ExcludedPaths:
     @property
     def digest(self) -> str:
         """A checksum of the paths, however they are written; comments do not count."""
-        paths = {list(self._forms(line))[-1] for line in self._lines if line[0] != "#"}
+        paths = {form for line, form in zip(self._lines, self._last_forms, strict=True) if line[0] != "#"}
         return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:16]
 
     @property
@@ -108,7 +111,7 @@ class ExcludedPaths:
         for written in dict.fromkeys((line, line.strip(), line.strip().replace("\\", "/"))):
             yield _plain(written)
             if self._folder and (os.path.isabs(written) or not os.path.lexists(os.path.join(self._folder, written))):
-                inside = os.path.relpath(os.path.abspath(written), os.path.abspath(self._folder))
+                inside = os.path.relpath(written, self._folder)
                 if not inside.startswith(".."):
                     yield _plain(inside)
 
