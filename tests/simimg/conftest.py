@@ -1,12 +1,15 @@
 """Two logical CPU devices for the whole session, and small datasets made by the converter."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from simimg.cli import main
 from simimg.commands.console import quiet_tensorflow
 
 with quiet_tensorflow():
@@ -82,3 +85,16 @@ def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
             corners = [(int(x + rng.integers(w)), int(y + rng.integers(h))) for _ in range(4)]
             draw.polygon(corners, fill=color)
     return image
+
+
+@pytest.fixture
+def simimg_json(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs a command and returns its result in JSON, or with another exit code, the message."""
+
+    def run(*arguments: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert main([*arguments, "--json"]) == code
+        found = json.loads(capsys.readouterr().out)
+        return found.get("error", found)
+
+    return run

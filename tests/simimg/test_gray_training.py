@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import tensorflow as tf
 from PIL import Image
 
 import simimg
-from simimg import cli
 from simimg.augment import AugmentConfig, augment
 from simimg.bench import loop_overhead
 from simimg.errors import UsageError
@@ -142,14 +142,8 @@ def test_files_in_a_graph_become_gray_as_by_the_converter(made: dict[str, Path])
     assert np.abs(found.astype(int) - expected).max() <= 2
 
 
-def test_a_run_and_what_follows(made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_and_what_follows(made: dict[str, Path], tmp_path: Path, simimg_json: Callable[..., Any]) -> None:
     run, photos = tmp_path / "run", made["photos"]
-
-    def simimg_json(*arguments: str) -> dict[str, Any]:
-        capsys.readouterr()
-        assert cli.main([*arguments, "--json"]) == 0
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found
 
     train = ["train", f"--dataset_dir={made['raw1']}", f"--model_dir={run}", "--preset=tutorial", "--epochs=2"]
     result = simimg_json(*train, "--global_batch_size=4", "--augment_with=operations")

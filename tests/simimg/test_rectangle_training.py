@@ -6,7 +6,9 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,14 +99,10 @@ def test_a_rotation_keeps_shapes() -> None:
         assert np.quantile(np.abs(found - expected), 0.99) < 0.1
 
 
-def test_a_run_and_what_follows(wide: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_and_what_follows(
+    wide: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], simimg_json: Callable[..., Any]
+) -> None:
     run, photos = tmp_path / "run", wide["photos"]
-
-    def simimg_json(*arguments: str) -> dict[str, object]:
-        capsys.readouterr()
-        assert cli.main([*arguments, "--json"]) == 0
-        found: dict[str, object] = json.loads(capsys.readouterr().out)
-        return found
 
     train = ["train", f"--dataset_dir={wide['raw']}", f"--model_dir={run}", "--preset=tutorial", "--epochs=2"]
     train.append("--global_batch_size=4")

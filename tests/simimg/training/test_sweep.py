@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,6 @@ import numpy as np
 import psutil
 import pytest
 
-from simimg.cli import main
 from simimg.errors import TrainingInterrupted, UsageError
 from simimg.training import TrainConfig
 from simimg.training.sweep_runs import Sweep, SweepRun, check_sweep, sweeping, train_all, write_sweep
@@ -30,16 +30,9 @@ Simimg = Callable[..., Any]
 
 
 @pytest.fixture
-def simimg(capsys: pytest.CaptureFixture[str]) -> Simimg:
+def simimg(simimg_json: Callable[..., Any]) -> Simimg:
     """Runs `simimg sweep` and returns its result in JSON, or with another exit code, the message."""
-
-    def run(*arguments: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        assert main(["sweep", *arguments, "--json"]) == code
-        found = json.loads(capsys.readouterr().out)
-        return found.get("error", found)
-
-    return run
+    return functools.partial(simimg_json, "sweep")
 
 
 @pytest.mark.parametrize(
