@@ -192,7 +192,7 @@ def write_run_report(
         there = folders_with(places, splits[split])
         crops["class_names"] = info.class_names or None
         reader, _ = open_reader(there, splits[split], options.reader, **crops)
-        validation = validation_reader(options.dataset_dirs, info, split, options.reader, **crops)
+        validation = validation_reader(places, info, split, options.reader, **crops)
         figures, mistakes = measure(reader, model, info, validation=validation)
         write_json(model_dir / FIGURES_FILE.format(split), figures_json(figures))
     classification = classes_only(figures)

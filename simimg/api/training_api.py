@@ -84,9 +84,7 @@ def evaluate(
 
     reader, model, info = open_trained(model_dir, dataset_dir, split)
     advance = Counter(progress, reader.split.num_examples).advance
-    validation = validation_reader(
-        folders(dataset_dir), info, split, class_names=info.class_names, **_center_crops(info)
-    )
+    validation = validation_reader(folders(dataset_dir), info, split, class_names=info.class_names, **info.center_crops)
     figures, mistakes = measure(reader, model, info, advance, with_mistakes=report is not None, validation=validation)
     if isinstance(figures, MultiLabelFigures) and not any(figures.num_images.values()):
         raise UsageError(
@@ -131,10 +129,9 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
             split = found[split]
     places = [local_dataset(one, split) for one in named]
     run = here(model_dir, "model_dir")
-    reader, _ = open_reader(places, split, **(_center_crops(load_run(run)) if (run / CONFIG_FILE).is_file() else {}))
+    reader, _ = open_reader(places, split, **(load_run(run).center_crops if (run / CONFIG_FILE).is_file() else {}))
     model, info = load_trained(run)
-    by_name = isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall"
-    if by_name and set(reader.split.class_names) <= set(info.class_names):
+    if info.is_by_name and set(reader.split.class_names) <= set(info.class_names):
         reader, _ = open_reader(places, split, class_names=info.class_names)
     there, size = reader.split, info.image_size
     if there.channels != info.channels:
@@ -162,13 +159,6 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
             "same size."
         )
     return reader, model, info
-
-
-def _center_crops(info: RunInfo) -> dict[str, Any]:
-    """Return the options of a reader for a model that was trained on crops."""
-    from tfrecords.convert.image.decoder import CENTER
-
-    return {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from simimg.commands.console import Result, note, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.api.run_report import FIGURES_FILE, changed_options
     from simimg.errors import ModelError, UsageError
+    from simimg.models.model_folder import Objective
     from simimg.report.training_report import RunGroup, mean_deviation, write_comparison
     from simimg.training import RunInfo, TrainResult, load_result, load_run
 from tfrecords.format.atomic_files import read_json
@@ -167,8 +168,12 @@ def _groups(found: list[tuple[RunInfo, TrainResult]], split: str) -> list[RunGro
         folder = members[0][1].model_dir.name
         differing = {name: str(options.get(name, "–")) for name in unlike}
         groups.append(run_group(members, split, name=_SEED.sub("", folder, count=1) or folder, unlike=differing))
-    sign = 1 if found[0][0].objective.lower_is_better else -1
-    return sorted(groups, key=lambda group: sign * group.mean)
+    return best_first(groups, found[0][0].objective)
+
+
+def best_first(groups: Sequence[RunGroup], objective: Objective) -> list[RunGroup]:
+    """Return the groups, the best first."""
+    return sorted(groups, key=lambda group: group.mean if objective.lower_is_better else -group.mean)
 
 
 def _fold(info: RunInfo) -> int:

@@ -30,6 +30,7 @@ from simimg.command_help import flag_name
 from simimg.commands import train as train_command
 from simimg.commands.compare import (
     ASIDE,
+    best_first,
     common_figures,
     common_options,
     common_split,
@@ -284,11 +285,13 @@ def _compared(sweep: Sweep, failed: Mapping[str, str]) -> Result:
     every = [one for runs in found.values() for one in runs]
     objective = every[0][0].objective
     split = common_split(every)
-    groups = [
-        run_group(runs, split, name=_point_text(members[key][0]), unlike=dict(members[key][0].values))
-        for key, runs in found.items()
-    ]
-    groups.sort(key=lambda group: (1 if objective.lower_is_better else -1) * group.mean)
+    groups = best_first(
+        [
+            run_group(runs, split, name=_point_text(members[key][0]), unlike=dict(members[key][0].values))
+            for key, runs in found.items()
+        ],
+        objective,
+    )
     further = common_figures(groups)
     report = sweep.folder / "report.html"
     write_comparison(

@@ -3,6 +3,7 @@
 from simimg.evaluation.calibration import Calibration, ReliabilityBin, calibration, fit_temperature, scaled
 from simimg.evaluation.classification import (
     Classification,
+    accuracies,
     classify,
     predict,
     wilson_interval,
@@ -28,6 +29,7 @@ __all__ = [
     "PrecisionRecall",
     "RegressionFigures",
     "ReliabilityBin",
+    "accuracies",
     "calibration",
     "classify",
     "compiled",

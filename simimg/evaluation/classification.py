@@ -93,6 +93,12 @@ def predict(
     return probabilities, labels, ids
 
 
+def accuracies(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Computes the accuracy and the binary accuracy, see `Classification`, of what `classify` takes."""
+    targets = np.eye(probabilities.shape[1], dtype=bool)[labels]
+    return float((probabilities.argmax(axis=1) == labels).mean()), float(((probabilities > 0.5) == targets).mean())
+
+
 def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Classification:
     """Computes the figures of predictions: probabilities `[num_examples, num_classes]` and labels `[num_examples]`.
 
@@ -111,14 +117,14 @@ def classify(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[s
         name: float(2 * hit / (count + other)) if count + other else None
         for name, hit, count, other in zip(class_names, hits, counts, predicted_counts, strict=True)
     }
-    targets = np.eye(num_classes, dtype=bool)[labels]
+    accuracy, binary_accuracy = accuracies(probabilities, labels)
     return Classification(
         num_examples=len(labels),
-        accuracy=float((predicted == labels).mean()),
+        accuracy=accuracy,
         accuracy_ci95=wilson_interval(int((predicted == labels).sum()), len(labels)),
         mean_per_class=float(np.mean([value for value in per_class.values() if value is not None])),
         per_class=per_class,
-        binary_accuracy=float(((probabilities > 0.5) == targets).mean()),
+        binary_accuracy=binary_accuracy,
         confusion=confusion.tolist(),
         top5_accuracy=_top_accuracy(probabilities, labels, 5) if num_classes > 5 else None,
         macro_f1=float(np.mean([value for value in f1_per_class.values() if value is not None])),

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from simimg.errors import SimimgError, UsageError
-from simimg.evaluation import classify, multi_label_figures, regression_figures
+from simimg.evaluation import accuracies, multi_label_figures, regression_figures
 from simimg.inference.conversion import check_images
 from simimg.input import PADDING_ID, eval_batches, folders_with, open_reader, reading, run_splits
 from simimg.models.model_folder import RunInfo
-from tfrecords.convert.image.decoder import CENTER
 from tfrecords.format.image_size import COLORS, image_shape, image_size_of
 from tfrecords.storage.remote_dataset import local_dataset
 
@@ -87,7 +85,7 @@ def score_of(info: RunInfo, outputs: np.ndarray, exact: np.ndarray, labels: np.n
         return regression_figures(outputs, labels, info.class_names).mean_absolute_error
     if labels.ndim == 2:
         return multi_label_figures(outputs, labels, info.class_names).mean_average_precision
-    return classify(outputs, labels, info.class_names).accuracy
+    return accuracies(outputs, labels)[0]
 
 
 def _tested(
@@ -115,8 +113,8 @@ def _tested(
 
 def _read(info: RunInfo, folders: tuple[Path, ...], split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `most` images of a split, or all if there are fewer, evenly spread over it, and their labels."""
-    crops: dict[str, Any] = {"crop": "center", "image_size": info.image_size} if info.resize == CENTER else {}
-    if isinstance(info.config.get("dataset_dir"), list) and info.objective.score != "recall":
+    crops = info.center_crops
+    if info.is_by_name:
         crops["class_names"] = info.class_names
     reader, _ = open_reader(folders_with(folders, split) or folders, split, **crops)
     total = reader.split.num_examples

@@ -107,6 +107,16 @@ class RunInfo:
         """The objective of the run."""
         return OBJECTIVES[self.config.get("objective", "classes")]
 
+    @property
+    def center_crops(self) -> dict[str, Any]:
+        """The options of a reader for a model that was trained on crops; none for others."""
+        return {"crop": "center", "image_size": self.image_size} if self.resize == "center" else {}
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether the classes of a dataset are those of the same names: several datasets were trained on."""
+        return isinstance(self.config.get("dataset_dir"), list) and self.objective.score != "recall"
+
 
 def load_run(model_dir: Path) -> RunInfo:
     """Returns the contents of a folder's config.json.

@@ -289,8 +289,8 @@ def _class_scores(figures: Classification) -> str:
     rows = []
     for i, (name, row) in enumerate(zip(figures.per_class, figures.confusion, strict=True)):
         hits, total = row[i], sum(row)
-        f1 = 2 * hits / (total + predicted[i]) if total + predicted[i] else None
-        shares = (hits / predicted[i] if predicted[i] else None, hits / total if total else None, f1)
+        precision, recall = hits / predicted[i] if predicted[i] else None, hits / total if total else None
+        shares = (precision, recall, figures.f1_per_class[name])
         rows.append((escape(name), *(percent(share, 1) for share in shares), f"{total:,}"))
     return _columns(("Class", "Precision", "Recall", "F1", "Images"), rows, {1, 2, 3, 4}, "scores")
 

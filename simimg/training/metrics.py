@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simimg.evaluation import classify, multi_label_figures, predict, regression_figures, search_copies
+from simimg.evaluation import accuracies, multi_label_figures, predict, regression_figures, search_copies
 from simimg.input import Reader
 from simimg.models.heads import TARGETS
 from simimg.models.model_folder import Objective
@@ -129,13 +129,9 @@ def figures_of(
             "mean_absolute_error": errors.mean_absolute_error,
             "root_mean_squared_error": errors.root_mean_squared_error,
         }
-    figures = classify(probabilities, labels, names)
+    accuracy, binary_accuracy = accuracies(probabilities, labels)
     losses = example_losses(config.loss, tf.constant(labels), tf.constant(probabilities), 0.0)
-    return {
-        "loss": float(tf.reduce_mean(losses)),
-        "accuracy": figures.accuracy,
-        "binary_accuracy": figures.binary_accuracy,
-    }
+    return {"loss": float(tf.reduce_mean(losses)), "accuracy": accuracy, "binary_accuracy": binary_accuracy}
 
 
 def collapse(line: dict[str, float]) -> str:

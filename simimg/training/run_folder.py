@@ -121,7 +121,7 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
     if not (model_dir / CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
-    now = {key: value for key, value in info.config.items() if key in config.determining()}
+    now = {key: info.config[key] for key in config.determining()}
     # An option that is newer than the run has its default, which is off.
     old = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in now}
     differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
