@@ -36,15 +36,6 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     return np.stack([_rounded(row) for row in calibrated])
 
 
-def off_diagonal(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the images whose confident class is another one than the given: bool `[num_images]`.
-
-    This is the paper's "confident joint" method. The arguments are those of `confident_joint`.
-    """
-    confident, has_one = _confident_class(labels, probabilities)
-    return has_one & (confident != labels) & _contradicted(labels, probabilities)
-
-
 def prune_by_noise_rate(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the images whose given label is probably wrong: bool `[num_images]`.
 

@@ -190,11 +190,6 @@ def settling(findings: Iterable[Finding], decided: Decided) -> list[FindingDecis
     return found
 
 
-def undecided(findings: Sequence[Finding], decided: Decided) -> list[Finding]:
-    """Return the findings that nothing was decided about; all findings about a dropped image are left out."""
-    return [one for one, decision in zip(findings, settling(findings, decided), strict=True) if decision is None]
-
-
 def write_deletions(decided: Decided, path: Path) -> int:
     """Write the images to drop as a list for `simimg edit --delete`; return their number."""
     rows = deletions(decided)

@@ -97,11 +97,6 @@ def gray_pixels(image: Image.Image, longer_side: int) -> np.ndarray:
     return np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def detect(image: Image.Image, *, longer_side: int, most: int) -> Keypoints:
-    """Return the keypoints of an image, see `gray_pixels` and `detect_in`."""
-    return detect_in(gray_pixels(image, longer_side), most)
-
-
 def detect_in(gray: np.ndarray, most: int) -> Keypoints:
     """Return the keypoints of a gray image, uint8 `[h, w]`: the strongest of each cell and each band of scales.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from simimg.health.class_findings import find_confused_classes, find_drift, find_small_classes
-from simimg.health.decision_table import read_finding_decisions, undecided, write_labels
+from simimg.health.decision_table import read_finding_decisions, settling, write_labels
 from simimg.health.finding import Finding
 from simimg.health.label_findings import find_outliers, find_wrong_labels, judge
 from simimg.similarity.image_table import IndexedImage
@@ -93,5 +93,5 @@ def test_a_decision_about_one_class_leaves_the_others(tmp_path: Path) -> None:
     decisions = tmp_path / "decided.csv"
     decisions.write_text("path,kind,label,split,suggestion,decision\n,few_images,cat,,b,relabel\n")
     decided = read_finding_decisions(decisions)
-    assert [one.label for one in undecided(findings, decided)] == ["dog"]
+    assert [one and one.word for one in settling(findings, decided)] == ["relabel", None]
     assert write_labels(decided, tmp_path / "labels.csv") == 0

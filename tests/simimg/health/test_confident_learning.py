@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simimg.health.confident_learning import confident_joint, off_diagonal, prune_by_noise_rate
+from simimg.health.confident_learning import confident_joint, prune_by_noise_rate
 
 
 def problem() -> tuple[np.ndarray, np.ndarray]:
@@ -22,14 +22,10 @@ def test_it_is_what_the_library_returns() -> None:
     pruned = [0, 2, 9, 16, 18, 19, 27, 35, 36, 45, 54, 61, 63, 72, 81, 91, 117]
     assert confident_joint(labels, probabilities).tolist() == joint
     assert np.flatnonzero(prune_by_noise_rate(labels, probabilities)).tolist() == pruned
-    assert np.flatnonzero(off_diagonal(labels, probabilities)).tolist() == [
-        *(0, 2, 9, 18, 19, 27, 35, 36, 45, 54, 61, 72, 117)
-    ]
 
 
 def test_labels_that_the_model_agrees_with_are_right() -> None:
     labels, probabilities = problem()
     right = np.eye(4)[labels] * 0.9 + 0.025
     assert not prune_by_noise_rate(labels, right).any()
-    assert not off_diagonal(labels, right).any()
     assert confident_joint(labels, probabilities).sum(axis=1).tolist() == np.bincount(labels).tolist()

@@ -14,7 +14,6 @@ from simimg.health.decision_table import (
     new_labels,
     read_finding_decisions,
     settling,
-    undecided,
     write_findings,
 )
 from simimg.health.finding import Finding
@@ -134,7 +133,6 @@ def test_what_settles_findings_and_the_lists() -> None:
                        for one in (*known, *known.findings)])  # fmt: skip
     decided = decided_among(images, known, findings)
     assert [one and one.word for one in settling(findings, decided)] == [RELABEL, RELABEL, DROP, DROP, NOT_COPIES]
-    assert undecided(findings, decided) == []
     assert deletions(decided)[1:] == [("cat/2.jpg", "dark: black")]
     assert new_labels(decided)[1:] == [("cat/1.jpg", "dog", "dog fits")]
 

@@ -14,7 +14,7 @@ from simimg.similarity.affine import area, determinant, inverse, part_in_unit_sq
 from simimg.similarity.common_frame import block_agreement
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
-from simimg.similarity.keypoints import align, detect
+from simimg.similarity.keypoints import align, detect_in, gray_pixels
 from simimg.similarity.match_verification import HARMLESS, verify
 
 
@@ -223,7 +223,7 @@ def test_the_map_is_the_one_that_was_drawn(scene, angle: float, scale: float, mi
     size = (round(320 * scale), round(240 * scale))
     copy = original.resize(size, Image.Resampling.BICUBIC)
     copy = (ImageOps.mirror(copy) if mirrored else copy).rotate(angle, Image.Resampling.BICUBIC, expand=True)
-    found = align(detect(copy, longer_side=512, most=800), detect(original, longer_side=320, most=400))
+    found = align(detect_in(gray_pixels(copy, 512), 800), detect_in(gray_pixels(original, 320), 400))
     assert found is not None
     assert found.mirrored == mirrored
     turn = math.degrees(math.atan2(found.matrix[1, 0], found.matrix[0, 0]))
