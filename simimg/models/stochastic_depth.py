@@ -1,4 +1,4 @@
-"""Stochastic depth for any residual network, and calls with images of another size; neither adds weights.
+"""Stochastic depth for any residual network; it adds no weights.
 
 In training, an example skips the residual branch of block l of L with the probability rate * l / L, and the branch is
 divided by the probability that it stays (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, equation 4;
@@ -7,15 +7,12 @@ they multiply by it in inference instead). Inference is that of the network with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from simimg.errors import UsageError
 from simimg.models.dropout import ExampleDropout
-from tfrecords.format.image_size import image_shape
 
 _FIRST_STREAM = 1000
 """Stream of the first block's `ExampleDropout`; the other layers of a network have streams below."""
@@ -53,7 +50,7 @@ def with_stochastic_depth(network: keras.Model, rate: float) -> keras.Model:
     def dropped(branch: Any) -> Any:
         _, maker, _ = makers[id(branch)]
         number = len(drops) + 1
-        if isinstance(maker, keras.layers.Dropout):
+        if isinstance(maker, keras.layers.Dropout) and maker.noise_shape:
             drops.append(maker)
             return branch
         whole = (None, *[1] * (len(branch.shape) - 1))
@@ -72,27 +69,3 @@ def with_stochastic_depth(network: keras.Model, rate: float) -> keras.Model:
         if layer.weights and not isinstance(layer, keras.layers.Dropout):  # whose only variable is a seed
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
-
-
-def accept_sizes(network: keras.Model, sizes: Sequence[int], option: str) -> None:
-    """Lets a network be called with square images of other sides than that of its input, `sizes` in px.
-
-    Raises:
-        UsageError: it can be called with its own size only; names `option`.
-    """
-    _forget_sizes(network)
-    for size in sorted(set(sizes)):
-        try:
-            network(np.zeros((1, *image_shape(size, network.input_shape[-1])), np.float32))
-        except Exception as error:  # of Keras or of an operation, depending on the layer
-            raise UsageError(
-                f"{option}: {network.name} takes images of {network.input_shape[1]} px, but not of {size} px. Choose a "
-                "network that averages its last map, such as small or ResNet50."
-            ) from error
-
-
-def _forget_sizes(network: keras.Model) -> None:
-    network.input_spec = None  # which would refuse other sizes
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            _forget_sizes(layer)

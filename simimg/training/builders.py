@@ -12,10 +12,10 @@ import keras
 import tensorflow as tf
 
 from simimg.models.backbones import LITES, NETWORKS, lite
-from simimg.models.heads import copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
+from simimg.models.heads import accept_sizes, copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
-from simimg.models.stochastic_depth import accept_sizes, with_stochastic_depth
+from simimg.models.stochastic_depth import with_stochastic_depth
 from simimg.training import optimizers
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
