@@ -108,6 +108,8 @@ def measure_loop(
         ema=0.0,
     ).resolved(1)
     reader, _ = open_reader(config.dataset_dir, "train", config.reader, crop=config.crop, image_size=config.image_size)
+    if config.train_sizes:  # the last one, which is the largest
+        reader = reader.resized(config.train_sizes[-1])
     batch_size = config.global_batch_size
     height, width, _ = reader.split.image_shape
     what = f"{width} x {height}, reader {reader.kind}; {config.model}, batches of {batch_size}"

@@ -130,6 +130,8 @@ def measure_training(
             crop=config.crop,
             image_size=config.image_size,
         )
+        if config.train_sizes:  # the last one, which is the largest
+            reader = reader.resized(config.train_sizes[-1])
     split, batch_size = reader.split, config.global_batch_size
     if len(split.class_names) < 2:
         raise UsageError(f"{config.dataset_dir} has one class; a classifier needs two.")

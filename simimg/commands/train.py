@@ -31,8 +31,8 @@ from simimg.commands.console import Result, note, progress_bar, quiet_tensorflow
 with quiet_tensorflow():
     from simimg.api.run_report import write_run_report
     from simimg.errors import UsageError, WorkerLost
+    from simimg.input.mixture import dataset_weights_in
     from simimg.training import StepInfo, TrainConfig, TrainResult, Watcher, load_run, workers
-    from simimg.training.train_config import dataset_weights_in
 
 from tfrecords.format.atomic_files import read_json
 from tfrecords.options import from_json, option

@@ -24,9 +24,9 @@ import numpy as np
 
 from simimg.errors import UsageError
 from simimg.input.jpeg_regions import decode_region, reduction, scaled_down
-from tfrecords.format.image_size import ImageSize, parse_image_size, width_height
+from tfrecords.format.image_size import MAX_IMAGE_SIZE, ImageSize, parse_image_size, width_height
 
-__all__ = ["CROPS", "DEFAULT_CROP_SIZE", "CropBox", "Crops", "crop_pixels"]
+__all__ = ["CROPS", "DEFAULT_CROP_SIZE", "CropBox", "Crops", "crop_pixels", "growing_sizes"]
 
 CROPS = ("random", "center")
 DEFAULT_CROP_SIZE = 224  # px; what networks for ImageNet are trained at
@@ -34,6 +34,7 @@ DEFAULT_CROP_SIZE = 224  # px; what networks for ImageNet are trained at
 MIN_AREA = 0.08  # share of the image
 MAX_ASPECT = 4 / 3
 ZOOM = 8 / 7  # what the resized image covers, as a multiple of its central crop
+SIZE_STEP = 32  # px, by which crops grow; most networks halve their maps five times
 _ATTEMPTS = 10
 _DRAWS = 4  # per attempt: area, ratio, left, top
 
@@ -86,6 +87,25 @@ class Crops:
             return [_central(width, height, across, down) for width, height in shapes]
         numbers, aspect = uniform(*run, ids, _ATTEMPTS * _DRAWS).tolist(), across / down
         return [_random(width, height, aspect, drawn) for (width, height), drawn in zip(shapes, numbers, strict=True)]
+
+
+def growing_sizes(text: str, num_epochs: int) -> tuple[int, ...]:
+    """Returns the side of the training crops in each epoch, px; () if `text` is `off`.
+
+    "160" is one side. "160:192" grows linearly from the first epoch to the last one, rounded to multiples of 32, as
+    between the two ramps of FFCV's training of ImageNet (libffcv/ffcv-imagenet, train_imagenet.py, get_resolution).
+
+    Raises:
+        UsageError: `text` has another form, or the sides are no multiples of 32.
+    """
+    if text in ("", "off"):
+        return ()
+    first, _, last = text.partition(":")
+    sides = [int(side) if side.isdecimal() else 0 for side in (first, last or first)]
+    if not 0 < sides[0] <= sides[1] <= MAX_IMAGE_SIZE or any(side % SIZE_STEP for side in sides):
+        raise UsageError(f"--train_size={text}: should be off, or multiples of 32 px such as 160 or 160:192.")
+    shares = [epoch / (num_epochs - 1) for epoch in range(num_epochs)] if num_epochs > 1 else [1.0] * num_epochs
+    return tuple(round((sides[0] + (sides[1] - sides[0]) * share) / SIZE_STEP) * SIZE_STEP for share in shares)
 
 
 def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box: CropBox) -> None:

@@ -21,6 +21,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import tensorflow as tf
 
@@ -149,3 +150,19 @@ def looks_like_weights(text: str) -> bool:
     """Returns whether `text` is a list of two numbers or more."""
     parts = text.split(",")
     return len(parts) > 1 and all(part.strip().replace(".", "", 1).isdigit() for part in parts)
+
+
+def dataset_weights_in(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns options in which `weights`, if they are numbers, such as "3,1", are those of the datasets.
+
+    Raises UsageError if there are other weights of the datasets, too.
+    """
+    weights = given.get("weights", "")
+    if not looks_like_weights(weights):
+        return given
+    if given.get("dataset_weights", weights) != weights:
+        raise UsageError(
+            f"--weights={weights} and --dataset_weights={given['dataset_weights']} both weigh the datasets. Leave one "
+            "of them out."
+        )
+    return {name: value for name, value in given.items() if name != "weights"} | {"dataset_weights": weights}

@@ -6,6 +6,7 @@ C without the interpreter's lock, so several threads decode at the same time. An
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -18,9 +19,9 @@ import tensorflow as tf
 from PIL import Image
 
 from simimg.errors import CorruptRecordError, DataError
-from simimg.input.crops import crop_pixels
+from simimg.input.crops import Crops, crop_pixels
 from simimg.input.split import PADDING_ID, Shard, Split
-from tfrecords.format.image_size import MODES, ImageSize
+from tfrecords.format.image_size import MODES, ImageSize, image_shape
 from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.mapped_shards import map_records
 from tfrecords.format.naming import find_index
@@ -122,6 +123,12 @@ class EncodedRecords:
         if split.schema.is_plain:
             # int32 halves the memory of these, and no record is longer than 2 GB.
             self._spans = tuple(part.astype(np.int32) for part in record_spans(self._lengths))
+
+    def cut_to(self, crops: Crops) -> EncodedRecords:
+        """Returns the same records with other crops; they share the mapped files and `corrupt`."""
+        other = copy.copy(self)
+        other._crops, other._shape = crops, image_shape(crops.image_size, self._shape[2])
+        return other
 
     def gather(
         self, places: np.ndarray, run: tuple[int, int] | None = None

@@ -158,6 +158,17 @@ class Reader:
         """Returns a dataset of elements for `batch`: replica after replica, step after step."""
         raise NotImplementedError
 
+    def resized(self, image_size: ImageSize) -> Reader:
+        """Returns a reader of the same split that cuts its images to another size.
+
+        Raises:
+            UsageError: it cuts none.
+        """
+        raise UsageError(
+            f"--train_size: the images of {self.split.dataset_dir} are not cut while they are decoded. "
+            "Convert them with --resize=short, cut JPEG images with --crop=random, or leave it out."
+        )
+
     def batch(self, element: Any) -> Batch:
         """Returns the Batch of `order.per_replica_batch_size` for an element, which is one already by default; called
         in the replica's training step.

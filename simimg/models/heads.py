@@ -45,6 +45,31 @@ def image_input(image_size: ImageSize, *, smallest: int, channels: int = 3) -> A
     return keras.Input(image_shape(image_size, channels), dtype="float32", name="pixels")
 
 
+def accept_sizes(network: keras.Model, sizes: Sequence[int], option: str) -> None:
+    """Lets a network be called with square images of other sides than that of its input, `sizes` in px.
+
+    Raises:
+        UsageError: it can be called with its own size only; names `option`.
+    """
+    _forget_sizes(network)
+    for size in sorted(set(sizes)):
+        try:
+            network(keras.ops.zeros((1, *image_shape(size, network.input_shape[-1]))))
+        except Exception as error:  # of Keras or of an operation, depending on the layer
+            raise UsageError(
+                f"{option}: {network.name} takes images of {network.input_shape[1]} px, but not of {size} px. Choose a "
+                "network that averages its last map, such as small or ResNet50."
+            ) from error
+
+
+def _forget_sizes(network: keras.Model) -> None:
+    network.input_spec = None  # which would refuse other sizes
+    for layer in network.layers:
+        inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
+        if isinstance(inner, keras.Model):
+            _forget_sizes(inner)
+
+
 def colored(pixels: Any) -> Any:
     """Gray pixels in three equal channels, for networks whose weights are for RGB; others as they are."""
     return pixels if pixels.shape[-1] == 3 else keras.layers.Concatenate(name="colored")([pixels] * 3)

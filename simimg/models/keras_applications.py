@@ -16,6 +16,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.models.batch_norm import SynchronizedBatchNormalization
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, colored, image_input, probabilities, unit
+from simimg.models.stochastic_depth import with_stochastic_depth
 from tfrecords.format.image_size import ImageSize, image_shape
 
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
@@ -30,6 +31,7 @@ def application(
     weights: str | Path | None,
     resolution: ImageSize | None = None,
     fixed: bool,
+    stochastic_depth: float = 0.0,
     channels: int = 3,
 ) -> keras.Model:
     """One of Keras's networks with a new softmax over unit features, for fine-tuning.
@@ -40,12 +42,18 @@ def application(
     of which those of the first are saved, and the same dropout on every replica.
 
     `weights` is "imagenet", which Keras downloads; a `.weights.h5` or `.h5` file of the network without its top; or
-    None for random weights. The input is enlarged to `resolution` px, if it is given.
+    None for random weights. The input is enlarged to `resolution` px, if it is given. `stochastic_depth` is the rate of
+    `with_stochastic_depth`.
 
     Raises:
-        UsageError: the network cannot take images of this size.
+        UsageError: the network cannot take images of this size, or has no blocks to leave out.
         ModelError: the weights cannot be downloaded, or are those of another network.
     """
+    if stochastic_depth and fixed:
+        raise UsageError(
+            f"--stochastic_depth={stochastic_depth:g}: {name} is tuned in inference mode, which leaves nothing out. "
+            "Train it from random weights, --weights=none."
+        )
     size = resolution or image_size
     pixels = image_input(image_size, smallest=1, channels=channels)
     x = colored(pixels)
@@ -53,6 +61,8 @@ def application(
         x = keras.layers.Resizing(*image_shape(size)[:2], "bilinear", dtype="float32", name="enlarged")(x)
     x = _preprocessed(name, x)
     base = _base(name, size, weights)
+    if stochastic_depth:
+        base = with_stochastic_depth(base, stochastic_depth)
     x = Fixed(base, name="fixed")(x) if fixed else for_replicas(base, first_stream=2)(x)
     x = keras.layers.Identity(name=EMBEDDING)(x)
     x = ExampleDropout(0.2, stream=1, name="dropout")(unit(x))

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["PRESETS", "preset_options"]
 
-PRESETS = ("small", "lite0", "lite1", "pair", "tutorial", "copy")
+PRESETS = ("small", "lite0", "lite1", "pair", "tutorial", "copy", "imagenet")
 
 
 def preset_options(name: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import keras
 import tensorflow as tf
 
 from simimg.models.backbones import LITES, NETWORKS, lite
-from simimg.models.heads import copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
+from simimg.models.heads import accept_sizes, copy_model, enlarged_to, fix_backbone, independent, numbers, output_model
 from simimg.models.keras_applications import APPLICATIONS, application
 from simimg.models.pretrained import start_from
+from simimg.models.stochastic_depth import with_stochastic_depth
 from simimg.training import optimizers
 from simimg.training.checkpoints import State
 from simimg.training.contrastive_loss import EmbeddingQueue
@@ -56,6 +57,7 @@ def build_model(
                 weights=weights,
                 resolution=resolution,
                 fixed=start is not None,
+                stochastic_depth=config.stochastic_depth,
                 **gray,
             )
             path = None if from_file else path
@@ -65,6 +67,8 @@ def build_model(
             model = lite(config.model, image_size, num_classes, weights=weights, resolution=resolution, **gray)
         else:
             model = NETWORKS[config.model](image_size, num_classes, **gray)
+        if config.stochastic_depth and config.model not in APPLICATIONS:
+            model = with_stochastic_depth(model, config.stochastic_depth)
         if config.objective == "similarity":
             model = copy_model(model, config.embedding_dim)
         elif config.objective == "multilabel":
@@ -93,9 +97,12 @@ def build_state(
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, image_size, num_classes, spread, channels)
     average = build_model(config, image_size, num_classes, spread, channels) if config.ema else None
+    if config.train_sizes:
+        accept_sizes(model, config.train_sizes, f"--train_size={config.train_size}")
     optimizer = build_optimizer(config, num_steps)
     optimizer.build(model.trainable_variables)
-    past = EmbeddingQueue.empty(config.queue_size, config.embedding_dim) if config.compares_with_past else None
+    compares = config.objective == "similarity" and config.queue_size
+    past = EmbeddingQueue.empty(config.queue_size, config.embedding_dim) if compares else None
     state = State(model, optimizer, average, past)
     state.copy_to_average()
     return state

@@ -124,7 +124,8 @@ def train(config: TrainConfig, watcher: Watcher = Watcher()) -> TrainResult:
         if config.class_weights == "balanced":
             class_weights = balanced(label_counts(reader, order.mixture))
         step = training_step(config, strategy, state, order, reader, class_weights=class_weights)
-        runner = StepRunner(strategy, step, order, reader, objective.others, timed=not config.deterministic)
+        timed, sizes = not config.deterministic, config.train_sizes
+        runner = StepRunner(strategy, step, order, reader, objective.others, timed=timed, sizes=sizes)
         # Crops take six times as long as the other views, so only the saved model is measured with them.
         with_crops = config.test_views == "cropped"
         forward = _forward(setup, state, "mirrored" if with_crops else config.test_views)
@@ -189,6 +190,7 @@ def _saved(
         input_share=round(progress.input_seconds / progress.seconds, 5) if progress.input_seconds else None,
         figures=run_folder.figures_by_split({**line, f"train_{score}": line[score]}),
         history=progress.history,
+        teacher=str(setup.config.teacher) if setup.config.teacher else None,
     )
     if setup.place.is_chief:
         with writing(setup.model_dir):

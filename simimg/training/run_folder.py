@@ -48,6 +48,7 @@ class TrainResult:
     # classifier, and the recall of a network for copies.
     figures: dict[str, dict[str, float]]
     history: list[dict[str, Any]]  # the figures of each epoch
+    teacher: str | None = None  # folder of the run whose outputs were learned
 
     def score(self, objective: Objective, split: str) -> float | None:
         """Returns the main figure of an objective on a split: train, validation or test."""
@@ -57,7 +58,9 @@ class TrainResult:
         """Returns the contents of result.json, with figures by keys such as `test_accuracy`, None if unknown."""
         flat = {f"{split}_{name}": value for split, found in self.figures.items() for name, value in found.items()}
         values = {**vars(self), **flat, "model_dir": str(self.model_dir)}
-        there = (key for key in _RESULT_KEYS if key in values or key not in _OF_LABELS)
+        if not self.teacher:
+            del values["teacher"]
+        there = (key for key in _RESULT_KEYS if key in values or key not in _OF_SOME)
         return {key: values.get(key) for key in there}
 
 
@@ -65,11 +68,11 @@ _RESULT_KEYS = (
     "model_dir steps epoch seconds images_per_s input_share train_accuracy validation_accuracy test_accuracy "
     "test_binary_accuracy history train_recall validation_recall test_recall train_binary_accuracy "
     "validation_mean_average_precision test_mean_average_precision train_mean_absolute_error "
-    "validation_mean_absolute_error test_mean_absolute_error"
+    "validation_mean_absolute_error test_mean_absolute_error teacher"
 ).split()
 _SPLITS = ("train", "validation", "test")
-_OF_LABELS = frozenset(_RESULT_KEYS[_RESULT_KEYS.index("test_recall") + 1 :])
-"""Figures of several labels per image and of numbers, which other runs do not have."""
+_OF_SOME = frozenset(_RESULT_KEYS[_RESULT_KEYS.index("test_recall") + 1 :])
+"""Figures of several labels per image and of numbers, and the teacher, which other runs do not have."""
 
 
 def figures_by_split(values: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -27,6 +27,7 @@ from simimg.input import (
 )
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import CONFIG_FILE, RunInfo, load_run
+from simimg.training.distillation import check_teacher
 from simimg.training.run_folder import describe_run
 from simimg.training.strategy import Workers, local_replicas, make_strategy, workers
 from simimg.training.train_config import TrainConfig
@@ -97,6 +98,13 @@ class RunSetup:
             f"training on {strategy.num_replicas_in_sync} x {kind}{machines}: batch {order.global_batch_size} in all, "
             f"{order.per_replica_batch_size} per replica{parts}; learning rate {self.config.learning_rate:.3g}"
         )
+        if self.config.teacher:
+            weight, rest = self.config.teacher_weight, 1 - self.config.teacher_weight
+            labels = f", and the labels with weight {rest:g}" if rest else ", and no labels"
+            found.append(f"learning the outputs of {self.config.teacher} with weight {weight:g}{labels}")
+        if sizes := self.config.train_sizes:
+            grows = [f"{size} px from epoch {sizes.index(size) + 1}" for size in sorted(set(sizes))]
+            found.append(f"training on crops of {', '.join(grows)}, measuring at {self.reader.split.image_size} px")
         return [*found, self.augmented_with] if self.augmented_with else found
 
     def _of_datasets(self) -> list[str]:
@@ -186,6 +194,14 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
             f"--{name}={getattr(config, name):g} mixes pairs of images, but a replica has {rows} at a time, which is "
             "odd. Choose another --global_batch_size."
         )
+    check_teacher(config, split.image_size, split.channels, split.class_names)
+    if config.train_sizes:
+        reader.resized(config.train_sizes[0])
+        if config.resolution:
+            raise UsageError(
+                f"--train_size={config.train_size}: --resolution={config.resolution} enlarges all images to one size. "
+                "Give --resolution=off."
+            )
     if config.quarter_turns and not isinstance(split.image_size, int):
         raise UsageError(
             f"--quarter_turns={config.quarter_turns}: images of {split.image_size} px have another shape when they are "

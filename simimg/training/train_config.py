@@ -11,7 +11,8 @@ from typing import Any
 from simimg.augment import BORDERS, FORMULATIONS, AugmentConfig
 from simimg.errors import UsageError
 from simimg.input import AUTO_CROP, CACHES, CROPS, ON_CORRUPT, READERS, SHUFFLES
-from simimg.input.mixture import looks_like_weights, parse_weights
+from simimg.input.crops import growing_sizes
+from simimg.input.mixture import dataset_weights_in, parse_weights
 from simimg.models.backbones import LITES, NETWORKS
 from simimg.models.keras_applications import APPLICATIONS
 from simimg.models.model_folder import OBJECTIVES, Objective
@@ -27,7 +28,6 @@ MODELS = (*NETWORKS, *LITES, *APPLICATIONS)
 PRECISIONS = ("float32", "bfloat16", "float16")
 _OFF = {"off": 0}
 
-# One for each group of options.
 _network, _optimization, _augmentation, _devices, _input, _checkpoints = (
     functools.partial(option, group=group)
     for group in ("network", "optimization", "augmentation", "devices", "input", "checkpoints")
@@ -36,18 +36,15 @@ _SIMILARITY_ONLY = {"embedding_dim", "temperature", "entropy_weight", "queue_siz
 # Options of classifiers only, each with the value that switches it off.
 _CLASSES_ONLY = {"probe": False, "test_views": "one", "class_weights": "none", "accumulate": 1, "mixup": 0, "cutmix": 0}
 
+_COUNTS = "epochs resolution num_devices per_replica_batch_size patience fold queue_size".split()
+_AMOUNTS = "learning_rate weight_decay clip_norm checkpoint_every_s entropy_weight".split()
 _RANGES = (
     (("global_batch_size", "accumulate", "keep_checkpoints"), lambda x: x >= 1, "1 or more"),
-    (
-        ("epochs", "resolution", "num_devices", "per_replica_batch_size", "patience", "fold"),
-        lambda x: x >= 0,
-        "0 or more",
-    ),
-    (("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_s"), lambda x: x >= 0, "0 or more"),
-    (("queue_size", "entropy_weight"), lambda x: x >= 0, "0 or more"),
+    ((*_COUNTS, *_AMOUNTS), lambda x: x >= 0, "0 or more"),
     (("embedding_dim",), lambda x: x >= 2, "2 or more"),
-    (("temperature",), lambda x: x > 0, "above 0"),
-    (("label_smoothing", "ema"), lambda x: 0 <= x < 1, "0 or more, and below 1"),
+    (("temperature", "teacher_temperature"), lambda x: x > 0, "above 0"),
+    (("teacher_weight",), lambda x: 0 < x <= 1, "above 0, and at most 1"),
+    (("label_smoothing", "ema", "stochastic_depth"), lambda x: 0 <= x < 1, "0 or more, and below 1"),
     (("seed",), lambda x: 0 <= x < 2**32, f"0..{2**32 - 1}"),  # the range that NumPy accepts
 )
 
@@ -132,6 +129,22 @@ class TrainConfig:
         choices=("categorical", "binary"),
     )
     label_smoothing: float = _optimization("Share of the target that is spread over all classes.", 0.1, words=_OFF)
+    stochastic_depth: float = _optimization(
+        "Of residual networks: share of the images for which the last block is left out; less for earlier blocks.",
+        0.0,
+        words=_OFF,
+    )
+    teacher: Path | None = option(
+        "Distillation: folder of a finished run of the same classes, whose outputs are learned.",
+        None,
+        group="optimization",
+    )
+    teacher_weight: float = _optimization(
+        "Weight of the teacher's outputs in the loss; the rest, up to 1, is that of the labels.", 1.0
+    )
+    teacher_temperature: float = _optimization(
+        "Divisor of both networks' logits; above 1, it emphasizes the less probable classes.", 1.0
+    )
     embedding_dim: int = _network("Dimension of the embedding that --objective=similarity trains.", 512)
     temperature: float = _optimization(
         "Divisor of the cosines in the similarity loss; a small one emphasizes the nearest images.", 0.05
@@ -224,6 +237,11 @@ class TrainConfig:
         words={"auto": 0},
         group="input",
     )
+    train_size: str = _input(
+        "Side of the crops in training in px, such as 160; or 160:192, which grows from epoch to epoch in steps of 32. "
+        "Evaluation keeps --image_size. For crops only; off is --image_size.",
+        "off",
+    )
     crop: str = _input(
         "How training images are cut while they are decoded: random crops of 8-100% of the area, or center crops. auto "
         "is random for images in their own shapes, and no crop for others. Evaluation uses center crops.",
@@ -272,7 +290,7 @@ class TrainConfig:
                 value = getattr(self, name)
                 if not fits(value):
                     raise UsageError(f"--{name}={value}: should be {words}.")
-        _ = self.augmentation  # checks its ranges
+        _ = self.augmentation, self.train_sizes  # checks their ranges
         if self.model not in _PRETRAINED:
             if self.weights == "imagenet":
                 raise UsageError(f"--weights=imagenet: --model={self.model} has no ImageNet weights.")
@@ -310,6 +328,11 @@ class TrainConfig:
         return self.weights
 
     @property
+    def train_sizes(self) -> tuple[int, ...]:
+        """The side of the training images in each epoch, px; empty if it is that of the reader."""
+        return growing_sizes(self.train_size, self.epochs)
+
+    @property
     def sums_in_network(self) -> bool:
         """Whether replicas sum while the network is computed: statistics of batch normalizations, or embeddings."""
         trains_statistics = self.model == "small" or (self.model != "tutorial" and self.start == "none")
@@ -319,11 +342,6 @@ class TrainConfig:
     def objective_info(self) -> Objective:
         """The objective, with the names of its figures."""
         return OBJECTIVES[self.objective]
-
-    @property
-    def compares_with_past(self) -> bool:
-        """Whether the loss also compares with embeddings of past steps."""
-        return self.objective == "similarity" and self.queue_size > 0
 
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
@@ -380,19 +398,3 @@ class TrainConfig:
         if self.objective != "similarity":
             aside |= _SIMILARITY_ONLY
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in aside}
-
-
-def dataset_weights_in(given: dict[str, Any]) -> dict[str, Any]:
-    """Returns options in which `weights`, if they are numbers, such as "3,1", are those of the datasets.
-
-    Raises UsageError if there are other weights of the datasets, too.
-    """
-    weights = given.get("weights", "")
-    if not looks_like_weights(weights):
-        return given
-    if given.get("dataset_weights", weights) != weights:
-        raise UsageError(
-            f"--weights={weights} and --dataset_weights={given['dataset_weights']} both weigh the datasets. Leave one "
-            "of them out."
-        )
-    return {name: value for name, value in given.items() if name != "weights"} | {"dataset_weights": weights}

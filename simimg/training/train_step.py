@@ -24,6 +24,7 @@ from simimg.models.batch_norm import sum_over_replicas
 from simimg.models.dropout import dropout_scope
 from simimg.training.checkpoints import Progress, State
 from simimg.training.contrastive_loss import pair_gradients
+from simimg.training.distillation import distillation_losses, teacher_of
 from simimg.training.metrics import (
     are_correct,
     deviations_of,
@@ -67,7 +68,7 @@ def training_step(
     if config.objective == "similarity":
         gradients_of = pair_gradients(config, order, model, optimizer, state.past)
     else:
-        gradients_of = _label_gradients(config, state, order, class_weights)
+        gradients_of = _label_gradients(config, state, order, class_weights, teacher_of(config, strategy))
 
     def replica_step(element: Any, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         batch = reader.batch(element)
@@ -185,8 +186,12 @@ class StepRunner:
         others: Sequence[str] = (),
         *,
         timed: bool = True,
+        sizes: Sequence[int] = (),
     ) -> None:
         """`step` is the result of `training_step`; `others` names the sums that it returns after the first three.
+
+        `sizes` has the side of the images in each epoch, px, if it is not that of the reader. The steps are compiled
+        once for each size.
 
         Without `timed`, waiting for batches is not measured, because deterministic operations must not read the clock.
         """
@@ -194,11 +199,12 @@ class StepRunner:
         self.input_share: float | None = None  # share of that time spent waiting for a batch; None: not measured yet
         self._strategy, self._order, self._reader, self._others = strategy, order, reader, others
         self._step = step
-        self._runs = {timed: _several_steps(step, timed=timed, num_sums=3 + len(others)) for timed in (False, True)}
+        self._runs: dict[tuple[bool, int], Any] = {}  # compiled, by whether they are timed, and the images' size
         self._calls_per_timed = (_CALLS_PER_TIMED if tf.config.get_visible_devices("GPU") else 1) if timed else 0
-        self._batches = iter(distribute(strategy, reader, order))
+        self._sizes = sizes
+        self._size = self._size_in(order.start.epoch)
+        self._batches = self._batches_from(order.start)
         self._count, self._num_calls = 1, 0
-        self._warm = set[bool]()  # the kinds of calls, by whether they are timed, that have been compiled
 
     def call(self, progress: Progress) -> None:
         """Trains for some steps, at most to the end of the epoch, and updates `progress`.
@@ -213,9 +219,16 @@ class StepRunner:
         self._num_calls += 1
         timed = bool(self._calls_per_timed) and self._num_calls % self._calls_per_timed == 0
         start = time.perf_counter()
-        with input_errors(self._reader.split), nullcontext() if timed in self._warm else _no_collections():
+        if self._size != self._size_in(position.epoch):
+            self._size = self._size_in(position.epoch)
+            self._batches = self._batches_from(position)
+        key = timed, self._size
+        is_warm = key in self._runs
+        if not is_warm:
+            self._runs[key] = _several_steps(self._step, timed=timed, num_sums=3 + len(self._others))
+        with input_errors(self._reader.split), nullcontext() if is_warm else _no_collections():
             epoch, start_step = (tf.constant(number, tf.int64) for number in (position.epoch, first))
-            results, waited, spent = self._runs[timed](self._batches, epoch, start_step, tf.constant(count))
+            results, waited, spent = self._runs[key](self._batches, epoch, start_step, tf.constant(count))
             self._step.finish()
             sums = results.numpy()
         seconds = time.perf_counter() - start
@@ -230,10 +243,9 @@ class StepRunner:
         progress.input_seconds += float(waited) if timed else (self.input_share or 0.0) * seconds
         if timed and self._num_calls > 1:  # the first call also waits for the input to start
             self.input_share = _smoothed(self.input_share, float(waited) / max(float(spent), 1e-9))
-        if timed in self._warm:
+        if is_warm:
             self.images_per_s = _smoothed(self.images_per_s, count * order.global_batch_size / seconds)
             self._count = min(max(1, round(_CALL_S * self.images_per_s / order.global_batch_size)), _MOST_STEPS)
-        self._warm.add(timed)
 
     def time_each_call(self) -> None:
         """Measures in each of the next calls how long it waits for batches; on a GPU, they take longer for it."""
@@ -244,6 +256,18 @@ class StepRunner:
         decided = agreed(self._strategy, {"count": float(self._count), "stop": float(stop.is_set())})
         self._count = max(1, round(decided["count"]))
         return decided["stop"] > 0
+
+    def _size_in(self, epoch: int) -> int:
+        """Returns the side of the images in an epoch, px; 0 is that of the reader."""
+        return self._sizes[min(epoch, len(self._sizes) - 1)] if self._sizes else 0  # a resumed run may be at its end
+
+    def _batches_from(self, position: Position) -> Iterator[Any]:
+        """Returns the batches from a position on, as far as their images have the current size."""
+        if not self._sizes:
+            return iter(distribute(self._strategy, self._reader, dataclasses.replace(self._order, start=position)))
+        end = len(self._sizes) - self._sizes[::-1].index(self._size)  # sizes never shrink
+        order = dataclasses.replace(self._order, start=position, num_epochs=end)
+        return iter(distribute(self._strategy, self._reader.resized(self._size), order))
 
     def _check(self, losses: np.ndarray, position: Position) -> None:
         wrong = np.flatnonzero(~np.isfinite(losses))
@@ -288,7 +312,11 @@ def _smoothed(before: float | None, new: float) -> float:
 
 
 def _label_gradients(
-    config: TrainConfig, state: State, order: Order, class_weights: tf.Tensor | None
+    config: TrainConfig,
+    state: State,
+    order: Order,
+    class_weights: tf.Tensor | None,
+    teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> Callable[[Batch, tf.Tensor, tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
     """Returns a replica's function from (batch, epoch, step, first row) to gradients and sums."""
     model, optimizer, variables = state.model, state.optimizer, state.model.trainable_variables
@@ -303,12 +331,18 @@ def _label_gradients(
         parts = [(batch.label, there)]
         if shares is not None:
             parts = [(batch.label, there * shares), (partners(batch.label), there * (1 - shares))]
+        taught = teacher(images) if teacher is not None else None
         seed = tf.stack([tf.constant(config.seed, tf.int64), step])
         scope = dropout_scope(seed=seed, first_row=first_row, row_step=config.accumulate)
         with tf.GradientTape() as tape, scope:
             outputs = model(images, training=True)
             losses = [weights(part) * losses_of(part[0], outputs) for part in parts]
-            total = tf.reduce_sum(losses[0] if len(losses) == 1 else losses[0] + losses[1])
+            each = losses[0] if len(losses) == 1 else losses[0] + losses[1]
+            if taught is not None:
+                share = tf.add_n([weights(part) for part in parts])
+                distilled = share * distillation_losses(taught, outputs, config.teacher_temperature)
+                each = (1 - config.teacher_weight) * each + config.teacher_weight * distilled
+            total = tf.reduce_sum(each)
             # Divided by the global batch size, so that the replicas' gradients add up to those of the mean loss.
             loss = optimizer.scale_loss(total / order.global_batch_size)
         scores = [tf.reduce_sum(share * scores_of(label, outputs)) for label, share in parts]

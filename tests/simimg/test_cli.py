@@ -613,6 +613,7 @@ TEXTS = {
     ("convert", "max_refused"): "2.5%",
     ("convert", "zip_encoding"): "cp949",
     **{(name, "rand_augment"): "2,9" for name in ("train", "sweep")},
+    **{(name, "train_size"): "160:192" for name in ("train", "sweep")},
     **{(name, "dataset_weights"): "2" for name in ("train", "sweep")},
     **{(name, "cache_bytes"): "5GB" for name in ("audit", "convert", "evaluate", "index", "leaks", "show", "verify")},
 }

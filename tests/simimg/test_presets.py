@@ -18,6 +18,7 @@ ELSEWHERE = {"dataset_dir", "model_dir", "preset", "weights", "resolution", "pro
     *("objective", "embedding_dim", "temperature", "entropy_weight", "queue_size", "quarter_turns", "paste", "bars"),
     *("rand_augment", "augmix", "three_augment", "noise", "erase", "mixup", "cutmix"),
     *("clip_norm", "ema", "class_weights", "test_views", "fold", "crop", "image_size"),
+    *("train_size", "stochastic_depth", "teacher", "teacher_weight", "teacher_temperature"),
 }
 
 

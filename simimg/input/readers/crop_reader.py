@@ -7,6 +7,9 @@ the thread or the position from which a run was resumed.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +18,7 @@ from simimg.input.readers.random_access import GatherReader
 from simimg.input.records import EncodedRecords
 from simimg.input.sampler import Order
 from simimg.input.split import Batch, Split
+from tfrecords.format.image_size import ImageSize
 
 _IMAGES_PER_CALL = 64  # 50 ms in one thread. The pages of larger memory cost more than joining the parts
 
@@ -44,6 +48,14 @@ class CropReader(GatherReader):
         if library is None:
             return f"{cut}; whole, which takes longer. To decode only the crops: pip install 'simimg-tf[crops]'"
         return f"{cut}, by libjpeg-turbo of {library.name}"
+
+    def resized(self, image_size: ImageSize) -> CropReader:
+        """Returns a reader of the same records whose crops have another size."""
+        assert self.split.crops is not None
+        crops = dataclasses.replace(self.split.crops, image_size=image_size)
+        other = copy.copy(self)
+        other.split, other._records = self.split.cropped(crops), self._records.cut_to(crops)
+        return other
 
     def gather(self, places: tf.Tensor) -> Batch:
         """Returns central crops of the examples at `places`, int64 `[batch]`; or, of int64 `[batch, 3]` with places,

@@ -71,13 +71,16 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_network_from_random_weights_has_the_layers_that_replicas_need() -> None:
-    model = application("EfficientNetB0", 32, 5, weights=None, fixed=False)
+    model = application("EfficientNetB0", 32, 5, weights=None, fixed=False, stochastic_depth=0.2)
     layers = [layer for network in model.layers if isinstance(network, keras.Model) for layer in network.layers]
     kinds = collections.Counter(type(layer).__name__ for layer in layers)
     assert (kinds["BatchNormalization"], kinds["Dropout"]) == (0, 0)
     assert (kinds["SynchronizedBatchNormalization"], kinds["ExampleDropout"]) == (49, 9)
-    streams = [layer.stream for layer in layers if isinstance(layer, ExampleDropout)]
-    assert sorted(streams) == list(range(2, 11))  # 1 is that of the softmax
+    drops = [layer for layer in layers if isinstance(layer, ExampleDropout)]
+    assert sorted(layer.stream for layer in drops) == list(range(2, 11))  # 1 is that of the softmax
+    assert [layer.rate for layer in drops] == pytest.approx([0.2 * block / 9 for block in range(1, 10)])  # not its own
+    with pytest.raises(UsageError, match=r"EfficientNetB0 is tuned in inference mode.*--weights=none"):
+        application("EfficientNetB0", 32, 3, weights=None, fixed=True, stochastic_depth=0.2)
 
 
 def test_two_replicas_train_as_one(pixels: np.ndarray) -> None:

@@ -70,7 +70,8 @@ found = {}
 for name, num_devices, options in json.loads(sys.argv[2]):
     _, runner = stepper(num_devices, **options)
     zero = tf.constant(0, tf.int64)
-    graph = runner._runs[False].get_concrete_function(runner._batches, zero, zero, tf.constant(1)).graph.as_graph_def()
+    run = train_step._several_steps(runner._step, timed=False, num_sums=3 + len(runner._others))
+    graph = run.get_concrete_function(runner._batches, zero, zero, tf.constant(1)).graph.as_graph_def()
     ops = [node.op for part in (graph.node, *(body.node_def for body in graph.library.function)) for node in part]
     counts = collections.Counter(ops)
     assert not counts["CollectiveReduceV2"], counts

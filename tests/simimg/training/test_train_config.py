@@ -89,7 +89,12 @@ def test_no_option_is_left_out() -> None:
         "dataset_weights",
         "crop",
         "image_size",
-    }  # test_train_step.py, test_validation.py, test_folds.py, test_mixed_datasets.py and test_crop_reader.py
+        "train_size",
+        "stochastic_depth",
+        "teacher",
+        "teacher_weight",
+        "teacher_temperature",
+    }  # test_recipes.py and those of their own names
     of_similarity = {
         "objective",
         "embedding_dim",
