@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import importlib
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -153,12 +152,13 @@ def _faiss_way(description: str, *, again: int = 0) -> _Build:
     def build(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
         faiss: Any = importlib.import_module("faiss")  # whose types are those of an older version
         graph, packed = description.startswith("HNSW"), "fs" in description
-        num_cells, cells = math.isqrt(len(vectors)), None
-        index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
-        if not graph:
+        if graph:
+            cells, index = None, faiss.index_factory(DIM, description, faiss.METRIC_L2)
+        else:
             divided = faiss.read_index(str(_cells_path(folder, len(vectors))), faiss.IO_FLAG_MMAP)
+            num_cells, cells = divided.nlist, np.empty(len(vectors), np.int64)
+            index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
             index.quantizer.add(divided.quantizer.reconstruct_n(0, num_cells))  # so it is not trained again
-            cells = np.empty(len(vectors), np.int64)
             for cell in range(num_cells):
                 lists = divided.invlists
                 cells[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))] = cell

@@ -1,6 +1,6 @@
 """The inverted file of an index beyond 200,000 vectors: cells of vectors with one bit per number.
 
-Vectors are sorted into cells (Sivic and Zisserman, ICCV 2003), as many as the root of their number, and each is stored
+Vectors are sorted into cells (Sivic and Zisserman, ICCV 2003), and each is stored
 as the signs of its difference to the center of its cell (RaBitQ: Gao and Long, SIGMOD 2024; faiss's IndexIVFRaBitQ). A
 query looks at the bits in the nearest cells, and is compared exactly with the vectors that are the nearest by their
 bits. These are read from the vectors on disk. So a search takes a fraction of the memory of the vectors.
@@ -16,24 +16,28 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simimg.determinism import inner_products, ordered_sum, product_error
-from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Nearest, exact_similarities, in_order, nearest
+from simimg.determinism import inner_products, one_blas_thread, ordered_sum
+from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Nearest, nearest
+from simimg.similarity.vector_rows import ChosenRows
+from tfrecords.machine_limits import num_cores
 
-_ADDED_ROWS = 65_536  # at a time
-_PRODUCTS_AT_ONCE = 1 << 21  # 8 MB
-_TRAINING_PER_CELL = 64  # faiss warns below 39
-_FITTING_ROUNDS = 10  # as in faiss for an inverted file
+_ADDED_ROWS = 16_384  # at a time
+_TRAINING_PER_CELL = 40  # faiss warns below 39
+_FITTING_ROUNDS = 5
 _CENTROID_UNIT = 2.0**30  # resolution of a coordinate; near 1, that of float32 is coarser
 _QUERY_BITS = 8  # per number of a query
 _TRUE_NEAREST = 10
 _RECALL_OF_CELLS, _WANTED_RECALL = 0.995, 0.99
 _MEASURED_QUERIES = 200
-_MOST_COMPARED = 2_000  # for ten wanted ones
+_MOST_COMPARED = 2_000
+_COMPARED_PER_WANTED = 4  # if more than ten are wanted
+_FEW_CENTROIDS, _NEAR_GROUPS = 256, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Cells:
         faiss_index: faiss's index.
         vectors: float32 `[num_vectors, dim]`, the vectors in it.
         num_probed: number of cells that are searched for a query.
-        num_compared: number of vectors that are compared exactly, per wanted one: the nearest by their bits.
+        num_compared: number of vectors that are compared exactly, at least: the nearest by their bits.
         recall: the measured share of the true ten nearest that this finds.
         path: its file.
     """
@@ -69,16 +73,15 @@ class Cells:
         best, found = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
         waiting, num_probed = np.arange(num_queries if count else 0), self.num_probed
         while len(waiting):
-            most = min(count * self.num_compared, len(self.vectors))
-            lacking = []
-            for query, rows in zip(
-                waiting.tolist(), self._proposed(queries[waiting], most, num_probed, among), strict=True
-            ):
+            most = min(max(self.num_compared, _COMPARED_PER_WANTED * count), len(self.vectors))
+            proposed, lacking = self._proposed(queries[waiting], most, num_probed, among), []
+            for query, rows in zip(waiting.tolist(), proposed, strict=True):
                 if len(rows) < count:
                     lacking.append(query)
                     continue
-                similarities = exact_similarities(self.vectors, rows, queries, np.full(len(rows), query))
-                best[query], found[query] = in_order(similarities, rows, count)
+                rows.sort()
+                best[query], places = nearest(ChosenRows(self.vectors, rows), queries[[query]], count)
+                found[query] = rows[places]
             waiting, num_probed = np.array(lacking, np.int64), min(2 * num_probed, self.faiss_index.nlist)
         return best, found
 
@@ -94,7 +97,7 @@ class Cells:
         num_queries, _, dim = queries.shape
         flat = queries.reshape(-1, dim)
         chosen = {} if among is None else {"sel": faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))}
-        _, probed = nearest(self._centroids, flat[:, None], num_probed)
+        probed = self._probed(flat, num_probed)
         parameters = faiss.IVFRaBitQSearchParameters(nprobe=probed.shape[1], qb=_QUERY_BITS, **chosen)
         unused = np.zeros(probed.shape, np.float32)  # distances to the centers; faiss has bare pointers to all of these
         values, rows = (np.empty((len(flat), most), dtype) for dtype in (np.float32, np.int64))
@@ -102,9 +105,7 @@ class Cells:
             len(flat), faiss.swig_ptr(flat), most, faiss.swig_ptr(probed), faiss.swig_ptr(unused),
             faiss.swig_ptr(values), faiss.swig_ptr(rows), False, parameters,
         )  # fmt: skip
-        if (
-            self.faiss_index.metric_type == faiss.METRIC_INNER_PRODUCT
-        ):  # an index of an earlier version, of whole vectors
+        if self.faiss_index.metric_type == faiss.METRIC_INNER_PRODUCT:  # whole vectors, of an earlier version
             values = -values
         for distances, near in zip(values.reshape(num_queries, -1), rows.reshape(num_queries, -1), strict=True):
             order = np.lexsort((near, distances))
@@ -112,28 +113,32 @@ class Cells:
             _, firsts = np.unique(nearest_first, return_index=True)  # of several views
             yield nearest_first[np.sort(firsts)[:most]]
 
+    def _probed(self, queries: np.ndarray, num_probed: int) -> np.ndarray:
+        """Return the nearest cells of each query, `[num_queries, dim]`, int64 `[num_queries, num_probed]` in order."""
+        products = _rounded(queries) @ self._centroids
+        return np.ascontiguousarray(np.argsort(-products, axis=1, kind="stable")[:, :num_probed])
+
     @functools.cached_property
     def _centroids(self) -> np.ndarray:
-        return self.faiss_index.quantizer.reconstruct_n(0, self.faiss_index.nlist)
+        return np.ascontiguousarray(_rounded(self.faiss_index.quantizer.reconstruct_n(0, self.faiss_index.nlist)).T)
 
 
 def build_cells(vectors: np.ndarray, path: Path) -> Cells:
     """Build an inverted file of vectors, float32 `[num_vectors, dim]` of L2 norm 1, measure it and write it."""
     faiss = _faiss()
     num_vectors, dim = vectors.shape
-    num_cells = max(1, math.isqrt(num_vectors))
+    num_cells = max(1, int(4 * math.sqrt(num_vectors)))
     rng = np.random.default_rng(0)
     sample = np.sort(rng.permutation(num_vectors)[: num_cells * _TRAINING_PER_CELL])
-    centroids = _fitted_centroids(np.asarray(vectors[sample]), num_cells, rng)
+    centroids = _fitted_centroids(np.asarray(vectors[sample]), num_cells)
     index = faiss.IndexIVFRaBitQ(faiss.IndexFlatL2(dim), dim, num_cells, faiss.METRIC_L2)
     index.quantizer.add(centroids)
     index.is_trained = True
-    cells = np.empty(num_vectors, np.int64)
+    cells = _divided(vectors, centroids)
     for start in range(0, num_vectors, _ADDED_ROWS):
         block = np.ascontiguousarray(vectors[start : start + _ADDED_ROWS])
-        part = cells[start : start + len(block)]
-        part[:] = _nearest_centroids(block, centroids)
-        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(part))
+        own = cells[start : start + _ADDED_ROWS]
+        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(own))
     faiss.write_index(index, str(path))
     return _measured(Cells(index, vectors, 1, 1, 0.0, path), cells, rng)
 
@@ -147,15 +152,14 @@ def _measured(built: Cells, cells: np.ndarray, rng: np.random.Generator) -> Cell
     num_vectors, num_cells = len(cells), built.faiss_index.nlist
     queries = built.vectors[np.sort(rng.permutation(num_vectors)[:_MEASURED_QUERIES])][:, None]
     exact = nearest(built.vectors, queries, _TRUE_NEAREST + 1)[1][:, 1:]  # without the vector itself
-    _, order = nearest(built._centroids, queries, num_cells)
-    ranks = np.take_along_axis(np.argsort(order, axis=1), cells[exact], axis=1)
+    ranks = np.take_along_axis(np.argsort(built._probed(queries[:, 0], num_cells), axis=1), cells[exact], axis=1)
     num_probed = 1 + _quantile(ranks, _RECALL_OF_CELLS)
     places = np.full(exact.shape, num_vectors)  # among those that are compared
     for query, rows in enumerate(built._proposed(queries, min(_MOST_COMPARED, num_vectors), num_probed)):
         _, at, true = np.intersect1d(rows, exact[query], return_indices=True)
         places[query, true] = at
-    num_compared = max(1, -(-(1 + min(_quantile(places, _WANTED_RECALL), _MOST_COMPARED)) // _TRUE_NEAREST))
-    recall = float((places < num_compared * _TRUE_NEAREST).mean())
+    num_compared = 1 + min(_quantile(places, _WANTED_RECALL), _MOST_COMPARED - 1)
+    recall = float((places < num_compared).mean())
     return dataclasses.replace(built, num_probed=num_probed, num_compared=num_compared, recall=recall)
 
 
@@ -165,7 +169,7 @@ def _quantile(values: np.ndarray, share: float) -> int:
     return int(ascending[math.ceil(share * len(ascending)) - 1]) if len(ascending) else 0
 
 
-def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generator) -> np.ndarray:
+def _fitted_centroids(sample: np.ndarray, num_cells: int) -> np.ndarray:
     """Fit centroids of L2 norm 1, float32 `[num_cells, dim]`, by spherical k-means (Dhillon and Modha, 2001).
 
     faiss's own k-means adds by BLAS, and so divides the vectors differently on another processor.
@@ -173,14 +177,13 @@ def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generat
     from scipy.sparse import csr_array  # 0.1 s, which an exact search should not wait for
 
     count, dim = sample.shape
-    centroids = sample[rng.permutation(count)[:num_cells]]
+    centroids = sample[np.random.default_rng(0).permutation(count)[:num_cells]]
     for _ in range(_FITTING_ROUNDS):
-        cells = _nearest_centroids(sample, centroids)
-        integers = np.zeros((num_cells, dim), np.int64)  # whose sums are exact, in any order
+        cells, integers = _divided(sample, centroids), np.zeros((num_cells, dim), np.int64)
         for start in range(0, count, _ADDED_ROWS):
             block, own = sample[start : start + _ADDED_ROWS], cells[start : start + _ADDED_ROWS]
             members = csr_array((np.ones(len(block), np.int64), (own, np.arange(len(block)))), (num_cells, len(block)))
-            integers += members @ np.rint(block * _CENTROID_UNIT).astype(np.int64)
+            integers += members @ np.rint(block * _CENTROID_UNIT).astype(np.int64)  # sums of integers are exact
         sums = integers.astype(np.float64)
         empty = np.flatnonzero(np.bincount(cells, minlength=num_cells) == 0)
         if len(empty):
@@ -191,28 +194,45 @@ def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generat
     return centroids
 
 
-def _nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the nearest centroid of each vector, int64 `[n]`, the first of equal ones.
+def _divided(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Return the cell of each vector, int64 `[num_vectors]`: that of the nearest centroid, or nearly always.
 
-    Only those that a product in float32 cannot tell apart are compared exactly.
+    Many centroids are grouped by a k-means of their own, and those of the nearest groups are compared: a tenth of them.
     """
-    cells = np.empty(len(vectors), np.int64)
-    right, error = np.ascontiguousarray(centroids.T), np.float32(product_error(vectors.shape[1]))
-    block_rows = max(128, _PRODUCTS_AT_ONCE // len(centroids))
-    for start in range(0, len(vectors), block_rows):
-        block = vectors[start : start + block_rows]
-        products = block @ right
-        every, best = np.arange(len(block)), products.argmax(axis=1)
-        cells[start : start + len(block)] = best
-        largest = products[every, best]
-        products[every, best] = -np.inf
-        doubtful = np.flatnonzero(products.max(axis=1) >= largest - 2 * error)
-        products[doubtful, best[doubtful]] = largest[doubtful]
-        at, near = np.nonzero(products[doubtful] >= largest[doubtful, None] - 2 * error)
-        exact = inner_products(block[doubtful[at]], centroids[near])
-        order = np.lexsort((near, -exact, at))
-        cells[start + doubtful] = near[order[np.unique(at[order], return_index=True)[1]]]
-    return cells
+    rounded = _rounded(centroids)
+    centers, members = rounded, None
+    if len(centroids) > _FEW_CENTROIDS:
+        groups = _fitted_centroids(centroids, math.isqrt(len(centroids)))
+        group_of = _divided(centroids, groups)
+        centers, members = _rounded(groups), [np.flatnonzero(group_of == group) for group in range(len(groups))]
+
+    def cells_of(start: int) -> np.ndarray:
+        points = _rounded(np.asarray(vectors[start : start + _ADDED_ROWS]))
+        products = points @ centers.T
+        if members is None:
+            return products.argmax(axis=1)
+        chosen = products >= np.partition(products, -_NEAR_GROUPS, axis=1)[:, [-_NEAR_GROUPS]]
+        best, cells = np.full(len(points), -np.inf, np.float32), np.zeros(len(points), np.int64)
+        for some, is_near in zip(members, chosen.T, strict=True):
+            rows = np.flatnonzero(is_near)
+            if len(some) and len(rows):
+                products = points[rows] @ rounded[some].T
+                nearest_one = products.argmax(axis=1)
+                values = products[np.arange(len(rows)), nearest_one]
+                better = values > best[rows]
+                best[rows[better]], cells[rows[better]] = values[better], some[nearest_one[better]]
+        return cells
+
+    with one_blas_thread(), ThreadPoolExecutor(num_cores()) as threads:
+        return np.concatenate(list(threads.map(cells_of, range(0, len(vectors), _ADDED_ROWS))))
+
+
+def _rounded(vectors: np.ndarray) -> np.ndarray:
+    """Return unit vectors as integers in float32, whose products are exact in any order of additions.
+
+    No sum of products of two vectors exceeds the product of their lengths (Cauchy and Schwarz), here about 2^22.
+    """
+    return np.rint(vectors * np.float32(2**11))
 
 
 def open_cells(path: Path, vectors: np.ndarray, measured: Mapping[str, float]) -> Cells:
@@ -223,7 +243,7 @@ def open_cells(path: Path, vectors: np.ndarray, measured: Mapping[str, float]) -
     """
     faiss = _faiss()
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    num_compared = int(measured.get("num_compared", 2))
+    num_compared = int(measured.get("num_compared", 0))
     return Cells(index, vectors, int(measured["num_probed"]), num_compared, measured["recall"], path)
 
 
@@ -246,7 +266,7 @@ def write_probed(cells: Cells, path: Path) -> None:
     index = faiss.read_index(str(cells.path))
     index.nprobe = cells.num_probed
     refined = faiss.IndexRefineFlat(index, faiss.swig_ptr(cells.vectors))
-    refined.k_factor = cells.num_compared
+    refined.k_factor = -(-cells.num_compared // _TRUE_NEAREST)
     faiss.write_index(refined, str(path))
 
 

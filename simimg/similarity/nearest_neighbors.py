@@ -59,9 +59,9 @@ def nearest(vectors: VectorRows, queries: np.ndarray, k: int, among: np.ndarray 
         complete = ~near[:, -1]  # all other vectors are too far away
         done, candidates, near = waiting[complete], at[complete], near[complete]
         similarities = np.full(candidates.shape, -np.inf, np.float32)
-        similarities[near] = exact_similarities(vectors, candidates[near], queries, done[np.nonzero(near)[0]])
+        similarities[near] = _similarities(vectors, candidates[near], queries, done[np.nonzero(near)[0]])
         candidates[~near] = _NO_ROW
-        values[done], rows[done] = in_order(similarities, candidates, count)
+        values[done], rows[done] = _sorted(similarities, candidates, count)
         waiting, most = waiting[~complete], _MORE * most
     return values, rows
 
@@ -97,7 +97,7 @@ def _proposed(vectors: VectorRows, queries: np.ndarray, most: int, among: np.nda
         parts = [search(), *(other.result() for other in others)]
     values = np.concatenate([part.values for part in parts], axis=1)
     rows = np.concatenate([part.rows for part in parts], axis=1)
-    return in_order(values, rows, most)
+    return _sorted(values, rows, most)
 
 
 @functools.cache
@@ -125,7 +125,7 @@ def _products(block: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return products
 
 
-def exact_similarities(vectors: VectorRows, rows: np.ndarray, queries: np.ndarray, query_of: np.ndarray) -> np.ndarray:
+def _similarities(vectors: VectorRows, rows: np.ndarray, queries: np.ndarray, query_of: np.ndarray) -> np.ndarray:
     """Return the similarity of the vector at each row to the closest view of its query: float32 `[n]`.
 
     `rows` and `query_of`, int64 `[n]`, are places in `vectors` and `queries`. Pairs are compared block by block: all
@@ -143,7 +143,7 @@ def exact_similarities(vectors: VectorRows, rows: np.ndarray, queries: np.ndarra
     return similarities
 
 
-def in_order(similarities: np.ndarray, rows: np.ndarray, count: int) -> Nearest:
+def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> Nearest:
     """Return the `count` best of the last axis, best first; equal ones in the order of their rows."""
     kept = np.lexsort((rows, -similarities))[..., :count]
     return np.take_along_axis(similarities, kept, -1), np.take_along_axis(rows, kept, -1)
@@ -178,4 +178,4 @@ class _Best:
             some = order[ends[query - 1] if query else 0 : ends[query]]
             better = np.concatenate([self.values[query], values[some]])
             at = np.concatenate([self.rows[query], rows[some] + start])
-            self.values[query], self.rows[query] = in_order(better, at, most)
+            self.values[query], self.rows[query] = _sorted(better, at, most)

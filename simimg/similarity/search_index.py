@@ -6,7 +6,7 @@
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
-        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
+        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.inverted_file`
 
     <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 

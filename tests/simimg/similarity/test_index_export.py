@@ -102,7 +102,7 @@ def test_cells_are_exported_with_as_many_probed_as_are_enough(tmp_path: Path, mo
 
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 100)
     index = make(tmp_path / "i", 2000)
-    cells = dataclasses.replace(index.cells["copy"], num_probed=3, num_compared=7)
+    cells = dataclasses.replace(index.cells["copy"], num_probed=3, num_compared=64)
     index = dataclasses.replace(index, cells={**index.cells, "copy": cells})
     info = export_index(index, tmp_path / "out", format="faiss", by="copy")
     opened = faiss.read_index(str(tmp_path / "out" / "index.faiss"))

@@ -244,12 +244,52 @@ def flat_cells(tmp_path_factory: pytest.TempPathFactory) -> inverted_file.Cells:
     return inverted_file.build_cells(vectors, tmp_path_factory.mktemp("cells") / "c")
 
 
+def test_cells_have_the_same_bytes_with_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many vectors that the centers of the cells are grouped."""
+    import faiss
+
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(60, 16))
+    vectors = unit(centers[rng.integers(60, size=5000)] + rng.normal(size=(5000, 16)) * 0.5)
+    num_threads, built = faiss.omp_get_max_threads(), []
+    monkeypatch.setattr(inverted_file, "_ADDED_ROWS", 700)
+    for count in (1, 3):
+        monkeypatch.setattr(inverted_file, "num_cores", partial(int, count))
+        faiss.omp_set_num_threads(count)
+        built.append(inverted_file.build_cells(vectors, tmp_path / str(count)))
+    faiss.omp_set_num_threads(num_threads)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
+    assert (tmp_path / "1").stat().st_size < vectors.nbytes / 2  # with 8 bytes per number of a row
+    one, other = ((cells.num_probed, cells.num_compared, cells.recall) for cells in built)
+    assert one == other
+    assert built[0].recall >= 0.98
+    queries = unit(vectors[::50] + rng.normal(size=(100, 16)) * 0.05)[:, None]
+    _, exact = nearest_neighbors.nearest(vectors, queries, 10)
+    _, found = built[0].nearest(queries, 10)
+    assert np.mean([len(np.intersect1d(*pair)) for pair in zip(exact, found, strict=True)]) >= 9.6
+
+
+def test_an_index_of_an_earlier_version_has_whole_vectors_in_its_cells(tmp_path: Path) -> None:
+    import faiss
+
+    vectors = unit(np.random.default_rng(0).normal(size=(900, 16)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(16), 16, 30, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "copy.faiss"))
+    cells = inverted_file.open_cells(tmp_path / "copy.faiss", vectors, {"num_probed": 30, "recall": 1.0})
+    for ours, theirs in zip(
+        cells.nearest(vectors[:20, None], 10), nearest_neighbors.nearest(vectors, vectors[:20, None], 10), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_any_mixture_of_queries_finds_in_cells_what_it_finds_in_memory(tmp_path: Path) -> None:
     """Queries in the middle of their cells, beside one that is far from everything."""
     rng = np.random.default_rng(0)
     centers = unit(rng.normal(size=(20, 16)) + 4 * np.eye(1, 16))
     vectors = unit(np.repeat(centers, 50, axis=0) + rng.normal(size=(1000, 16)) * 0.01)
-    cells = inverted_file.build_cells(vectors, tmp_path / "c")
+    cells = dataclasses.replace(inverted_file.build_cells(vectors, tmp_path / "c"), num_probed=16)
     queries = np.concatenate([centers[:10], -centers.mean(axis=0, keepdims=True), centers[10:]])[:, None]
     near = np.arange(21) != 10
     values, rows = cells.nearest(queries, 10)
