@@ -1,9 +1,9 @@
 """The inverted file of an index beyond 200,000 vectors: cells of vectors with one bit per number.
 
-Vectors are sorted into cells (Sivic and Zisserman, ICCV 2003), and each is stored
-as the signs of its difference to the center of its cell (RaBitQ: Gao and Long, SIGMOD 2024; faiss's IndexIVFRaBitQ). A
-query looks at the bits in the nearest cells, and is compared exactly with the vectors that are the nearest by their
-bits. These are read from the vectors on disk. So a search takes a fraction of the memory of the vectors.
+Vectors are sorted into cells (Sivic and Zisserman, ICCV 2003), and each is stored as the signs of its difference to the
+center of its cell (RaBitQ: Gao and Long, SIGMOD 2024; faiss's IndexIVFRaBitQ). A query looks at the bits in the nearest
+cells, and is compared exactly with the vectors that are the nearest by their bits. These are read from the vectors on
+disk. So a search takes a fraction of the memory of the vectors.
 
 How many cells are probed and how many vectors are compared is measured when the file is built: as many as find 99 % of
 the true ten nearest. The measured recall is stored and shown. A search among at most `EXACT_UP_TO` given vectors is
@@ -27,9 +27,10 @@ from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Nearest, nearest
 from simimg.similarity.vector_rows import ChosenRows
 from tfrecords.machine_limits import num_cores
 
-_ADDED_ROWS = 16_384  # at a time
-_TRAINING_PER_CELL = 40  # faiss warns below 39
-_FITTING_ROUNDS = 5
+_NUM_CELLS = 1024  # more make the build longer, and the search shorter only if few cells are probed
+_ADDED_ROWS, _DIVIDED_ROWS = 16_384, 2_048  # at a time; the latter, with the centers, fit into the cache of a core
+_TRAINING_PER_CELL = 64  # faiss warns below 39
+_FITTING_ROUNDS = 10  # as in faiss for an inverted file
 _CENTROID_UNIT = 2.0**30  # resolution of a coordinate; near 1, that of float32 is coarser
 _QUERY_BITS = 8  # per number of a query
 _TRUE_NEAREST = 10
@@ -37,7 +38,6 @@ _RECALL_OF_CELLS, _WANTED_RECALL = 0.995, 0.99
 _MEASURED_QUERIES = 200
 _MOST_COMPARED = 2_000
 _COMPARED_PER_WANTED = 4  # if more than ten are wanted
-_FEW_CENTROIDS, _NEAR_GROUPS = 256, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def build_cells(vectors: np.ndarray, path: Path) -> Cells:
     """Build an inverted file of vectors, float32 `[num_vectors, dim]` of L2 norm 1, measure it and write it."""
     faiss = _faiss()
     num_vectors, dim = vectors.shape
-    num_cells = max(1, int(4 * math.sqrt(num_vectors)))
+    num_cells = max(1, min(_NUM_CELLS, int(4 * math.sqrt(num_vectors))))
     rng = np.random.default_rng(0)
     sample = np.sort(rng.permutation(num_vectors)[: num_cells * _TRAINING_PER_CELL])
     centroids = _fitted_centroids(np.asarray(vectors[sample]), num_cells)
@@ -195,36 +195,14 @@ def _fitted_centroids(sample: np.ndarray, num_cells: int) -> np.ndarray:
 
 
 def _divided(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the cell of each vector, int64 `[num_vectors]`: that of the nearest centroid, or nearly always.
+    """Return the nearest centroid of each vector, int64 `[num_vectors]`, the first of equal ones."""
+    right = np.ascontiguousarray(_rounded(centroids).T)
 
-    Many centroids are grouped by a k-means of their own, and those of the nearest groups are compared: a tenth of them.
-    """
-    rounded = _rounded(centroids)
-    centers, members = rounded, None
-    if len(centroids) > _FEW_CENTROIDS:
-        groups = _fitted_centroids(centroids, math.isqrt(len(centroids)))
-        group_of = _divided(centroids, groups)
-        centers, members = _rounded(groups), [np.flatnonzero(group_of == group) for group in range(len(groups))]
-
-    def cells_of(start: int) -> np.ndarray:
-        points = _rounded(np.asarray(vectors[start : start + _ADDED_ROWS]))
-        products = points @ centers.T
-        if members is None:
-            return products.argmax(axis=1)
-        chosen = products >= np.partition(products, -_NEAR_GROUPS, axis=1)[:, [-_NEAR_GROUPS]]
-        best, cells = np.full(len(points), -np.inf, np.float32), np.zeros(len(points), np.int64)
-        for some, is_near in zip(members, chosen.T, strict=True):
-            rows = np.flatnonzero(is_near)
-            if len(some) and len(rows):
-                products = points[rows] @ rounded[some].T
-                nearest_one = products.argmax(axis=1)
-                values = products[np.arange(len(rows)), nearest_one]
-                better = values > best[rows]
-                best[rows[better]], cells[rows[better]] = values[better], some[nearest_one[better]]
-        return cells
+    def nearest_ones(start: int) -> np.ndarray:
+        return (_rounded(np.asarray(vectors[start : start + _DIVIDED_ROWS])) @ right).argmax(axis=1)
 
     with one_blas_thread(), ThreadPoolExecutor(num_cores()) as threads:
-        return np.concatenate(list(threads.map(cells_of, range(0, len(vectors), _ADDED_ROWS))))
+        return np.concatenate(list(threads.map(nearest_ones, range(0, len(vectors), _DIVIDED_ROWS))))
 
 
 def _rounded(vectors: np.ndarray) -> np.ndarray:
@@ -258,14 +236,17 @@ def write_flat(vectors: np.ndarray, path: Path) -> None:
 
 
 def write_probed(cells: Cells, path: Path) -> None:
-    """Write an inverted file and its vectors as faiss's IndexRefineFlat, which searches as `cells` do; ids are rows.
+    """Write an inverted file and its vectors as faiss's IndexRefineFlat, which searches as `cells` do.
 
+    It gives inner products; ids are rows.
     All is read into memory, because faiss saves lists that stay on disk by their position only.
     """
     faiss = _faiss()
     index = faiss.read_index(str(cells.path))
     index.nprobe = cells.num_probed
     refined = faiss.IndexRefineFlat(index, faiss.swig_ptr(cells.vectors))
+    whole = faiss.downcast_index(refined.refine_index)
+    refined.metric_type = whole.metric_type = faiss.METRIC_INNER_PRODUCT
     refined.k_factor = -(-cells.num_compared // _TRUE_NEAREST)
     faiss.write_index(refined, str(path))
 
