@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ import psutil
 
 from simimg.bench.converters import Tool
 from simimg.bench.virtualenvs import environment_variables, python_of
-from simimg.similarity.nearest_neighbors import build_cells, nearest
+from simimg.similarity.inverted_file import build_cells
+from simimg.similarity.nearest_neighbors import nearest
 
 __all__ = ["WAYS", "Outcome", "draw", "main"]
 
@@ -40,13 +41,15 @@ _CLUSTER, _SPREAD = 50, 1.0  # vectors per cluster, and the standard deviation o
 _LEAST, _MOST = 0.2, 0.7  # cosine of two members; that of a member to the center is its root
 _NUM_QUERIES, _BATCH = 512, 64
 _BLOCK_ROWS = 65_536
-_TRAINING_PER_CELL = 64
+_TRAINED_WITH = 65_536  # vectors, for the codes
+_QUERY_BITS = 8  # of RaBitQ
+_SINGLE = 32  # queries that are searched one by one
 _COMPARED_AGAIN = 100
 _ENOUGH = 0.99
-_EFFORTS = tuple(2**power for power in range(11))  # of HNSW: from 64 on
+_EFFORTS = tuple(2**power for power in range(4, 11))  # of HNSW: from 64 on
 _RIVALS = Path(__file__).parent / "rivals"
 
-_Build = Callable[[np.ndarray, Path, int], tuple[int, "_Search"]]  # of vectors, with so many cells; returns its bytes
+_Build = Callable[[np.ndarray, Path], tuple[int, "_Search"]]  # returns the bytes of the index
 _Search = Callable[[np.ndarray, int], np.ndarray]  # queries and the effort; returns rows
 
 
@@ -119,18 +122,21 @@ def _vectors(folder: Path, num_vectors: int) -> np.ndarray:
     return np.load(folder / "vectors.npy", mmap_mode="r")[:num_vectors]
 
 
-def _exact(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
+def _exact(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     halves: Any = _Halves(vectors)
     return vectors.nbytes, lambda queries, _: nearest(halves, queries[:, None], K)[1]
 
 
-def _exact32(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
+def _exact32(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     whole = vectors.astype(np.float32)
     return whole.nbytes, lambda queries, _: nearest(whole, queries[:, None], K)[1]
 
 
-def _cells(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
-    built = build_cells(vectors.astype(np.float32), folder / "cells.faiss")
+def _cells(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+    halves: Any = _Halves(vectors)
+    built = build_cells(halves, _cells_path(folder, len(vectors)))
+    measured = {"num_probed": built.num_probed, "num_compared": built.num_compared, "recall": built.recall}
+    built.path.with_suffix(".json").write_text(json.dumps(measured))
 
     def search(queries: np.ndarray, effort: int) -> np.ndarray:
         return dataclasses.replace(built, num_probed=effort).nearest(queries[:, None], K)[1]
@@ -138,24 +144,44 @@ def _cells(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Sea
     return built.path.stat().st_size, search
 
 
+def _cells_path(folder: Path, num_vectors: int) -> Path:
+    return folder / f"cells-{num_vectors}.faiss"
+
+
 def _faiss_way(description: str, *, again: int = 0) -> _Build:
-    def build(vectors: np.ndarray, folder: Path, num_cells: int) -> tuple[int, _Search]:
+    def build(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
         faiss: Any = importlib.import_module("faiss")  # whose types are those of an older version
-        index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
-        rng = np.random.default_rng(0)
-        sample = np.sort(rng.permutation(len(vectors))[: num_cells * _TRAINING_PER_CELL])
-        index.train(vectors[sample].astype(np.float32))
+        graph, packed = description.startswith("HNSW"), "fs" in description
+        if graph:
+            cells, index = None, faiss.index_factory(DIM, description, faiss.METRIC_L2)
+        else:
+            divided = faiss.read_index(str(_cells_path(folder, len(vectors))), faiss.IO_FLAG_MMAP)
+            num_cells, cells = divided.nlist, np.empty(len(vectors), np.int64)
+            index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
+            index.quantizer.add(divided.quantizer.reconstruct_n(0, num_cells))  # so it is not trained again
+            for cell in range(num_cells):
+                lists = divided.invlists
+                cells[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))] = cell
+        if not index.is_trained:
+            rows = np.random.default_rng(0).permutation(len(vectors))[:_TRAINED_WITH]
+            index.train(vectors[np.sort(rows)].astype(np.float32))
         for start in range(0, len(vectors), _BLOCK_ROWS):
-            index.add(vectors[start : start + _BLOCK_ROWS].astype(np.float32))
+            block = vectors[start : start + _BLOCK_ROWS].astype(np.float32)
+            if cells is None or packed:  # whose codes nothing but `add` packs
+                index.add(block)
+            else:
+                own = cells[start : start + len(block)]
+                index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(own))
         file = folder / "index.faiss"
         faiss.write_index(index, str(file))
         num_bytes = file.stat().st_size
         file.unlink()
-        graph = description.startswith("HNSW")
 
         def search(queries: np.ndarray, effort: int) -> np.ndarray:
             if graph:
                 parameters = faiss.SearchParametersHNSW(efSearch=max(effort, again, K))
+            elif "RaBitQ" in description:
+                parameters = faiss.IVFRaBitQSearchParameters(nprobe=effort, qb=_QUERY_BITS)
             else:
                 parameters = faiss.SearchParametersIVF(nprobe=effort)
             _, found = index.search(queries, again or K, params=parameters)
@@ -172,37 +198,46 @@ def _faiss_way(description: str, *, again: int = 0) -> _Build:
 
 
 WAYS: dict[str, _Build] = {
+    "cells": _cells,
     "exact": _exact,
     "exact-float32": _exact32,
-    "cells": _cells,
     "ivf-rabitq": _faiss_way("IVF{cells},RaBitQ", again=_COMPARED_AGAIN),
+    "ivf-rabitq-packed": _faiss_way("IVF{cells},RaBitQfs", again=_COMPARED_AGAIN),
+    "ivf-rabitq4": _faiss_way("IVF{cells},RaBitQ4", again=_COMPARED_AGAIN),
+    "ivf-pq-packed": _faiss_way("IVF{cells},PQ64x4fs", again=_COMPARED_AGAIN),
     "ivf-pq32": _faiss_way("IVF{cells},PQ32", again=_COMPARED_AGAIN),
+    "ivf-sq8": _faiss_way("IVF{cells},SQ8", again=_COMPARED_AGAIN),
     "ivf-float16": _faiss_way("IVF{cells},SQfp16"),
     "hnsw-sq8": _faiss_way("HNSW32,SQ8", again=_COMPARED_AGAIN),
 }
 LANCEDB = {"lancedb-pq": "IVF_PQ", "lancedb-rabitq": "IVF_RQ"}
 
 
-def measure(folder: Path, num_vectors: int, way: str, num_cells: int = 4096) -> Outcome:
-    """Build one index in this process, and search it."""
+def measure(folder: Path, num_vectors: int, way: str) -> Outcome:
+    """Build one index in this process with all cores, and search it in one thread."""
     vectors = _vectors(folder, num_vectors)
     queries, truth = np.load(folder / "queries.npy"), np.load(folder / f"truth-{num_vectors}.npy")
     start_s, cpu_s = time.perf_counter(), time.process_time()
-    index_bytes, search = WAYS[way](vectors, folder, num_cells)
+    index_bytes, search = WAYS[way](vectors, folder)
     build_s, build_cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
+    importlib.import_module("faiss").omp_set_num_threads(1)
     points = []
-    for effort in (1,) if way.startswith("exact") else _EFFORTS[6:] if way.startswith("hnsw") else _EFFORTS:
+    for effort in (1,) if way.startswith("exact") else _EFFORTS[2:] if way.startswith("hnsw") else _EFFORTS:
         search(queries[:_BATCH], effort)
-        start_s, cpu_s = time.perf_counter(), time.process_time()
-        found = np.concatenate([search(some, effort) for some in _batches(queries)])
-        seconds, cpu_seconds = time.perf_counter() - start_s, time.process_time() - cpu_s
+        cpu_s = time.process_time()
+        batches = (queries[start : start + _BATCH] for start in range(0, len(queries), _BATCH))
+        found = np.concatenate([search(batch, effort) for batch in batches])
+        batched_s, cpu_s = time.process_time() - cpu_s, time.process_time()
+        for query in range(_SINGLE):
+            search(queries[query : query + 1], effort)
+        single_s = time.process_time() - cpu_s
         hits = sum(len(np.intersect1d(ours, true)) for ours, true in zip(found, truth, strict=True))
         points.append(
             {
                 "effort": effort,
                 "recall": hits / truth.size,
-                "queries_per_s": len(queries) / seconds,
-                "cpu_ms": 1000 * cpu_seconds / len(queries),
+                "batched_cpu_ms": 1000 * batched_s / len(queries),
+                "single_cpu_ms": 1000 * single_s / _SINGLE,
             }
         )
         if points[-1]["recall"] >= _ENOUGH:
@@ -216,11 +251,6 @@ def measure(folder: Path, num_vectors: int, way: str, num_cells: int = 4096) -> 
         peak_bytes=0,
         points=points,
     )
-
-
-def _batches(queries: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(queries), _BATCH):
-        yield queries[start : start + _BATCH]
 
 
 def _in_process(command: list[str], variables: dict[str, str] | None = None) -> int:
@@ -256,28 +286,29 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("num_vectors", type=int)
     parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join([*WAYS, *LANCEDB]))
-    parser.add_argument("--cells", type=int, default=4096, help="of faiss's inverted lists")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.result:
-        outcome = measure(given.folder, given.num_vectors, given.ways[0], given.cells)
+        outcome = measure(given.folder, given.num_vectors, given.ways[0])
         given.result.write_text(json.dumps(dataclasses.asdict(outcome)))
         return
     draw(given.folder, given.num_vectors)
-    for way in given.ways or [*WAYS, *LANCEDB]:
+    ways = given.ways or [*WAYS, *LANCEDB]
+    if any(way.startswith("ivf") for way in ways) and not _cells_path(given.folder, given.num_vectors).exists():
+        ways = ["cells", *(way for way in ways if way != "cells")]
+    for way in ways:
         with tempfile.TemporaryDirectory() as place:
             result = Path(place) / "result.json"
             if way in LANCEDB:
                 peak = _lancedb(given.folder, given.num_vectors, way, result)
             else:
-                numbers = [str(given.folder), str(given.num_vectors), way, f"--cells={given.cells}"]
+                numbers = [str(given.folder), str(given.num_vectors), way]
                 peak = _in_process(
                     [sys.executable, "-m", "benchmarks.vector_indexes", *numbers, "--result", str(result)]
                 )
             measured = {
                 "way": way,
                 "num_vectors": given.num_vectors,
-                "num_cells": given.cells,
                 **json.loads(result.read_text()),
                 "peak_bytes": peak,
             }

@@ -142,8 +142,8 @@ def run(options: Options) -> Result:
     if (cells := index.cells.get("copy")) is not None:
         values["recall_at_10"] = cells.recall
         text += (
-            f"\nsearched by faiss, {cells.num_probed} cells per query: finds {cells.recall:.1%} of the ten nearest "
-            "images that an exact search finds"
+            f"\nsearched by faiss, {cells.num_probed:,} of {cells.faiss_index.nlist:,} cells per query: finds "
+            f"{cells.recall:.1%} of the ten nearest images that an exact search finds"
         )
     if update.refused:
         text += f"\n{len(update.refused):,} skipped"

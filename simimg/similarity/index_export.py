@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simimg.errors import UsageError
-from simimg.similarity.nearest_neighbors import write_flat, write_probed
+from simimg.similarity.inverted_file import write_flat, write_probed
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.atomic_files import atomic_folder, write_json
 

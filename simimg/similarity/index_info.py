@@ -38,7 +38,8 @@ class IndexInfo:
         num_calibrated: number of images when `simimg calibrate` was run; 0 if it was not.
         pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
         images_crc32: checksum of the file with the table of images; 0 for an index of an earlier version.
-        cells: by projection, for more than 200,000 images: the number of probed cells and the measured recall.
+        cells: by projection, for more than 200,000 images: the numbers of probed cells and of compared vectors, and the
+            measured recall.
         thresholds: the similarities that `simimg calibrate` chose: `copy` for a search, `pairs` for pairs of images of
             the index.
     """

@@ -13,12 +13,14 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from simimg.errors import SearchIndexError, UsageError
 from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
@@ -39,10 +41,12 @@ from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Refusal
-from tfrecords.machine_limits import num_cores
+from tfrecords.machine_limits import memory_limit, num_cores
 from tfrecords.storage.remote_dataset import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
+_FEW_IMAGES = 100_000  # which fit into any memory
+_BYTES_PER_IMAGE = 1_900  # names, checksums, facts and times of an image, as Python's objects; measured
 _OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
 _EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
 _LOG = logging.getLogger(__name__)
@@ -96,11 +100,13 @@ def index_folder(
     number of files, `progress` with the number of files since its last call, and `also` as by `load_files`.
 
     Raises:
-        UsageError: the folder has no images, or `index_dir` is not an index, or another process is writing it.
+        UsageError: the folder has no images, or more than fit into memory, or `index_dir` is not an index, or another
+            process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
     """
     found = find_images(image_dir, selection, index_dir)
     paths, refused = list(found.images), list(found.refused)
+    _check_memory(len(paths), embedder)
     begin(len(paths))
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=None)
@@ -160,7 +166,8 @@ def index_dataset(
     examples instead of files.
 
     Raises:
-        UsageError: `dataset_dir` is not a dataset, or `index_dir` is not an index, or another process is writing it.
+        UsageError: `dataset_dir` is not a dataset, or has more images than fit into memory, or `index_dir` is not an
+            index, or another process is writing it.
         SearchIndexError: the index was made with another model, or is damaged.
         DataError: a record of the dataset is damaged; names its file and place.
     """
@@ -169,6 +176,7 @@ def index_dataset(
     layout = Layout.load(dataset_dir)
     manifest = read_manifest(dataset_dir)
     stored = _in_order(manifest, layout)
+    _check_memory(len(stored), embedder)
     begin(len(stored))
     if not stored:
         raise UsageError(f"--dataset_dir={dataset_dir} has no examples. Convert some images.")
@@ -197,6 +205,19 @@ def index_dataset(
             progress(1)
         return _finish(
             index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
+        )
+
+
+def _check_memory(num_images: int, embedder: Embedder) -> None:
+    """Raise UsageError if the rows and embeddings of so many images do not fit into memory."""
+    if num_images < _FEW_IMAGES:
+        return
+    needed = num_images * (_BYTES_PER_IMAGE + 2 * embedder.dim * np.dtype(np.float16).itemsize)
+    there = min(psutil.virtual_memory().available, memory_limit() or math.inf)
+    if needed > there:
+        raise UsageError(
+            f"an index of {num_images:,} images takes about {needed / 1e9:,.1f} GB of memory while it is made, and "
+            f"{there / 1e9:,.1f} GB are free. Use a machine with more memory, or make several indexes of parts."
         )
 
 

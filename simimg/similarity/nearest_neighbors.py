@@ -1,27 +1,14 @@
-"""Nearest vectors: exact search, block by block, up to 200,000 vectors, and faiss's inverted lists beyond.
-
-Exact search reads every vector once for all queries of a call, at the speed of memory. Beyond `EXACT_UP_TO`, an
-inverted file is built beside the vectors (Sivic and Zisserman, ICCV 2003; faiss's IndexIVFFlat): vectors are sorted
-into cells, and a query is compared only with those of the nearest cells. The number of probed cells is measured when
-the file is built: the smallest power of two that finds 99 % of the true ten nearest of the vectors themselves. The
-measured recall is stored and shown. A search among at most `EXACT_UP_TO` given vectors is exact there, too: their
-nearest may lie in any cell.
-"""
+"""Nearest vectors by exact search, block by block, which reads every vector once for all queries of a call."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from simimg.determinism import inner_products, one_blas_thread, ordered_sum, product_error
+from simimg.determinism import inner_products, one_blas_thread, product_error
 from simimg.similarity.vector_rows import ChosenRows, VectorRows
 from tfrecords.machine_limits import num_cores
 
@@ -37,17 +24,12 @@ _MANY = 8  # times the number of wanted rows
 _COPIED_SHARE = 8  # if at most an eighth of the vectors is searched, only these are read, and copied block by block
 _SPARE, _MORE = 2, 8  # rows that are proposed in addition, and the factor if they may not suffice
 _NO_ROW = np.iinfo(np.int64).max  # sorts after all others
-_ADDED_ROWS = 65_536  # added to faiss's lists at a time
-_TRAINING_PER_CELL = 64  # faiss warns below 39
-_FITTING_ROUNDS = 10  # as in faiss for an inverted file
-_CENTROID_UNIT = 2.0**30  # resolution of a coordinate; near 1, that of float32 is coarser
-_WANTED_RECALL = 0.99
-_PROBED_QUERIES = 200
 
-_Nearest = tuple[np.ndarray, np.ndarray]  # similarities or products, and rows
+Nearest = tuple[np.ndarray, np.ndarray]
+"""Similarities or products, and rows."""
 
 
-def nearest(vectors: VectorRows, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
+def nearest(vectors: VectorRows, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> Nearest:
     """Return the `k` nearest vectors of each query, best first; equal ones in the order of their rows.
 
     BLAS proposes every vector that may be among the nearest within its rounding error. The proposals are compared by
@@ -67,23 +49,12 @@ def nearest(vectors: VectorRows, queries: np.ndarray, k: int, among: np.ndarray 
         return values, chosen[places]
     count = min(k, len(vectors) if among is None else len(chosen))
     queries = np.ascontiguousarray(queries, np.float32)
-    return _compared(vectors, queries, count, lambda some, most: _proposed(vectors, queries[some], most, among))
-
-
-def _compared(
-    vectors: VectorRows, queries: np.ndarray, count: int, propose: Callable[[np.ndarray, int], _Nearest]
-) -> _Nearest:
-    """Return the `count` nearest of each query among those that are proposed; -inf and `_NO_ROW` if there are fewer.
-
-    `propose` takes the places of some queries and a number, and returns the products and rows of so many vectors, best
-    first. It is called again, for more of them, while the last one may be among the nearest.
-    """
     num_queries, _, dim = queries.shape
     values, rows = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
     error = product_error(dim)
     waiting, most = np.arange(num_queries if count else 0), count + _SPARE
     while len(waiting):
-        products, at = propose(waiting, most)
+        products, at = _proposed(vectors, queries[waiting], most, among)
         near = (at != _NO_ROW) & (products >= products[:, [count - 1]] - 2 * error)
         complete = ~near[:, -1]  # all other vectors are too far away
         done, candidates, near = waiting[complete], at[complete], near[complete]
@@ -95,7 +66,7 @@ def _compared(
     return values, rows
 
 
-def _proposed(vectors: VectorRows, queries: np.ndarray, most: int, among: np.ndarray | None) -> _Nearest:
+def _proposed(vectors: VectorRows, queries: np.ndarray, most: int, among: np.ndarray | None) -> Nearest:
     """Return the `most` nearest of each query by BLAS, best first: products and rows, `[num_queries, most]`.
 
     If there are fewer vectors, the last products are -inf and the last rows `_NO_ROW`. Threads, one per core with this
@@ -172,7 +143,7 @@ def _similarities(vectors: VectorRows, rows: np.ndarray, queries: np.ndarray, qu
     return similarities
 
 
-def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> _Nearest:
+def _sorted(similarities: np.ndarray, rows: np.ndarray, count: int) -> Nearest:
     """Return the `count` best of the last axis, best first; equal ones in the order of their rows."""
     kept = np.lexsort((rows, -similarities))[..., :count]
     return np.take_along_axis(similarities, kept, -1), np.take_along_axis(rows, kept, -1)
@@ -208,172 +179,3 @@ class _Best:
             better = np.concatenate([self.values[query], values[some]])
             at = np.concatenate([self.rows[query], rows[some] + start])
             self.values[query], self.rows[query] = _sorted(better, at, most)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cells:
-    """An inverted file over vectors.
-
-    Attributes:
-        faiss_index: faiss's index.
-        vectors: float32 `[num_vectors, dim]`, the vectors in it.
-        num_probed: number of cells that are searched for a query.
-        recall: the measured share of the true ten nearest that this finds.
-        path: its file.
-    """
-
-    faiss_index: Any
-    vectors: np.ndarray
-    num_probed: int
-    recall: float
-    path: Path
-
-    def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> _Nearest:
-        """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors.
-
-        Among at most `EXACT_UP_TO` vectors, the search is exact.
-        """
-        if among is not None and among.sum() <= EXACT_UP_TO:
-            return nearest(self.vectors, queries, k, among)
-        num_queries, _, dim = queries.shape
-        queries = np.ascontiguousarray(queries, np.float32)
-        count = min(k, len(self.vectors) if among is None else int(among.sum()))
-        best, found = np.zeros((num_queries, count), np.float32), np.zeros((num_queries, count), np.int64)
-        waiting, num_probed = np.arange(num_queries if count else 0), self.num_probed
-        while len(waiting):
-            nearest_rows = self._nearest_rows(queries[waiting].reshape(-1, dim), count, num_probed, among)
-            lacking = []
-            for query, near in zip(waiting.tolist(), nearest_rows.reshape(len(waiting), -1), strict=True):
-                rows = np.unique(near[near != _NO_ROW])
-                if len(rows) < count:
-                    lacking.append(query)
-                    continue
-                similarities = _similarities(self.vectors, rows, queries, np.full(len(rows), query))
-                best[query], found[query] = _sorted(similarities, rows, count)
-            waiting, num_probed = np.array(lacking, np.int64), min(2 * num_probed, self.faiss_index.nlist)
-        return best, found
-
-    def _nearest_rows(self, queries: np.ndarray, count: int, num_probed: int, among: np.ndarray | None) -> np.ndarray:
-        """Return the rows of the `count` nearest of each query, `[num_queries, dim]`, in its nearest cells.
-
-        `_NO_ROW` takes the last places if the cells have fewer.
-        """
-        faiss = _faiss()
-        chosen = {} if among is None else {"sel": faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))}
-        parameters = faiss.SearchParametersIVF(nprobe=num_probed, **chosen)
-        _, cells = nearest(self._centroids, queries[:, None], num_probed)
-
-        def propose(places: np.ndarray, most: int) -> _Nearest:
-            values, rows = (np.empty((len(places), most), dtype) for dtype in (np.float32, np.int64))
-            some, probed = queries[places], cells[places]
-            unused = np.zeros(probed.shape, np.float32)  # products with the centroids; faiss has bare pointers to these
-            self.faiss_index.search_preassigned_c(
-                len(some), faiss.swig_ptr(some), most, faiss.swig_ptr(probed), faiss.swig_ptr(unused),
-                faiss.swig_ptr(values), faiss.swig_ptr(rows), False, parameters,
-            )  # fmt: skip
-            return values, np.where(rows < 0, _NO_ROW, rows)
-
-        return _compared(self.vectors, queries[:, None], count, propose)[1]
-
-    @functools.cached_property
-    def _centroids(self) -> np.ndarray:
-        return self.faiss_index.quantizer.reconstruct_n(0, self.faiss_index.nlist)
-
-
-def build_cells(vectors: np.ndarray, path: Path) -> Cells:
-    """Build an inverted file of vectors, float32 `[num_vectors, dim]` of L2 norm 1, measure it and write it."""
-    faiss = _faiss()
-    num_vectors, dim = vectors.shape
-    num_cells = max(1, int(4 * math.sqrt(num_vectors)))
-    rng = np.random.default_rng(0)
-    sample = np.sort(rng.permutation(num_vectors)[: num_cells * _TRAINING_PER_CELL])
-    centroids = _fitted_centroids(np.asarray(vectors[sample]), num_cells, rng)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_cells, faiss.METRIC_INNER_PRODUCT)
-    index.quantizer.add(centroids)
-    index.is_trained = True
-    for start in range(0, num_vectors, _ADDED_ROWS):
-        block = np.ascontiguousarray(vectors[start : start + _ADDED_ROWS])
-        cells, _ = _nearest_centroids(block, centroids)
-        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(cells))
-    queries = np.ascontiguousarray(vectors[np.sort(rng.permutation(num_vectors)[:_PROBED_QUERIES])])[:, None]
-    k = min(10, num_vectors)
-    _, exact = nearest(vectors, queries, k)
-    faiss.write_index(index, str(path))
-    num_probed = 1
-    while True:
-        _, found = Cells(index, vectors, num_probed, 0.0, path).nearest(queries, k)
-        hits = sum(len(np.intersect1d(ours, theirs)) for ours, theirs in zip(found, exact, strict=True))
-        recall = hits / exact.size
-        if recall >= _WANTED_RECALL or num_probed >= num_cells:
-            return Cells(index, vectors, num_probed, recall, path)
-        num_probed = min(num_cells, num_probed * 2)
-
-
-def _fitted_centroids(sample: np.ndarray, num_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Fit centroids of L2 norm 1, float32 `[num_cells, dim]`, by spherical k-means (Dhillon and Modha, 2001).
-
-    faiss's own k-means adds by BLAS, and so divides the vectors differently on another processor.
-    """
-    from scipy.sparse import csr_array  # 0.1 s, which an exact search should not wait for
-
-    count = len(sample)
-    # Sums of integers are exact, in any order.
-    numbers = np.rint(sample * _CENTROID_UNIT).astype(np.int64)
-    centroids = sample[rng.permutation(count)[:num_cells]]
-    for _ in range(_FITTING_ROUNDS):
-        cells, values = _nearest_centroids(sample, centroids)
-        members = csr_array((np.ones(count, np.int64), (cells, np.arange(count))), shape=(num_cells, count))
-        sums = (members @ numbers).astype(np.float64)
-        empty = np.flatnonzero(np.bincount(cells, minlength=num_cells) == 0)
-        sums[empty] = sample[np.argsort(values, kind="stable")[: len(empty)]]  # the worst represented
-        lengths = np.sqrt(ordered_sum(sums * sums))[:, None]
-        centroids = (sums / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return centroids
-
-
-def _nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest centroid of each vector, int64 `[n]`, the first of equal ones, and the float32 similarity."""
-    cells, values = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
-    right, error = np.ascontiguousarray(centroids.T), np.float32(product_error(vectors.shape[1]))
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        block = vectors[start : start + _BLOCK_ROWS]
-        products = block @ right
-        rows, near = np.nonzero(products >= products.max(axis=1, keepdims=True) - 2 * error)
-        exact = inner_products(block[rows], centroids[near])
-        order = np.lexsort((near, -exact, rows))
-        first = order[np.unique(rows[order], return_index=True)[1]]
-        cells[start : start + len(block)], values[start : start + len(block)] = near[first], exact[first]
-    return cells, values
-
-
-def open_cells(path: Path, vectors: np.ndarray, num_probed: int, recall: float) -> Cells:
-    """Open the file that `build_cells` wrote for `vectors`; its lists stay on disk until they are searched."""
-    faiss = _faiss()
-    return Cells(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), vectors, num_probed, recall, path)
-
-
-def write_flat(vectors: np.ndarray, path: Path) -> None:
-    """Write vectors as a faiss file: exact search by inner product; ids are row numbers."""
-    faiss = _faiss()
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        block = np.ascontiguousarray(vectors[start : start + _BLOCK_ROWS], np.float32)
-        index.add_with_ids(block, np.arange(start, start + len(block)))
-    faiss.write_index(index, str(path))
-
-
-def write_probed(cells: Cells, path: Path) -> None:
-    """Write an inverted file that probes as many cells as its recall needs; ids are row numbers.
-
-    The file is read into memory, because faiss saves lists that stay on disk by their position only.
-    """
-    faiss = _faiss()
-    index = faiss.read_index(str(cells.path))
-    index.nprobe = cells.num_probed
-    faiss.write_index(index, str(path))
-
-
-def _faiss() -> Any:
-    import faiss  # 0.1 s; must follow TensorFlow, with whose threads it would clash
-
-    return faiss

@@ -6,7 +6,7 @@
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
-        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
+        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.inverted_file`
 
     <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 
@@ -35,7 +35,8 @@ from simimg.inference.inference_engine import Engine
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
-from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
+from simimg.similarity.inverted_file import Cells, build_cells, open_cells
+from simimg.similarity.nearest_neighbors import EXACT_UP_TO, nearest
 from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
@@ -107,7 +108,7 @@ def write_generation(
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
                 if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
                     built = build_cells(vectors, folder / f"{by}.faiss")
-                    cells[by] = {"num_probed": built.num_probed, "recall": built.recall}
+                    cells[by] = {name: getattr(built, name) for name in ("num_probed", "num_compared", "recall")}
         info = IndexInfo(
             generation=generation,
             model=embedder.name,
@@ -332,8 +333,7 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
             _check_shape(vectors[by], np.float32, info.num_images, dim)
         if by in info.cells:
             with _reading(index_dir, folder / f"{by}.faiss") as path:
-                found = info.cells[by]
-                cells[by] = open_cells(path, vectors[by], int(found["num_probed"]), found["recall"])
+                cells[by] = open_cells(path, vectors[by], info.cells[by])
                 if cells[by].faiss_index.ntotal != info.num_images:
                     raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, not {info.num_images}")
     return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)

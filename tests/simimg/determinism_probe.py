@@ -151,6 +151,7 @@ def read(folder: Path) -> Iterator[tuple[str, str]]:
 def searched(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of rows and similarities, searched in every way."""
     from simimg.similarity import nearest_neighbors as module
+    from simimg.similarity.inverted_file import build_cells, open_cells
     from simimg.similarity.projection import Projection
 
     vectors = np.load(folder / "vectors.npy")
@@ -186,9 +187,9 @@ def searched(folder: Path) -> Iterator[tuple[str, str]]:
     views = queries[:64].reshape(4, 16, _DIM)
     yield "nearest of several views", digest(*module.nearest(vectors, views, 50))
     path = folder / f"cells-{os.getpid()}.faiss"
-    cells = module.build_cells(vectors, path)
-    yield "cells", digest(path.read_bytes(), cells.num_probed, cells.recall)
-    opened = module.open_cells(path, mapped, 8, 0.9)
+    cells = build_cells(vectors, path)
+    yield "cells", digest(path.read_bytes(), cells.num_probed, cells.num_compared, cells.recall)
+    opened = open_cells(path, mapped, {"num_probed": 8, "num_compared": 10, "recall": 0.9})
     found = opened.nearest(queries[:, None], 12)
     yield "nearest in cells", digest(*found, *opened.nearest(views, 50), *opened.nearest(views, 5, among))
     for start in range(0, 70, 9):

@@ -102,13 +102,19 @@ def test_cells_are_exported_with_as_many_probed_as_are_enough(tmp_path: Path, mo
 
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 100)
     index = make(tmp_path / "i", 2000)
-    cells = dataclasses.replace(index.cells["copy"], num_probed=3)
+    cells = dataclasses.replace(index.cells["copy"], num_probed=3, num_compared=64)
     index = dataclasses.replace(index, cells={**index.cells, "copy": cells})
     info = export_index(index, tmp_path / "out", format="faiss", by="copy")
     opened = faiss.read_index(str(tmp_path / "out" / "index.faiss"))
-    assert (opened.ntotal, opened.nprobe, info["num_probed"]) == (2000, 3, 3)
-    _, ids = opened.search(np.array(index.vectors["copy"][:40]), 1)
+    base = faiss.downcast_index(opened.base_index)
+    assert (opened.ntotal, base.nprobe, info["num_probed"], opened.k_factor) == (2000, 3, 3, 7)
+    vectors = np.array(index.vectors["copy"][:40])
+    similarities, ids = opened.search(vectors, 5)
+    values, rows = cells.nearest(vectors[:, None], 5)
     np.testing.assert_array_equal(ids[:, 0], np.arange(40))
+    assert (ids == rows).mean() > 0.9  # a query has fewer bits there
+    np.testing.assert_allclose(similarities, np.sort(similarities)[:, ::-1])
+    np.testing.assert_allclose(similarities[:, 0], values[:, 0], atol=1e-5)
     assert len(SearchIndex.open(tmp_path / "i").images) == 2000
 
 

@@ -591,3 +591,20 @@ def test_copies_in_split_folders_without_classes_are_no_label_conflicts(tmp_path
     index = index_folder(tmp_path / "i", tmp_path / "zoo", stand_in()).index
     (group,) = find_duplicates(index, threshold=0.99).groups
     assert "class folder" not in group.others[0].reason
+
+
+def test_an_index_that_does_not_fit_into_memory_is_refused_before_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
+    monkeypatch.setattr(index_update, "_FEW_IMAGES", 3)
+    monkeypatch.setattr(index_update, "memory_limit", lambda: 2_000)
+    message = (
+        r"an index of 3 images takes about 0\.0 GB of memory while it is made, and 0\.0 GB are free\. Use a machine"
+    )
+    with pytest.raises(UsageError, match=message):
+        index_folder(tmp_path / "i", tmp_path / "photos", stand_in())
+    monkeypatch.setattr(index_update, "memory_limit", lambda: None)
+    assert index_folder(tmp_path / "i", tmp_path / "photos", stand_in()).num_embedded == 3

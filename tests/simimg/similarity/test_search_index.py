@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simimg import determinism
 from simimg.determinism import one_blas_thread
 from simimg.errors import SearchIndexError, UsageError
-from simimg.similarity import nearest_neighbors, search_index
+from simimg.similarity import inverted_file, nearest_neighbors, search_index
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import locked_index
@@ -170,7 +170,7 @@ def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> N
     vectors[5:600] = unit(query + vectors[1] * 0.5)
     vectors[[17, 450]] = unit(query + vectors[1] * 0.499999)
     find = (
-        nearest_neighbors.build_cells(vectors, tmp_path / "c").nearest
+        inverted_file.build_cells(vectors, tmp_path / "c").nearest
         if cells
         else partial(nearest_neighbors.nearest, vectors)
     )
@@ -187,10 +187,10 @@ def test_a_query_that_finds_little_takes_nothing_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More cells are probed where those that are probed first hold too few of the chosen vectors."""
-    monkeypatch.setattr(nearest_neighbors, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(inverted_file, "EXACT_UP_TO", 0)
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(1000, 16)))
-    cells = dataclasses.replace(nearest_neighbors.build_cells(vectors, tmp_path / "c"), num_probed=1)
+    cells = dataclasses.replace(inverted_file.build_cells(vectors, tmp_path / "c"), num_probed=1)
     among = np.zeros(1000, bool)
     among[::90] = True
     values, rows = cells.nearest(vectors[:40, None], 10, among)
@@ -213,7 +213,7 @@ def test_a_query_that_finds_little_takes_nothing_from_the_others(
 )
 @settings(deadline=None, max_examples=60)
 def test_cells_search_among_given_rows_as_exactly_as_memory(
-    flat_cells: nearest_neighbors.Cells,
+    flat_cells: inverted_file.Cells,
     num_chosen: int,
     num_queries: int,
     num_views: int,
@@ -238,10 +238,49 @@ def test_cells_search_among_given_rows_as_exactly_as_memory(
 
 
 @pytest.fixture(scope="module")
-def flat_cells(tmp_path_factory: pytest.TempPathFactory) -> nearest_neighbors.Cells:
+def flat_cells(tmp_path_factory: pytest.TempPathFactory) -> inverted_file.Cells:
     """Cells over 700 vectors without any order."""
     vectors = unit(np.random.default_rng(0).normal(size=(700, 8)))
-    return nearest_neighbors.build_cells(vectors, tmp_path_factory.mktemp("cells") / "c")
+    return inverted_file.build_cells(vectors, tmp_path_factory.mktemp("cells") / "c")
+
+
+def test_cells_have_the_same_bytes_with_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(60, 16))
+    vectors = unit(centers[rng.integers(60, size=3000)] + rng.normal(size=(3000, 16)) * 0.5)
+    num_threads, built = faiss.omp_get_max_threads(), []
+    monkeypatch.setattr(inverted_file, "_DIVIDED_ROWS", 700)
+    for count in (1, 3):
+        monkeypatch.setattr(inverted_file, "num_cores", partial(int, count))
+        faiss.omp_set_num_threads(count)
+        built.append(inverted_file.build_cells(vectors, tmp_path / str(count)))
+    faiss.omp_set_num_threads(num_threads)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
+    assert (tmp_path / "1").stat().st_size < vectors.nbytes / 2  # of a row: its number, two lengths and 16 bits
+    one, other = ((cells.num_probed, cells.num_compared, cells.recall) for cells in built)
+    assert one == other
+    assert built[0].recall >= 0.98
+    queries = unit(vectors[::30] + rng.normal(size=(100, 16)) * 0.05)[:, None]
+    _, exact = nearest_neighbors.nearest(vectors, queries, 10)
+    _, found = built[0].nearest(queries, 10)
+    assert np.mean([len(np.intersect1d(*pair)) for pair in zip(exact, found, strict=True)]) >= 9.6
+
+
+def test_an_index_of_an_earlier_version_has_whole_vectors_in_its_cells(tmp_path: Path) -> None:
+    import faiss
+
+    vectors = unit(np.random.default_rng(0).normal(size=(900, 16)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(16), 16, 30, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "copy.faiss"))
+    cells = inverted_file.open_cells(tmp_path / "copy.faiss", vectors, {"num_probed": 30, "recall": 1.0})
+    for ours, theirs in zip(
+        cells.nearest(vectors[:20, None], 10), nearest_neighbors.nearest(vectors, vectors[:20, None], 10), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_any_mixture_of_queries_finds_in_cells_what_it_finds_in_memory(tmp_path: Path) -> None:
@@ -249,7 +288,7 @@ def test_any_mixture_of_queries_finds_in_cells_what_it_finds_in_memory(tmp_path:
     rng = np.random.default_rng(0)
     centers = unit(rng.normal(size=(20, 16)) + 4 * np.eye(1, 16))
     vectors = unit(np.repeat(centers, 50, axis=0) + rng.normal(size=(1000, 16)) * 0.01)
-    cells = nearest_neighbors.build_cells(vectors, tmp_path / "c")
+    cells = dataclasses.replace(inverted_file.build_cells(vectors, tmp_path / "c"), num_probed=16)
     queries = np.concatenate([centers[:10], -centers.mean(axis=0, keepdims=True), centers[10:]])[:, None]
     near = np.arange(21) != 10
     values, rows = cells.nearest(queries, 10)
