@@ -46,6 +46,10 @@ class Place:
     area: float
     kind: str
 
+    def moved(self, matrix: np.ndarray) -> Place:
+        """Return the place in the unit square to which a map leads."""
+        return dataclasses.replace(self, box=_moved_box(self.box, matrix))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
@@ -140,7 +144,8 @@ class Places:
             kind = CONTENT
         else:
             kind = OVERLAY
-        place = Place(self._in_query(left, top, left + width, top + height), size / int(seen.inside.sum()), kind)
+        in_query = _moved_box((left, top, left + width, top + height), self._to_query)
+        place = Place(in_query, size / int(seen.inside.sum()), kind)
         # What covers textured parts has an outline around it, and little within.
         on_query = around[0] > around[1] if has_clear_outline else ours > theirs
         return Change(place, levels, may_be_content, on_query)
@@ -156,11 +161,13 @@ class Places:
         within = hit & (self._seen.in_color[box] | (self._stronger[box] < _EDGE))
         return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
 
-    def _in_query(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
-        """Return the box, in px of the frame, in the unit square of the query."""
-        corners = transform(self._to_query, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
-        (left_, top_), (right_, bottom_) = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, 1).tolist()
-        return left_, top_, right_, bottom_
+
+def _moved_box(box: tuple[float, float, float, float], matrix: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the box around a box under a map to a unit square, cut at its sides."""
+    left, top, right, bottom = box
+    corners = transform(matrix, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    (left, top), (right, bottom) = np.clip([corners.min(axis=0), corners.max(axis=0)], 0, 1).tolist()
+    return left, top, right, bottom
 
 
 def _dilated(mask: np.ndarray, size: int) -> np.ndarray:

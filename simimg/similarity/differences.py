@@ -75,6 +75,10 @@ class Differences:
         """The share of the part that both images show that differs, 0..1."""
         return min(1.0, sum(place.area for place in self.places))
 
+    def reversed(self, place: np.ndarray) -> Differences:
+        """Return them with the query as the candidate, in which it lies as `place` says, see `Verification.place`."""
+        return Differences(tuple(one.moved(place) for one in self.places), self.kinds, 1 - self.on_query)
+
     def boxes(self) -> list[list[float]]:
         """Return the boxes of the places, for JSON."""
         return [[round(side, 4) for side in place.box] for place in self.places]
