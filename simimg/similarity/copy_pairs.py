@@ -116,8 +116,7 @@ class PairExaminer:
         """
         rows, self._postpones = self._order, kinds is None
         identical = identical_rows(self.images, kinds)
-        single = np.zeros(len(rows), bool)
-        single[list(identical)] = True
+        single = np.isin(np.arange(len(rows)), list(identical))
         for row, members in identical.items():
             for other in members[1:]:
                 self._noticed(row, other)
@@ -332,9 +331,7 @@ class PairExaminer:
     def share_laid_over(self, row: int, other: int) -> float:
         """Return the share of what differs that was laid over a row rather than the other one, 0.5 if not known."""
         found = self.copy(row, other)
-        if found is None or found.differs is None or not found.differs.places:
-            return 0.5
-        return found.differs.on_query
+        return 0.5 if found is None or found.differs is None else found.differs.on_query
 
     def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
         """Return what was done to a row if the other one is the original; None if the alignment is not known.

@@ -23,7 +23,7 @@ from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.copy_reasons import GREY, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
-from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
+from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
@@ -274,6 +274,7 @@ def _group(
         ),
         rules=keep,
     )
+    num_frames = functools.cache(examiner.images.num_frames)
     others = []
     for row in pictures:
         if row == keeper:
@@ -290,6 +291,8 @@ def _group(
             similarity, reason, differing = found.similarity, prefix + found.text, found.edits
             if prefix or not found.similarity > 0.5:  # how it differs from the keeper is not known
                 differing |= {CONTENT}
+            if differing <= PLANNED and (several := max(map(num_frames, (row, keeper)))) > 1:
+                reason, differing = f"{reason}; only the first of {several:,} frames was compared", differing | {FRAMES}
         others.append(Member(row, pictures[row], similarity, reason, edits=differing))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
