@@ -46,7 +46,10 @@ def _unedited_together(images: IndexImages, same: list[int]) -> Iterator[list[in
 
 
 def hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all."""
+    """Yield pairs of rows (of two kinds) with similar perceptual hashes; the first row of a hash represents all.
+
+    `rows` are int64 `[n]`, in the order that says which one is the first.
+    """
     hashes = index.images.hashes()[:, rows]
     hashed, hashes = np.tile(rows, (len(hashes), 1))[hashes != NO_HASH], hashes[hashes != NO_HASH]
     unique, inverse = np.unique(hashes, return_inverse=True)
@@ -68,9 +71,9 @@ def hash_pairs(index: SearchIndex, rows: np.ndarray, kinds: np.ndarray | None = 
 
 
 def spanning_pairs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return as few of the pairs as connect all rows that they connect, those of the smallest rows first."""
+    """Return as few of the pairs as connect all rows that they connect, the first ones."""
     joined = DisjointSets()
-    return [pair for pair in sorted((min(pair), max(pair)) for pair in pairs) if joined.join(*pair)]
+    return [pair for pair in pairs if joined.join(*pair)]
 
 
 def at_least(values: dict[tuple[int, int], float], least: float) -> Callable[[tuple[int, int]], bool]:
@@ -86,10 +89,8 @@ def background(cosines: np.ndarray) -> np.ndarray:
 class DisjointSets:
     """Sets of numbers that are joined pair by pair."""
 
-    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self) -> None:
         self._parent: dict[int, int] = {}
-        for pair in pairs:
-            self.join(*pair)
 
     def find(self, number: int) -> int:
         """Return the number that stands for the set of this one."""
@@ -107,12 +108,6 @@ class DisjointSets:
         one, other = self.find(one), self.find(other)
         self._parent[one] = other
         return one != other
-
-    def copy(self) -> DisjointSets:
-        """Return a copy, which can be joined further."""
-        copied = DisjointSets()
-        copied._parent = dict(self._parent)
-        return copied
 
 
 def check_threshold(threshold: float) -> None:

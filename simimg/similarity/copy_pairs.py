@@ -8,12 +8,14 @@
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
    copies (`simimg.similarity.decisions`) are left out.
-5. Pairs that decide nothing are left out: between images that are the same but for position, size and compression, and
-   between neighbors that copies connect already; unless these are no group (`PairExaminer.examine_postponed`). Pairs
-   of two kinds, such as splits, are counted one by one, and none is left out.
+5. Pairs that copies connect already decide nothing and are left out, unless these are no group
+   (`PairExaminer.examine_postponed`). Pairs of two kinds, such as splits, are counted one by one, and none is left out.
 6. Each verified pair is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
+
+Wherever an order matters, it is that of the images' sizes and checksums. So the pairs are a function of the set of
+images: no name and no row decides anything.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity import candidate_pairs
-from simimg.similarity.affine import compose, determinant, inverse
+from simimg.similarity.affine import compose
 from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
@@ -49,21 +51,22 @@ _NEARER, _CLOSE = 1.3, 0.3
 _FEW_IMAGES = 500  # their neighbors are examined in any case: that takes little time
 _SAME_POSITION = 0.96  # similarity of images that are the same but for their position, size and compression
 _POSITION_TOLERANCE = 0.01  # of the map between the unit squares of two images
-_NO_AREA = 1e-6  # a map of that determinant has no inverse
 _QUERIES_PER_BLOCK = 256
 
 
 class PairExaminer:
     """Verifies pairs of rows of an index, each pair once, by one thread per core.
 
-    The query is the image with fewer pixels, or else the smaller row: it is rarely the one that is kept, so that this
-    verification tells what was done to it.
+    The query is the image with fewer pixels: it is rarely the one that is kept, so that this verification tells what
+    was done to it.
 
     Attributes:
         edits: the kinds of edits that count, see `simimg.similarity.edits`.
-        copies: verifications that reach the threshold and differ by edits that count, by pair, smaller row first.
+        copies: verifications that reach the threshold and differ by edits that count, by pair, smaller row first; the
+            query is the row of the larger rank.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
+        rank: of each row, its place in the order of the images: most pixels first, and then by checksum.
         decisions: those in the folder of the index.
         settling: keys of the decisions because of which pairs were not verified.
     """
@@ -91,12 +94,14 @@ class PairExaminer:
         self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._noticed = noticed
-        self._num_pixels = (index.images.column("width").astype(np.int64) * index.images.column("height")).tolist()
+        num_pixels = index.images.column("width").astype(np.int64) * index.images.column("height")
+        self._order = np.lexsort((index.images.column("sha256").astype(str), -num_pixels))
+        self.rank: list[int] = np.argsort(self._order).tolist()
         self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._connected = DisjointSets()  # of rows between which there are pairs of copies
         self._postpones = True  # whether pairs that decide nothing are left out
-        self._postponed: dict[tuple[int, int], bool] = {}  # these pairs, and whether they are close
+        self._postponed: dict[int, dict[int, bool]] = defaultdict(dict)  # of rows, these others; whether they are close
         self._done: set[tuple[int, int]] = set()
         self._glanced: set[tuple[int, int]] = set()  # compared by their thumbnails alone
         self._explained: dict[tuple[int, int], Verification | None] = {}
@@ -109,21 +114,18 @@ class PairExaminer:
         With `kinds`, int `[num_images]`, only pairs of two kinds. With `by_hash`, only pairs with similar hashes, by
         their thumbnails alone. `progress` is called with the number of images since its last call.
         """
-        rows, self._postpones = np.arange(len(self.index.images)), kinds is None
+        rows, self._postpones = self._order, kinds is None
         identical = identical_rows(self.images, kinds)
-        single = np.isin(rows, list(identical))
+        single = np.isin(np.arange(len(rows)), list(identical))
         for row, members in identical.items():
             for other in members[1:]:
                 self._noticed(row, other)
         progress(int((~single).sum()))
-        pairs = list(hash_pairs(self.index, rows[single], kinds))
+        pairs = set(hash_pairs(self.index, rows[single[rows]], kinds))
         if kinds is None:
-            self.examine_pairs(candidate_pairs.spanning_pairs(pairs), lambda pair: not by_hash)
-            same = DisjointSets(self._in_position())
-            known = {pair for pair in pairs if same.are_joined(*pair) and not self._may_be_decided(pair)}
-            self._postponed |= {(min(pair), max(pair)): not by_hash for pair in known}
-            pairs = [pair for pair in pairs if pair not in known]
-        self.examine_pairs(pairs, lambda pair: not by_hash)
+            spanning = candidate_pairs.spanning_pairs(sorted(pairs, key=self._place_of))
+            self.examine_pairs(spanning, lambda pair: not by_hash)
+        self._examine_unconnected(pairs, lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
             return identical
@@ -133,15 +135,16 @@ class PairExaminer:
             progress(len(represented))
         for kind in [None] if kinds is None else np.unique(kinds):
             own, others = (single, single) if kind is None else (single & (kinds == kind), single & (kinds != kind))
-            self._examine_neighbors(rows[own], others, progress)
+            self._examine_neighbors(rows[own[rows]], others, progress)
         return identical
 
     def _represented(self) -> set[int]:
-        """Return the rows that are, but for their position, size and compression, the same as an earlier row."""
+        """Return the rows that are, but for their position, size and compression, the same as one of smaller rank."""
         found: set[int] = set()
-        for row, other in sorted(self._in_position()):
-            if row not in found:
-                found.add(other)
+        for pair in sorted(self._in_position(), key=self._place_of):
+            query, other = self._directed(pair)
+            if other not in found:
+                found.add(query)
         return found
 
     def _in_position(self) -> Iterator[tuple[int, int]]:
@@ -163,7 +166,7 @@ class PairExaminer:
         `advance` is called after each pair, with the share of the pairs that is done.
         """
         close = {pair: is_close(pair) for pair in {(min(pair), max(pair)) for pair in pairs} - self._done}
-        todo = sorted(pair for pair in close if close[pair] or pair not in self._glanced)
+        todo = sorted((pair for pair in close if close[pair] or pair not in self._glanced), key=self._place_of)
         if self._decided:
             todo = [pair for pair in todo if not self._are_different(*pair)]
         verified: list[Verification | None] = []
@@ -195,22 +198,20 @@ class PairExaminer:
                 self.neighbors[pair[1]].add(pair[0])
                 self._connected.join(*pair)
 
-    def examine_postponed(self, rows: set[int]) -> bool:
-        """Verify the pairs of these rows that were left out; return whether there were any."""
-        pairs = {pair: close for pair, close in self._postponed.items() if rows.issuperset(pair)}
-        self._postponed = {pair: close for pair, close in self._postponed.items() if pair not in pairs}
+    def examine_postponed(self, rows: Iterable[int]) -> None:
+        """Verify the pairs that were left out of rows that copies connect, all of them."""
+        pairs = {(row, other): close for row in rows for other, close in self._postponed.pop(row, {}).items()}
         self.examine_pairs(pairs, pairs.__getitem__)
-        return bool(pairs)
 
     def _compared(self, found: dict[tuple[int, int], Verification]) -> Iterator[tuple[tuple[int, int], Verification]]:
         """Yield the pairs with what differs at full size; rows that differ in nothing from a third are not compared."""
         left = list(found)
         while left:
-            joined, now, later = self._alike.copy(), [], []
+            joined, now, later = DisjointSets(), [], []
             for pair in left:
                 if self._are_alike(pair, found[pair]):
                     yield pair, alike(found[pair])
-                elif joined.join(*pair) or found[pair].edits - {OVERLAY} <= PLANNED:
+                elif joined.join(*map(self._alike.find, pair)) or found[pair].edits - {OVERLAY} <= PLANNED:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
@@ -236,17 +237,24 @@ class PairExaminer:
     def _directed(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return the rows of a pair, the query first."""
         row, other = pair
-        return pair if self._num_pixels[row] <= self._num_pixels[other] else (other, row)
+        return pair if self.rank[row] > self.rank[other] else (other, row)
+
+    def _place_of(self, pair: tuple[int, int]) -> tuple[int, int]:
+        """Return the place of a pair in the order of all."""
+        query, other = self._directed(pair)
+        return self.rank[other], self.rank[query]
 
     def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
         """Verify each row with its nearest embeddings among some, in groups as long as most of a group are copies."""
-        vectors = self.index.vectors["copy"]
+        vectors, rank = self.index.vectors["copy"], np.array(self.rank)
         few = len(vectors) <= _FEW_IMAGES
         for start in range(0, len(rows), _QUERIES_PER_BLOCK):
             block = rows[start : start + _QUERIES_PER_BLOCK]
             cosines, found = self.index.nearest_vectors(
                 np.asarray(vectors[block])[:, None], _NEIGHBORS + 1, among=among
             )
+            by_rank = np.lexsort((rank[found], -cosines))
+            cosines, found = (np.take_along_axis(values, by_rank, axis=1) for values in (cosines, found))
             least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
             near = cosines >= least
             cosine_of = {
@@ -281,24 +289,35 @@ class PairExaminer:
         """Verify rows with others: with their first one, and with those that this does not connect them to."""
         first = [(row, near[0]) for row, near in others.items() if near]
         self.examine_pairs(first, is_close, lambda share: advance(share / 2))
-        pairs = {(min(row, other), max(row, other)) for row, near in others.items() for other in near[1:]}
-        later = {pair for pair in pairs - self._done if self._postpones and self._connected.are_joined(*pair)}
-        later -= {pair for pair in later if self._may_be_decided(pair)}
-        self._postponed |= {pair: is_close(pair) for pair in sorted(later)}
-        self.examine_pairs(pairs - later, is_close, lambda share: advance((1 + share) / 2))
+        pairs = {(row, other) for row, near in others.items() for other in near[1:]}
+        self._examine_unconnected(pairs, is_close, lambda share: advance((1 + share) / 2))
 
-    def _may_be_decided(self, pair: tuple[int, int]) -> bool:
-        return all(row in self._decided for row in pair)
+    def _examine_unconnected(
+        self, pairs: set[tuple[int, int]], is_close: Callable[[tuple[int, int]], bool],
+        advance: Callable[[float], object] = lambda share: None,
+    ) -> None:  # fmt: skip
+        """Verify pairs; those that copies connect already are postponed."""
+        pairs = {(min(pair), max(pair)) for pair in pairs} - self._done
+        later = {pair for pair in pairs if self._postpones and self._connected.are_joined(*pair)}
+        later -= {pair for pair in later if all(row in self._decided for row in pair)}
+        for row, other in later:
+            self._postponed[row][other] = self._postponed[row].get(other, False) or is_close((row, other))
+        self.examine_pairs(pairs - later, is_close, advance)
 
     def _are_copies(self, row: int, other: int) -> bool:
-        return any((min(row, other), max(row, other)) in known for known in (self.copies, self._postponed))
+        row, other = min(row, other), max(row, other)
+        return (row, other) in self.copies or other in self._postponed.get(row, ())
 
-    def copy(self, one: int, other: int) -> Verification | None:
-        """Return the verification of a pair that was examined, if they are copies."""
-        return self.copies.get((min(one, other), max(one, other)))
+    def copy(self, row: int, other: int) -> Verification | None:
+        """Return the verification of a pair that was examined, with `row` as the query, if they are copies."""
+        found = self.copies.get((min(row, other), max(row, other)))
+        return found if found is None or self.rank[row] > self.rank[other] else found.reversed()
 
     def explain(self, row: int, other: int) -> Verification | None:
-        """Return the verification with `row` as the query, whichever row is smaller."""
+        """Return the verification with `row` as the query, also of a pair that was not examined."""
+        if self.rank[row] < self.rank[other]:
+            found = self.explain(other, row)
+            return None if found is None else found.reversed()
         if (row, other) not in self._explained:
             place = self._place(row, other)
             found = None if place is None else self.images.verify_placed(row, other, place)
@@ -312,44 +331,26 @@ class PairExaminer:
     def share_laid_over(self, row: int, other: int) -> float:
         """Return the share of what differs that was laid over a row rather than the other one, 0.5 if not known."""
         found = self.copy(row, other)
-        if found is None or found.differs is None or not found.differs.places:
-            return 0.5
-        is_query = self._directed((min(row, other), max(row, other)))[0] == row
-        return found.differs.on_query if is_query else 1 - found.differs.on_query
+        return 0.5 if found is None or found.differs is None else found.differs.on_query
 
     def reasons_seen(self, row: int, other: int) -> Sequence[str] | None:
         """Return what was done to a row if the other one is the original; None if the alignment is not known.
 
         Of a pair that was not examined, but whose rows are copies of a third one, the alignment alone shows it.
         """
-        pair = (min(row, other), max(row, other))
-        if found := self.copies.get(pair):
-            return found.reasons if self._directed(pair) == (row, other) else found.reversed_reasons
+        if found := self.copy(row, other):
+            return found.reasons
         place = self._place(row, other)
         return None if place is None else self.images.geometric_edits(row, other, place)
 
     def _place(self, row: int, other: int) -> np.ndarray | None:
         """Return where a row lies in another one, see `Verification.place`, if both are copies of one image."""
-        if (direct := self._direct_place(row, other)) is not None:
-            return direct
-        for common in sorted(self.neighbors[row] & self.neighbors[other]):
-            there, back = self._direct_place(row, common), self._direct_place(common, other)
-            if there is not None and back is not None:
-                return compose(back, there)
+        if direct := self.copy(row, other):
+            return np.reshape(direct.place, (2, 3))
+        for common in sorted(self.neighbors[row] & self.neighbors[other], key=self.rank.__getitem__):
+            if (there := self.copy(row, common)) and (back := self.copy(common, other)):
+                return compose(np.reshape(back.place, (2, 3)), np.reshape(there.place, (2, 3)))
         return None
-
-    def _direct_place(self, row: int, other: int) -> np.ndarray | None:
-        pair = (min(row, other), max(row, other))
-        if (copy := self.copies.get(pair)) is None:
-            return None
-        place = np.reshape(copy.place, (2, 3))
-        if self._directed(pair) == (row, other):
-            return place
-        return inverse(place) if abs(determinant(place)) > _NO_AREA else None
-
-    def explain_either(self, row: int, other: int) -> Verification | None:
-        """Return the verification with `row` as the query, or else the one of the pair that made them copies."""
-        return self.explain(row, other) or self.copy(row, other)
 
     def close(self) -> None:
         """Stop the threads, and keep what they computed of the images."""

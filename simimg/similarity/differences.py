@@ -6,7 +6,8 @@
 3. Compression and resampling are noise: a pixel differs only if no pixel next to it in the other image is like it, by
    more levels than the noise of the two files. Whole images on each other are compared pixel by pixel as well, with
    noise that is learned from the pair (`simimg.similarity.pixel_noise`), and palettes are noise, too
-   (`simimg.similarity.palette_noise`).
+   (`simimg.similarity.palette_noise`). Where nothing differs so, the means of 9 x 9 px are compared, which noise
+   hardly changes: other X-ray images differ by few levels, but over many pixels.
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.
@@ -27,7 +28,7 @@ import numpy as np
 from simimg.determinism import plain_opencv
 from simimg.similarity.color_fit import Fitted, fit_either, local_range
 from simimg.similarity.color_models import Modeled, modeled
-from simimg.similarity.difference_places import MIN_PIXELS, Change, Place, Places, Seen, level_sum
+from simimg.similarity.difference_places import MIN_PIXELS, Change, Place, Places, Seen, broad_places, level_sum
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
@@ -75,6 +76,10 @@ class Differences:
         """The share of the part that both images show that differs, 0..1."""
         return min(1.0, sum(place.area for place in self.places))
 
+    def reversed(self, place: np.ndarray) -> Differences:
+        """Return them with the query as the candidate, in which it lies as `place` says, see `Verification.place`."""
+        return Differences(tuple(one.moved(place) for one in self.places), self.kinds, 1 - self.on_query)
+
     def boxes(self) -> list[list[float]]:
         """Return the boxes of the places, for JSON."""
         return [[round(side, 4) for side in place.box] for place in self.places]
@@ -121,14 +126,14 @@ def find_differences(
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return Differences(kinds=blur)
+            return _with_broad_places(Differences(kinds=blur), pair, originals, by_pixel)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return Differences(kinds=blur)
+            return _with_broad_places(Differences(kinds=blur), pair, originals, by_pixel)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
@@ -139,7 +144,18 @@ def find_differences(
     may_be_noise = not is_drawing and num_unlike < _FEW_UNLIKE * pair.inside.size
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
-    return dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
+    found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
+    return _with_broad_places(found, pair, originals, by_pixel)
+
+
+def _with_broad_places(
+    found: Differences, pair: Registered, originals: Sequence[np.ndarray], is_whole: bool
+) -> Differences:
+    """Return what was found; of whole images in which nothing differs otherwise, the broad places, too."""
+    places = broad_places(pair) if is_whole and not found.places else ()
+    if not places or len({palette_of(image) is None for image in originals}) > 1:  # a palette has few levels
+        return found
+    return dataclasses.replace(found, places=places, kinds=found.kinds | {OVERLAY})
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:

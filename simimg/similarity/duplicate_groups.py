@@ -2,8 +2,8 @@
 
 1. Pairs of copies: see `simimg.similarity.copy_pairs`.
 2. Groups: a connected component is not a group, because a chain of pairs connects images that have nothing in common.
-   The member that most others are copies of becomes the center. The center and its copies are a group; pairs with the
-   center that were not candidates are verified as well. The remaining members are grouped in the same way.
+   The member that most others are copies of becomes the center. The center and its copies are a group; copies of its
+   copies are verified with it as well. The remaining members are grouped in the same way.
 3. What was decided about groups and pairs is honored: see `simimg.similarity.decided_groups`.
 4. The keeper of a group is chosen by rules (`simimg.similarity.keeper_choice`).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
@@ -22,7 +23,7 @@ from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.copy_reasons import GREY, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
-from simimg.similarity.edits import CONTENT, COUNTED, LABEL, PLANNED
+from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
@@ -185,43 +186,68 @@ def _with_conflicts(groups: Sequence[Group], num_images: Mapping[str, int]) -> l
 
 def _equal_elsewhere(group: Group, classes: Set[str]) -> Counter[str]:
     """Return how many images of each class are equal, but for size and compression, to one in another class."""
-    members = [member for member in group.members if member.image.label in classes]
-    return Counter(
-        member.image.label
-        for member in members
-        if any(other.image.label != member.image.label and (member.edits | other.edits) <= PLANNED for other in members)
-    )
+    plain = Counter(member.image.label for member in group.members if member.edits <= PLANNED)
+    found = Counter({label: count for label, count in plain.items() if label in classes})
+    return found if len(found) > 1 else Counter()
 
 
 def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
     """Yield clusters of two and more rows; all are copies of the first row, the center."""
-    left = set(examiner.neighbors)
-    while left:
-        component = _connected(min(left), left, examiner)
-        center, members = _center(examiner, component)
-        if len(members) + 1 < len(component) and examiner.examine_postponed(component):
-            center, members = _center(examiner, component)  # all pairs are known now
-        if members:
-            yield [center, *members]
-        left -= {center, *members} if members else component
+    done: set[int] = set()
+    for row in list(examiner.neighbors):
+        if row in done:
+            continue
+        component = _connected(row, examiner)
+        done |= component
+        first = next(_stars(component, examiner))
+        if len(first) == len(component):
+            yield first
+        else:
+            examiner.examine_postponed(component)  # all pairs are known then
+            yield from _stars(component, examiner)
 
 
-def _center(examiner: PairExaminer, component: set[int]) -> tuple[int, list[int]]:
-    """Return the row that most others are copies of, and these."""
-    center = max(sorted(component), key=lambda row: _total_similarity(examiner, row, component))
-    examiner.examine_pairs((center, other) for other in component if other != center)
-    return center, [other for other in sorted(component) if other != center and examiner.copy(center, other)]
+def _stars(component: Set[int], examiner: PairExaminer) -> Iterator[list[int]]:
+    """Yield the row that most others are copies of, with these, and so on among the rows that are left."""
+    left, neighbors = set(component), examiner.neighbors
+    total = {row: sum(_weight(row, other, examiner) for other in neighbors[row]) for row in component}
+    heap = [(-weight, examiner.rank[row], row) for row, weight in total.items()]
+    heapq.heapify(heap)
+    while heap:
+        weight, _, center = heapq.heappop(heap)
+        if center not in left or not weight or -weight != total[center]:
+            continue
+        copies = _copies_of(center, left, examiner)
+        yield [center, *sorted(copies, key=examiner.rank.__getitem__)]
+        gone = {center, *copies}
+        left -= gone
+        for row in gone:
+            for other in neighbors[row] & left:
+                total[other] -= _weight(row, other, examiner)
+                heapq.heappush(heap, (-total[other], examiner.rank[other], other))
 
 
-def _total_similarity(examiner: PairExaminer, row: int, among: set[int]) -> float:
-    copies = (examiner.copy(row, other) for other in examiner.neighbors[row] & among)
-    return sum(verification.similarity for verification in copies if verification)
+def _weight(row: int, other: int, examiner: PairExaminer) -> int:
+    """Return the similarity of two copies as an integer: the sum of several is the same in any order."""
+    return round(2**30 * examiner.copies[min(row, other), max(row, other)].similarity)
 
 
-def _connected(start: int, among: set[int], examiner: PairExaminer) -> set[int]:
+def _copies_of(center: int, among: Set[int], examiner: PairExaminer) -> set[int]:
+    """Return the copies of a row among some; copies of its copies are verified, if they were not."""
+    copies = border = examiner.neighbors[center] & among
+    tried = {center, *copies}
+    while border:
+        near = set().union(*(examiner.neighbors[row] for row in border)) & among - tried
+        examiner.examine_pairs((center, row) for row in near)
+        border = near & examiner.neighbors[center]
+        tried, copies = tried | near, copies | border
+    return copies
+
+
+def _connected(start: int, examiner: PairExaminer) -> set[int]:
     found, border = {start}, [start]
     while border:
-        new = (examiner.neighbors[border.pop()] & among) - found
+        new = examiner.neighbors[border.pop()] - found
         found |= new
         border += new
     return found
@@ -248,6 +274,7 @@ def _group(
         ),
         rules=keep,
     )
+    num_frames = functools.cache(examiner.images.num_frames)
     others = []
     for row in pictures:
         if row == keeper:
@@ -255,15 +282,17 @@ def _group(
         similarity, reason, differing = 1.0, SAME_BYTES, frozenset[str]()
         if single_of[row] != single_of[keeper]:
             single, center = single_of[row], cluster[0]
-            prefix, found = "", examiner.explain_either(single, single_of[keeper])
+            prefix, found = "", examiner.explain(single, single_of[keeper])
             if found is not None and not found.edits <= examiner.edits:  # they have only the center in common
                 found = None
-            if found is None and single != center and (found := examiner.explain_either(single, center)):
+            if found is None and single != center and (found := examiner.explain(single, center)):
                 prefix = f"of {pictures[center].path}: "  # a copy of the center, if not of the keeper
             found = found or Verification(0.5, (), 0)
             similarity, reason, differing = found.similarity, prefix + found.text, found.edits
             if prefix or not found.similarity > 0.5:  # how it differs from the keeper is not known
                 differing |= {CONTENT}
+            if differing <= PLANNED and (several := max(map(num_frames, (row, keeper)))) > 1:
+                reason, differing = f"{reason}; only the first of {several:,} frames was compared", differing | {FRAMES}
         others.append(Member(row, pictures[row], similarity, reason, edits=differing))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))

@@ -13,6 +13,7 @@
     overlay         text, a logo, a bar or something else was laid over it
     exchange        a color was exchanged: a red shirt became a blue one
     content         the content is another one: other numbers on a form, another card, a frown instead of a smile
+    frames          one of them has several frames or pages, of which only the first one was compared
     label           the images are in folders of different classes
 
 By default, images that differ by `exchange` or `content` are no copies, and only what differs in `size` or
@@ -28,7 +29,7 @@ from simimg.errors import UsageError
 SIZE, COMPRESSION, BACKGROUND = "size", "compression", "background"
 CROP, TURN, MIRROR, STRETCH, PASTE = "crop", "turn", "mirror", "stretch", "paste"
 COLOR, BLUR, OVERLAY = "color", "blur", "overlay"
-EXCHANGE, CONTENT, LABEL = "exchange", "content", "label"
+EXCHANGE, CONTENT, FRAMES, LABEL = "exchange", "content", "frames", "label"
 
 EDITS = (SIZE, COMPRESSION, BACKGROUND, CROP, TURN, MIRROR, STRETCH, PASTE, COLOR, BLUR, OVERLAY, EXCHANGE, CONTENT)
 """Edits that a copy may show."""
@@ -52,7 +53,7 @@ def counted_edits(names: Iterable[str]) -> frozenset[str]:
 
 def planned_edits(names: Iterable[str]) -> frozenset[str]:
     """Return the kinds of edits that a plan removes, as `--plan_edits` names them, see `edits_of`."""
-    return edits_of("plan_edits", names, PLANNED, (*EDITS, LABEL))
+    return edits_of("plan_edits", names, PLANNED, (*EDITS, FRAMES, LABEL))
 
 
 def edits_of(flag: str, names: Iterable[str], default: frozenset[str], known: Iterable[str] = EDITS) -> frozenset[str]:

@@ -52,10 +52,13 @@ def full_image(
 def compared(found: Verification, query: FullImage, candidate: FullImage) -> Verification:
     """Return a verification with what differs at full size, which is added to its reasons and edits.
 
-    Where content or a color was exchanged, the similarity is lower by the share of the area.
+    Where content or a color was exchanged, the similarity is lower by the share of the area. As in `verify`, the
+    smaller image counts as the query.
     """
     if SAME_PIXELS in found.reasons:
         return found
+    if _is_swapped(query.pixels, candidate.pixels):
+        return compared(found.reversed(), candidate, query).reversed()
     color, qualities = background_of(found), (query.jpeg_quality, candidate.jpeg_quality)
     ours, theirs = (image.pixels if color is None else image.on(color) for image in (query, candidate))
     differs = find_differences(ours, theirs, found.place, qualities)
@@ -79,8 +82,14 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
         reasons=(*found.reasons, *more),
         reversed_reasons=(*found.reversed_reasons, *more),
         edits=found.edits | differs.kinds,
+        reversed_edits=found.reversed_edits | differs.kinds,
         differs=differs,
     )
+
+
+def _is_swapped(query: np.ndarray, candidate: np.ndarray) -> bool:
+    ours, theirs = (query.size, query.shape), (candidate.size, candidate.shape)
+    return ours > theirs or (ours == theirs and query.tobytes() > candidate.tobytes())
 
 
 def alike(found: Verification) -> Verification:
@@ -93,4 +102,7 @@ def _without_coverage(found: Verification) -> Verification:
     reasons, back = (
         tuple(reason for reason in side if not is_coverage(reason)) for side in (found.reasons, found.reversed_reasons)
     )
-    return dataclasses.replace(found, reasons=reasons, reversed_reasons=back, edits=found.edits - {OVERLAY})
+    edits, reversed_edits = found.edits - {OVERLAY}, found.reversed_edits - {OVERLAY}
+    return dataclasses.replace(
+        found, reasons=reasons, reversed_reasons=back, edits=edits, reversed_edits=reversed_edits
+    )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from simimg.similarity.fingerprint import (
     CACHED,
+    JPEG_START,
     Fingerprint,
     Stamp,
     fingerprint,
@@ -33,7 +34,7 @@ from simimg.similarity.transparency import verify_composites
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.image.color import WHITE
 from tfrecords.convert.image.decoder import decode, decode_visible
-from tfrecords.convert.image.image_formats import ANY_SIZE
+from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -103,6 +104,20 @@ class IndexImages:
         """Return the bytes of a row's file; raise OSError if it cannot be read, and Refusal if it was edited."""
         known = self._known(row)
         return read_unchanged(known.path, known.sha256)
+
+    def num_frames(self, row: int) -> int:
+        """Return how many frames or pages a row's file has, of which the first one is the image; 1 if it is gone.
+
+        What follows the image in a JPEG file is a preview or a map of its light, and does not count.
+        """
+        try:
+            data = self.read(row)
+            if data.startswith(JPEG_START):
+                return 1
+            with reading(data, max_pixels=ANY_SIZE):
+                return getattr(open_image(data, ANY_SIZE), "n_frames", 1)
+        except (OSError, Refusal):
+            return 1
 
     def is_edited(self, row: int) -> bool:
         """Whether a row's file is there, but is not the file that was indexed. It is read only if it has changed."""

@@ -90,13 +90,14 @@ def choose_keeper(
 
     Args:
         images: the index.
-        edits: the number of visible edits of each row of the group.
+        edits: the number of visible edits of each row of the group. Where images are equal by a rule, the first ones
+            are compared, so the order of the rows should not be that of their names.
         is_reference: whether an image is kept in any case.
         decided: 1 if somebody decided to keep an image, -1 if it is to be dropped, otherwise 0.
         rules: see `KEEP_RULES`; they come before `best`.
     """
     group = _Group(images, edits, is_reference, decided)
-    left, why = sorted(edits), "the first of equally good files"
+    left, why = list(edits), "the first of equally good files"
     chosen_by: tuple[list[int], list[int], _Reason] | None = None
     is_tie = True  # among equal files a rule is no reason beside another one
     chosen = [group.reference, group.decided, *(one for name in (*rules, "best") for one in group.named(name))]
@@ -109,9 +110,8 @@ def choose_keeper(
             left = best
         if len(left) == 1:
             break
-    if chosen_by is not None:
-        why = chosen_by[2](left[0], chosen_by[1][0])
-    return left[0], why
+    kept = min(left)
+    return kept, why if chosen_by is None else chosen_by[2](kept, chosen_by[1][0])
 
 
 class _Group:
@@ -183,7 +183,7 @@ class _Group:
         detail = dict(sides)  # of an enlarged image, that of its original
         tested: dict[int, bool] = {}
         most = 0.0
-        for row in sorted(rows, key=lambda row: (-sides[row], row)):
+        for row in sorted(rows, key=lambda row: -sides[row]):
             if sides[row] < COMPARABLE * most:
                 break
             smaller = max((side for side in first_of if side < COMPARABLE * sides[row]), default=None)

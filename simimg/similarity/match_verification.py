@@ -68,6 +68,7 @@ class Verification:
             query to that of the candidate; `(x, y)` goes to `(a x + b y + c, d x + e y + f)`.
         edits: the kinds of these reasons, see `simimg.similarity.edits`.
         differs: what differs at full size; None if that was not compared.
+        reversed_edits: the kinds of the reversed reasons.
     """
 
     similarity: float
@@ -77,6 +78,20 @@ class Verification:
     edits: frozenset[str] = frozenset()
     differs: Differences | None = None
     reversed_reasons: tuple[str, ...] = ()
+    reversed_edits: frozenset[str] = frozenset()
+
+    def reversed(self) -> Verification:
+        """Return the verification that the candidate is a copy of the query."""
+        place = np.reshape(self.place, (2, 3))
+        return dataclasses.replace(
+            self,
+            reasons=self.reversed_reasons,
+            reversed_reasons=self.reasons,
+            place=tuple(inverse(place).ravel().tolist()),
+            edits=self.reversed_edits,
+            reversed_edits=self.edits,
+            differs=None if self.differs is None else self.differs.reversed(place),
+        )
 
     @property
     def text(self) -> str:
@@ -90,8 +105,19 @@ def verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool = True)
 
     Without `thorough`, keypoints of the thumbnails have to be enough, so that no file is decoded again. Of 560 edited
     copies of 40 photos (`simimg.similarity.evaluation.image_edits`), 552 are verified so, and 557 with the others.
+
+    The smaller image is looked for in the larger one, whichever is the query, so that both ways give the same.
     """
+    if _is_swapped(query, candidate):
+        found = verify(candidate, query, thorough=thorough)
+        return None if found is None else found.reversed()
     return _simplest(query, candidate, _verify(query, candidate, thorough=thorough))
+
+
+def _is_swapped(query: Fingerprint, candidate: Fingerprint) -> bool:
+    ours, theirs = ((one.size[0] * one.size[1], one.size, one.thumbnail.shape) for one in (query, candidate))
+    # The content decides between two images of one size.
+    return ours > theirs or (ours == theirs and query.thumbnail.tobytes() > candidate.thumbnail.tobytes())
 
 
 def _verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool) -> Verification | None:
@@ -138,7 +164,7 @@ def _simplest(query: Fingerprint, candidate: Fingerprint, found: Verification | 
 def verify_placed(query: Fingerprint, candidate: Fingerprint, place: np.ndarray) -> Verification | None:
     """Do the same for images whose alignment is known, see `Verification.place`; it needs no keypoints."""
     if _are_equal(query, candidate):
-        return Verification(1.0, (SAME_PIXELS,), 0)
+        return _EQUAL
     matrix, mirrored = _mirrored_back(place)
     return _compare(query, candidate, matrix, mirrored, _FEW_INLIERS, MIN_AGREEMENT)
 
@@ -172,7 +198,7 @@ def _are_equal(query: Fingerprint, candidate: Fingerprint) -> bool:
 def _verify_in_position(query: Fingerprint, candidate: Fingerprint) -> Verification | None:
     """Return the verification of images whose thumbnails agree closely in one of eight positions, without keypoints."""
     if _are_equal(query, candidate):
-        return Verification(1.0, (SAME_PIXELS,), 0)
+        return _EQUAL
     found = match_position(query, candidate)
     if found is None:
         return None
@@ -250,8 +276,11 @@ def _compare(
         tuple(of_query.ravel().tolist()),
         frozenset(reasons.edits),
         reversed_reasons=tuple(undone.texts),
+        reversed_edits=frozenset(undone.edits),
     )
 
+
+_EQUAL = Verification(1.0, (SAME_PIXELS,), 0, reversed_reasons=(SAME_PIXELS,))
 
 # Maps of the unit square: none, and a mirror image.
 _WHOLE = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -277,5 +306,11 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
         add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
-    edits = frozenset(reasons.edits)
-    return Verification(similarity, tuple(reasons.texts), 0, edits=edits, reversed_reasons=tuple(undone.texts))
+    return Verification(
+        similarity,
+        tuple(reasons.texts),
+        0,
+        edits=frozenset(reasons.edits),
+        reversed_reasons=tuple(undone.texts),
+        reversed_edits=frozenset(undone.edits),
+    )

@@ -68,9 +68,10 @@ def fit_projection(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Proje
 
 
 def _fit(embeddings: np.ndarray, labels: np.ndarray, by: str) -> Projection:
-    if len(embeddings) > _MAX_SAMPLES:
-        rows = np.linspace(0, len(embeddings) - 1, _MAX_SAMPLES).astype(np.int64)
-        embeddings, labels = embeddings[rows], labels[rows]
+    # In the order of their bytes, so that the names of the images do not decide about the last bits.
+    rows = np.argsort(np.ascontiguousarray(embeddings).view(f"V{embeddings[:1].nbytes}").ravel(), kind="stable")
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_SAMPLES)).astype(np.int64)]
+    embeddings, labels = embeddings[rows], labels[rows]
     sample = np.asarray(embeddings, np.float64)
     num_images, network_dim = sample.shape
     if num_images < _MIN_CENTERED or network_dim == 1:

@@ -251,9 +251,9 @@ def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, in
             is_same = identity is not None and identity == examiner.index.file_identity(other)
             rows, similarity, reason = [row], 1.0, SAME_FILE if is_same else SAME_BYTES
         else:
-            # The reverse direction counts as well, because a covered part weighs slightly more or less in it.
-            known = [one for one in (examiner.explain(row, other), examiner.copy(row, other)) if one]
-            rows, similarity, reason = identical[row], max(one.similarity for one in known), known[0].text
+            found = examiner.copy(row, other)
+            assert found is not None
+            rows, similarity, reason = identical[row], found.similarity, found.text
         for each in rows:
             pairs[each, other] = LeakedPair(each, pictures[each], other, pictures[other], similarity, reason)
     return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.row, pair.other_row))

@@ -88,6 +88,7 @@ def _verify_flattened(query: Fingerprint, candidate: Fingerprint) -> Verificatio
                 reasons=(ways[0], *found.reasons),
                 reversed_reasons=(ways[1], *found.reversed_reasons),
                 edits=found.edits | {BACKGROUND},
+                reversed_edits=found.reversed_edits | {BACKGROUND},
             )
     return None
 

@@ -169,6 +169,38 @@ def test_a_crop_differs_in_nothing() -> None:
     assert not differences(saved(crop.resize((260, 206)), quality=80), SCENES[1], off, (80, None)).places
 
 
+def sheet(seed: int = 1) -> Image.Image:
+    """Notes on staves: a JPEG rings beside them."""
+    image = Image.new("RGB", (300, 400), "white")
+    draw, rng = ImageDraw.Draw(image), np.random.default_rng(seed)
+    for top in range(60, 400, 120):
+        for line in range(5):
+            draw.line((20, top + 10 * line, 280, top + 10 * line), fill="black")
+        for x in range(40, 270, 42):
+            y = top + 5 * int(rng.integers(-1, 10))
+            draw.ellipse((x, y - 5, x + 12, y + 4), fill="black")
+            draw.line((x + 12, y, x + 12, y - 32), fill="black", width=2)
+    return image
+
+
+def test_a_sheet_of_music_differs_in_nothing_but_its_notes() -> None:
+    for quality in (75, 60, 40):
+        assert not differences(saved(sheet(), quality=quality), sheet(), qualities=(quality, None)).places
+    assert differences(saved(sheet(2), quality=60), sheet(), qualities=(60, None)).kinds == {CONTENT}
+
+
+def test_few_levels_over_many_pixels_are_a_place() -> None:
+    """As ribs and lungs of another X-ray image: no pixel differs by more than noise does."""
+    y, x = np.mgrid[:240, :200]
+
+    def chest(spot: int) -> Image.Image:
+        levels = 90 + 60 * np.cos(x / 60) + 15 * np.cos(y / 9) + 20 * np.exp(-((x - 100) ** 2 + (y - spot) ** 2) / 60)
+        return noisy(Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8)).convert("RGB"), 1)
+
+    assert not differences(saved(chest(70), quality=40), chest(70), qualities=(40, None)).places
+    assert differences(saved(chest(160), quality=92), chest(70), qualities=(92, None)).kinds == {OVERLAY}
+
+
 # Content
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from simimg.errors import UsageError
 from simimg.similarity import edits as module
-from simimg.similarity.edits import CONTENT, COUNTED, EDITS, EDITS_HELP, EXCHANGE, LABEL, PLANNED, edits_of
+from simimg.similarity.edits import CONTENT, COUNTED, EDITS, EDITS_HELP, EXCHANGE, FRAMES, LABEL, PLANNED, edits_of
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,12 @@ def test_names(names: tuple[str, ...], expected: frozenset[str]) -> None:
 
 def test_the_default_and_the_known_names_are_those_of_the_flag() -> None:
     assert edits_of("plan_edits", (), PLANNED) == {"size", "compression"}
-    assert edits_of("plan_edits", ("auto", "label"), PLANNED, (*EDITS, LABEL)) == {"size", "compression", "label"}
-    assert edits_of("plan_edits", ("all",), PLANNED, (*EDITS, LABEL)) == {*EDITS, LABEL}
+    assert edits_of("plan_edits", ("auto", "label"), PLANNED, (*EDITS, FRAMES, LABEL)) == {
+        "size",
+        "compression",
+        "label",
+    }
+    assert edits_of("plan_edits", ("all",), PLANNED, (*EDITS, FRAMES, LABEL)) == {*EDITS, FRAMES, LABEL}
     assert LABEL not in edits_of("edits", ("all",), COUNTED)
 
 

@@ -140,6 +140,58 @@ def test_other_sizes_and_formats_are_removed(tmp_path: Path, scene: Scene) -> No
     assert not found.questions
 
 
+@pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})])
+def test_of_animations_and_pages_only_the_first_is_compared(
+    tmp_path: Path, scene: Scene, suffix: str, options: dict[str, Any]
+) -> None:
+    """What follows differs, so nothing but the same bytes is removed."""
+    first, *others = (scene(seed, (160, 120)) for seed in range(4))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, more in (("a", others[:2]), ("b", others[2:])):
+        first.save(folder / f"{name}.{suffix}", save_all=True, append_images=more, **options)
+    shutil.copy(folder / f"a.{suffix}", folder / f"c.{suffix}")
+    first.save(folder / "still.jpg", quality=95)
+    found = look(folder, tmp_path)
+    (group,) = found.duplicates.groups
+    assert len(group.others) == 3
+    assert found.removed < {f"a.{suffix}", f"c.{suffix}"}
+    assert suffix == "gif" or "; only the first of 3 frames was compared" in group.others[-1].reason
+
+
+# The names of the files decide nothing
+
+
+def test_groups_are_a_function_of_the_set_of_images(tmp_path: Path, scene: Scene) -> None:
+    """Parts of one wide photo that overlap in a row, which could be divided in many ways, and copies of some."""
+    wide = noisy(scene(8, (700, 200)))
+    parts = [wide.crop((left, 0, left + 240, 200)) for left in range(0, 461, 60)]
+    images = [*parts, parts[2], parts[5].resize((180, 150)), parts[6].transpose(Image.Transpose.ROTATE_90)]
+    files = []
+    for quality, image in enumerate(images, 80):
+        image.save(buffer := io.BytesIO(), "JPEG", quality=quality)
+        files.append(buffer.getvalue())
+    found = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        (folder / "photos").mkdir(parents=True)
+        number_of = {
+            f"{place}.jpg": int(at) for place, at in enumerate(np.random.default_rng(seed).permutation(len(files)))
+        }
+        for name, number in number_of.items():
+            (folder / "photos" / name).write_bytes(files[number])
+        groups = look(folder / "photos", folder).duplicates.groups
+        found.append(
+            {
+                (number_of[one.image.path], number_of[group.keeper.image.path], one.similarity, one.edits)
+                for group in groups
+                for one in group.members
+            }
+        )
+    assert len({keeper for _, keeper, *_ in found[0]}) > 1
+    assert found[0] == found[1] == found[2]
+
+
 # One template, other content
 
 

@@ -25,10 +25,16 @@ def verified(query: Image.Image, original: Image.Image):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", EDITS)
 def test_each_edit_is_verified(scene, name: str, seed: int) -> None:
+    """And both ways are one verdict."""
     original = scene(seed)
-    found = verified(EDITS[name](original, np.random.default_rng(seed)), original)
+    ours, theirs = fingerprint(EDITS[name](original, np.random.default_rng(seed)), as_query=True), fingerprint(original)
+    found, back = verify(ours, theirs), verify(theirs, ours)
     assert found is not None
+    assert back is not None
     assert 0.5 <= found.similarity <= 1
+    back = back.reversed()
+    assert (back.similarity, back.reasons, back.edits) == (found.similarity, found.reasons, found.edits)
+    np.testing.assert_allclose(back.place, found.place, atol=1e-9)
 
 
 def test_the_same_picture_has_nothing_done_to_it(scene) -> None:
