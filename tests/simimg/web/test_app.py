@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 from simimg.web.query_cache import MAX_BYTES, MAX_PIXELS
 
 Scene = Callable[..., Image.Image]
@@ -224,7 +224,7 @@ def test_other_origins_may_neither_search_nor_write(client: Any, scene: Scene) -
 def test_the_model_has_to_be_that_of_the_index(index: SearchIndex, plan_path: Path) -> None:
     other = Embedder("eight", "0" * 64, 32, "stretch", 192, lambda pixels: pixels)
     with pytest.raises(Exception, match="whose weights have changed since"):
-        create_app(index, other, plan_path, token="5ec2e7")
+        create_app(ServedIndex(index, other, plan_path), token="5ec2e7")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_threshold_is_shown_as_precisely_as_similarities(
     index: SearchIndex, embedder: Embedder, plan_path: Path
 ) -> None:
     calibrated = dataclasses.replace(index, info=dataclasses.replace(index.info, thresholds={"copy": 0.873412345}))
-    app = create_app(calibrated, embedder, plan_path, token="5ec2e7")
+    app = create_app(ServedIndex(calibrated, embedder, plan_path), token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         assert client.get("/api/collection").json()["thresholds"] == {"copy": 0.8734}
         assert client.get("/api/review").json()["threshold"] == 0.8734

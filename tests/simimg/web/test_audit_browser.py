@@ -23,7 +23,7 @@ from simimg.health.findings_file import save_findings
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app, listening, serving
+from simimg.web import ServedIndex, create_app, listening, serving
 from tests.simimg.web.test_browser import CHROMIUM, DRIVER, TOKEN, Page, Scene, comparing, driver
 from tests.simimg.web.test_collection_findings import FINDINGS
 
@@ -57,7 +57,7 @@ def page(driver: Any, opened: SearchIndex, embedder: Embedder, plan_path: Path, 
     listener = listening("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    with serving(create_app(opened, embedder, plan_path, token=TOKEN), listener):
+    with serving(create_app(ServedIndex(opened, embedder, plan_path), token=TOKEN), listener):
         page = Page(driver, url)
         page.media(1280, 1600)  # all findings are in sight
         yield page

@@ -57,7 +57,7 @@ def url_of(notes: list[str]) -> str:
 
 
 def test_it_says_where_it_is_answers_and_ends(index: SearchIndex, notes: list[str]) -> None:
-    with running(Options(index_dir=index.index_dir, port=0)) as (stop, results):
+    with running(Options(index_dir=(index.index_dir,), port=0)) as (stop, results):
         url = url_of(notes)
         assert url.startswith("http://127.0.0.1:")
         assert notes == [f"15 images are at {url}"]
@@ -90,12 +90,12 @@ def test_a_browser_is_opened_if_it_is_wanted(
         opened.append((file, file.read_text()))
 
     monkeypatch.setattr(command.webbrowser, "open", open_browser)
-    with running(Options(index_dir=index.index_dir, port=0, open=True)):
+    with running(Options(index_dir=(index.index_dir,), port=0, open=True)):
         url = url_of(notes)
     ((file, text),) = opened
     assert f'content="0; url={url}"' in text
     assert not file.exists()
-    with running(Options(index_dir=index.index_dir, port=0)):
+    with running(Options(index_dir=(index.index_dir,), port=0)):
         pass
     assert url_of(notes[1:]) != url  # each start has a token of its own
 
@@ -106,12 +106,12 @@ def test_a_port_that_is_taken(index: SearchIndex, notes: list[str]) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match=f"--port={port}: Address already in use"):
-            serve(Options(index_dir=index.index_dir, port=port), threading.Event())
+            serve(Options(index_dir=(index.index_dir,), port=port), threading.Event())
     for port in (-1, 65536):
         with pytest.raises(UsageError, match=r"should be 0\.\.65535"):
-            serve(Options(index_dir=index.index_dir, port=port), threading.Event())
+            serve(Options(index_dir=(index.index_dir,), port=port), threading.Event())
     with pytest.raises(UsageError, match="--host=no.such.invalid"):
-        serve(Options(index_dir=index.index_dir, port=0, host="no.such.invalid"), threading.Event())
+        serve(Options(index_dir=(index.index_dir,), port=0, host="no.such.invalid"), threading.Event())
 
 
 def test_without_the_extra_it_says_how_to_install_it(index: SearchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_without_the_extra_it_says_how_to_install_it(index: SearchIndex, monkeyp
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     with pytest.raises(UsageError, match=r"pip install 'simimg-tf\[web\]'"):
-        serve(Options(index_dir=index.index_dir), threading.Event())
+        serve(Options(index_dir=(index.index_dir,)), threading.Event())
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
