@@ -42,7 +42,7 @@ export class SearchView {
 
   focusText() {
     if (!this.collection.has_text) return false;
-    if (this.query) location.hash = "#/";
+    if (this.query && this.query.text === undefined) location.hash = "#/";
     requestAnimationFrame(() => { this.words.focus(); this.words.select(); });
     return true;
   }
@@ -108,7 +108,8 @@ export class SearchView {
       el("div", {}, el("h1", {}, el("span", { class: "by-mouse" }, "Drop images to find their matches"), el("span", { class: "by-touch" }, "Choose images to find their matches")),
         el("p", {}, el("span", { class: "by-mouse" }, "Or paste one, or choose some. "), "They stay on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
-        "Choose images", el("kbd", {}, "O")), collection.has_text ? this.#describe() : null);
+        "Choose images", el("kbd", {}, "O")));
+    this.form = collection.has_text ? this.#describe() : "";
     this.filters = new Filters(collection, { changed: () => this.#filtered() });
     this.counted = el("p", { class: "quiet counted" });
     this.bar = el("div", { class: "bar" }, this.filters.node, this.counted);
@@ -134,7 +135,7 @@ export class SearchView {
     this.status = el("p", { class: "status" });
     this.side = el("aside", { class: "side", "aria-label": "The query" },
       el("figure", { class: "film query" }, this.window = el("div", { class: "window" }, this.picture),
-        el("figcaption", {}, this.title, this.facts),
+        this.caption = el("figcaption", {}, this.title, this.facts),
         this.tools = el("p", { class: "photo-tools" }, this.fullButton, this.partButton)),
       this.others,
       el("div", { class: "controls" },
@@ -205,6 +206,7 @@ export class SearchView {
     this.queryNode.hidden = true;
     this.collectionNode.hidden = false;
     this.bar.prepend(this.filters.node);
+    this.drop.append(this.form);
     document.title = `${this.collection.name} · simimg`;
     this.#drawCollection();
     this.all.layout();
@@ -267,8 +269,12 @@ export class SearchView {
     scrollTo(0, 0);
     const { collection } = this, isText = query.text !== undefined;
     this.window.hidden = this.tools.hidden = this.ofImage.hidden = isText;
-    if (isText) this.facts.textContent = "Description";
-    else if (query.row !== undefined) {
+    this.title.hidden = isText;
+    if (isText) {
+      this.facts.textContent = "";
+      this.caption.after(this.form); // where it can be changed
+      this.words.value = query.text;
+    } else if (query.row !== undefined) {
       this.picture.src = collection.thumbnail(query.row);
       this.facts.textContent = collection.facts(query.row);
       query.large = collection.large(query.row);
@@ -284,7 +290,7 @@ export class SearchView {
     this.picture.alt = query.title;
     this.partButton.disabled = !query.size;
     this.#drawOthers();
-    this.title.replaceChildren(isText ? `“${query.text}”` : pathText(query.title));
+    this.title.replaceChildren(pathText(query.title));
     document.title = `${isText ? query.text : query.title.split("/").pop()} · simimg`;
     this.matches = [];
     this.#search();
@@ -364,7 +370,7 @@ export class SearchView {
       heading: heading("Probably copies", probable.length, `Below your minimum similarity of ${similarityText(value)}.`) });
     if (rest.length) {
       sections.push({ key: "rest", items: ordered(rest),
-        heading: isText ? heading("What fits best", null, "The cosine of description and image is small even for what fits: compare it within this list.")
+        heading: isText ? heading("Best matches", null, "Cosines of a text and images: compare them only with each other.")
           : heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
             this.by === "copy" && this.final && !sure.length && !probable.length ? "None of them is a copy." : "") });
     }

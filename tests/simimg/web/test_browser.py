@@ -224,7 +224,7 @@ def test_opened_by_serve_it_can_be_reloaded(page: Page, tmp_path: Path) -> None:
 def test_filters(page: Page) -> None:
     page.open()
     assert len(page.all(".all .tile")) == 15
-    page.one(".all select[data-filter=label]").send_keys("old")
+    page.one(".all select[data-filter=class]").send_keys("old")
     page.until("document.querySelectorAll('.all .tile').length === 3")
     page.one("input[type=search]").send_keys("mirr")
     page.until("document.querySelectorAll('.all .tile').length === 1")
@@ -232,7 +232,7 @@ def test_filters(page: Page) -> None:
     page.open("row/0")  # loaded anew, without filters
     page.matched()
     assert len(page.all(".match")) > 3
-    page.one(".side select[data-filter=label]").send_keys("old")
+    page.one(".side select[data-filter=class]").send_keys("old")
     page.until("document.querySelectorAll('.match').length === 3")
 
 
@@ -285,7 +285,7 @@ def test_a_copy_below_the_threshold_is_probably_one(page: Page) -> None:
     headings = [heading.text for heading in page.all(".grid-heading h2")]
     assert headings == ["Copies1", "Probably copies1", "Similar, not copies"]
     assert "Below your minimum similarity of 1.00" in page.one(".results").text
-    page.one(".side select[data-filter=label]").send_keys("dogs")
+    page.one(".side select[data-filter=class]").send_keys("dogs")
     page.until("!document.querySelector('.search[aria-busy]') && document.querySelectorAll('.match').length === 6")
     assert "None of them is a copy" in page.one(".results").text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 import threading
@@ -77,6 +78,37 @@ def test_it_says_where_it_is_answers_and_ends(index: SearchIndex, notes: list[st
     assert result.exit_code == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url)
+
+
+def test_several_indexes(index: SearchIndex, notes: list[str], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(index.index_dir, tmp_path / "pets"))
+    with running(Options(index_dir=(index.index_dir, other), port=0)) as (stop, results):
+        address, _, token = url_of(notes).partition("?token=")
+        assert notes[-1].startswith("30 images of 2 indexes are at ")
+        with urllib.request.urlopen(f"{address}i/pets/api/collection?token={token}") as answer:
+            assert len(json.load(answer)["path"]) == 15
+        stop.set()
+    assert results[0].values["plans"][1] == str(tmp_path / "pets-plan.json")
+    with pytest.raises(UsageError, match=r"--plan=plan\.json is of one index"):
+        Options(index_dir=(index.index_dir, other), plan=Path("plan.json"))
+
+
+def test_a_text_encoder_is_of_the_indexes_that_it_fits(
+    index: SearchIndex, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Encoder:
+        def check(self, one: SearchIndex) -> None:
+            if one is not fitting:
+                raise UsageError("made with another model")
+
+    encoder: Any = Encoder()
+    monkeypatch.setattr(command, "open_text_encoder", lambda model: encoder)
+    fitting, other = SearchIndex.open(index.index_dir), index
+    assert command._text_encoders("", [fitting]) == [None]
+    assert command._text_encoders("t.onnx", [fitting, other]) == [encoder, None]
+    assert notes == ["no descriptions: made with another model"]
+    with pytest.raises(UsageError, match="made with another model"):
+        command._text_encoders("t.onnx", [other, other])
 
 
 def test_a_browser_is_opened_if_it_is_wanted(
