@@ -32,8 +32,7 @@ export class Filters {
       folders.close();
       this.#set();
     });
-    const folders = menu("Only this folder", "Any folder", tree.node, { class: "folders", data: { filter: "folder" } });
-    folders.addEventListener("toggle", () => { if (folders.open) tree.open(); });
+    const folders = menu("Only this folder", "Any folder", tree.node, { class: "folders", opened: () => tree.open() });
     return folders;
   }
 

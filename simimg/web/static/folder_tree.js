@@ -75,8 +75,9 @@ export class FolderTree {
   #focus(item) {
     for (const other of this.node.querySelectorAll("li[tabindex='0']")) other.tabIndex = -1;
     item.tabIndex = 0;
-    item.focus();
-    item.firstChild.scrollIntoView({ block: "nearest" });
+    item.focus({ preventScroll: true });
+    const box = this.node.parentNode, row = item.firstChild.getBoundingClientRect(), around = box.getBoundingClientRect();
+    box.scrollTop += Math.min(0, row.top - around.top - 6) + Math.max(0, row.bottom - around.bottom + 6); // not the page
   }
 
   #choose(item) {

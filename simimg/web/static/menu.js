@@ -2,13 +2,13 @@
 
 import { el } from "./dom.js";
 
-// Returns a <details>; its `label(text)` sets the text of the button.
-export function menu(name, text, panel, props = {}) {
+// Returns a <details>; its `label(text)` sets the text of the button. `opened()` is called when it was opened.
+export function menu(name, text, panel, { opened = () => {}, ...props } = {}) {
   const shown = el("span", { class: "menu-text" }, text);
   const summary = el("summary", { class: "button", "aria-label": `${name}: ${text}` }, shown);
   const box = el("div", { class: "menu-panel" }, panel);
   const node = el("details", { ...props, class: `menu ${props.class ?? ""}` }, summary, box);
-  node.addEventListener("toggle", () => { if (node.open) place(node, box); });
+  node.addEventListener("toggle", () => { if (node.open) { opened(); place(node, box); } });
   node.close = (refocus = true) => { if (node.open) { node.open = false; if (refocus) summary.focus(); } };
   node.label = (now) => { shown.textContent = now; summary.setAttribute("aria-label", `${name}: ${now}`); };
   node.addEventListener("keydown", (event) => {
