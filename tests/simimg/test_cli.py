@@ -581,7 +581,7 @@ BASE = {
     "calibrate": {"index_dir": Path("index")},
     "leaks": {"dataset_dir": Path("data")},
     "audit": {"image_dir": Path("photos")},
-    "serve": {"index_dir": Path("index")},
+    "serve": {"index_dir": (Path("index"),)},
     "decide": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
