@@ -94,8 +94,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for page in pages:
-                page.worker.warm_up()
                 stack.callback(page.close)
+                await asyncio.to_thread(page.worker.warm_up)
             yield
 
     first, *others = pages

@@ -39,10 +39,17 @@ class SearchWorker:
         self._images = index.images
 
     def warm_up(self) -> None:
-        """Have the model compiled, so that the first search is as fast as the next; it waits for that."""
+        """Load the model, and have it compiled meanwhile, so that the first search is as fast as the next.
+
+        This waits until it is loaded: libraries write to standard error then, which is captured, and with it would be
+        what the command writes.
+        """
         shape = image_shape(self._finder.embedder.image_size)
-        for count in (2, NUM_VIEWS - 2):  # the two calls of a search, see `Finder.steps`
+        loaded, _ = (  # the two calls of a search, see `Finder.steps`
             self._thread.submit(self._finder.embedder.embed, np.zeros((count, *shape), np.uint8))
+            for count in (2, NUM_VIEWS - 2)
+        )
+        loaded.result()
 
     async def search(self, query: CachedQuery, k: int, by: str, **only: str) -> AsyncIterator[dict[str, Any]]:
         """Yield all matches known so far, as JSON values, whenever there are new ones; the last item has no matches.

@@ -525,7 +525,7 @@ def as_flag(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, tuple):
-        return f"--{name}={','.join(value)}"
+        return f"--{name}={','.join(map(str, value))}"
     return f"--{name}={value}"
 
 
@@ -594,6 +594,8 @@ BESIDE = {
         for flag in ("resolution", "probe", "train_backbone")
     },
     ("index", "dataset_dir"): {"image_dir": None},
+    ("search", "text"): {"text_model": "text.onnx"},
+    ("search", "text_model"): {"text": ("red sailing boat",)},
     ("decide", "index_dir"): {"list": True},
     ("audit", "delete"): {"decisions": Path("findings.csv")},
     ("convert", "beam_options"): {"engine": "beam"},
