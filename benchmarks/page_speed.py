@@ -94,8 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _until(driver, f"document.querySelector('{tile}')")
                 results[f"scrolling_{view or 'collection'}"] = _scrolled(driver)
     finally:
+        sys.stdout.write(json.dumps(results, indent=1, default=float) + "\n")
+        sys.stdout.flush()
         driver.quit()
-    sys.stdout.write(json.dumps(results, indent=1, default=float) + "\n")
 
 
 def _scrolled(driver: Any) -> dict[str, Any]:
@@ -237,10 +238,11 @@ def _make(image_dir: Path, index_dir: Path, num_images: int, num_findings: int) 
     kinds, reason = ("label", "outlier", "blurred"), "a reason that is as long as usual ones are"
     findings = [
         Finding(
-            kind=kinds[number % 3], path=one.path, label=one.label, score=1 - number / num_images, reason=reason,
-            suggestion="" if number % 3 else "class 1", evidence=(images[number + 1].path,),
+            kind=kinds[3 * number // num_findings], path=one.path, label=one.label, reason=reason,
+            score=1 - number / num_images, suggestion="class 1" if 3 * number < num_findings else "",
+            evidence=(images[number - 1].path,),
         )
-        for number, one in enumerate(images[: min(num_findings, num_images - 1)])
+        for number, one in enumerate(images[:num_findings])
     ]  # fmt: skip
     save_findings(index, Audit(tuple(findings), num_images, AuditedImages.of_index(index)))
 
