@@ -319,7 +319,7 @@ class _ValueParser(flags.ArgumentParser):
 
 
 def _from_flag(value: Any, kind: Any) -> Any:
-    if isinstance(value, list) and tuple[Path, ...] in typing.get_args(kind):
+    if isinstance(value, list) and tuple[Path, ...] in (kind, *typing.get_args(kind)):
         return tuple(path_of(one).expanduser() for one in value)
     if kind is Path or Path in typing.get_args(kind):
         return path_of(value).expanduser()

@@ -6,7 +6,6 @@ Training starts from it (`simimg.training.linear_probe`), and `simimg audit` jud
 from __future__ import annotations
 
 import numpy as np
-import scipy.optimize
 
 _L2 = 1e-5
 """Weight of the L2 penalty relative to the mean loss, for features of length 1. It equals scikit-learn's C = 100 for a
@@ -41,6 +40,8 @@ def fit_softmax(
         weights: float `[num_examples]`, 0..1, how much each example counts; by default all count fully.
         most_steps: steps of L-BFGS, at most.
     """
+    from scipy.optimize import minimize  # 0.2 s, which a start should not wait for
+
     num_examples, dim = features.shape
     length = float(np.sqrt(np.square(features).sum(axis=1).mean())) or 1.0
     x = features / length
@@ -63,7 +64,7 @@ def fit_softmax(
         return float(loss), gradient.astype(np.float64)
 
     start = np.zeros((dim + 1) * num_classes)
-    found = scipy.optimize.minimize(
+    found = minimize(
         loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": most_steps, "gtol": 1e-6}
     )
     kernel, bias = _split(found.x.astype(np.float32), num_classes)

@@ -170,13 +170,19 @@ class Searcher:
     """
 
     def __init__(
-        self, index_dir: Folder, *, once: bool = False, edits: Iterable[str] = (), max_pixels: int = 0
+        self,
+        index_dir: Folder,
+        *,
+        once: bool = False,
+        edits: Iterable[str] = (),
+        max_pixels: int = 0,
+        text_model: str = "",
     ) -> None:
         """Open an index; `once` is for a search or two, which then take less memory. For `edits`, see `duplicates`, and
-        for `max_pixels`, `index`.
+        for `max_pixels`, `index`. `text_model` is an ONNX file and what it does not say, for `search_text`.
 
         Raises:
-            UsageError: there is no such kind of edit.
+            UsageError: there is no such kind of edit, or the index was not made by the image encoder of the pair.
             SearchIndexError: the folder is not an index, is damaged, or its model has changed.
         """
         from simimg.similarity.edits import counted_edits
@@ -185,6 +191,12 @@ class Searcher:
 
         counted = counted_edits(edits)
         self.index: SearchIndex = dataclasses.replace(SearchIndex.open(here(index_dir, "index_dir")), once=once)
+        self._text = None
+        if text_model:
+            from simimg.similarity.text_encoder import open_text_encoder
+
+            self._text = open_text_encoder(text_model)
+            self._text.check(self.index)
         self._finder = Finder(self.index, self.index.load_embedder().with_limit(max_pixels), edits=counted)
 
     def search(self, image: Folder | Image.Image, *, k: int = 5, by: str = "copy") -> list[SearchResult]:
@@ -242,6 +254,17 @@ class Searcher:
                 refused(path, str(query))
             progress(done, len(paths))
         return found
+
+    def search_text(self, text: str, *, k: int = 5) -> list[SearchResult]:
+        """Return the `k` images that fit a text best; their similarity is the cosine, and none is a copy.
+
+        Raises:
+            UsageError: the searcher has no `text_model`, the text is empty or too long, or `k` is not valid.
+        """
+        _check_search(k, "kind")
+        if self._text is None:
+            raise UsageError("a search for a text needs the text encoder of the index's model: text_model=TEXT.onnx.")
+        return self._finder.find_text(self._text.embed(text), k)
 
     def close(self) -> None:
         """End its threads."""

@@ -3,10 +3,12 @@
 The most similar images are verified one by one: a copy that was mirrored, rotated, cropped, recolored, recompressed or
 pasted into another image is told apart from an image that is only similar, and the edits are listed. A similarity of
 0.5 or more is a verified copy; lower values are images that look alike. --by=kind finds images of the same kind, and
-the similarity is then the cosine of the embeddings.
+the similarity is then the cosine of the embeddings. --text finds the images that fit a description, if the index was
+made with the image encoder of a pair like CLIP's.
 
 Examples:
     simimg search --index_dir=indexes/photos --k=5 --picture=matches.png holiday.jpg
+    simimg search --index_dir=indexes/photos --text_model=text.onnx --text="red sailing boat"
     simimg search --index_dir=indexes/photos - < holiday.jpg
 """
 
@@ -24,6 +26,7 @@ from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.projection import BY
 from simimg.similarity.query_search import SearchResult
+from simimg.similarity.text_encoder import TEXT_MODEL_HELP
 from tfrecords.options import check_choices, option
 
 if TYPE_CHECKING:
@@ -42,8 +45,11 @@ class Options:
     index_dir: Path = option("Folder that `simimg index` made.")
     images: tuple[str, ...] = option(
         "The images to look for; a folder stands for all images in it, and - for one on standard input.",
+        (),
         positional=True,
     )
+    text: tuple[str, ...] = option("Also look for what this text describes (needs --text_model).", (), repeated="TEXT")
+    text_model: str = option(TEXT_MODEL_HELP, "")
     k: int = option("Matches per image.", 5)
     by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
@@ -56,6 +62,11 @@ class Options:
         check_max_pixels(self.max_pixels)
         if self.k < 1:
             raise UsageError(f"--k={self.k}: should be 1 or more.")
+        if not self.images and not self.text:
+            raise UsageError('there is nothing to look for. Name images, or describe one: --text="red sailing boat".')
+        if bool(self.text) != bool(self.text_model):
+            given, needed = ("text", "text_model=TEXT.onnx") if self.text else ("text_model", 'text="red sailing boat"')
+            raise UsageError(f"--{given} needs --{needed}.")
 
 
 def run(options: Options) -> Result:
@@ -69,28 +80,38 @@ def _search(options: Options, named: dict[str, str]) -> Result:
     refused: list[str] = []
     few = len(named) <= _FEW and not any(Path(image).is_dir() for image in named)
     with (
-        api.Searcher(options.index_dir, once=few, edits=options.edits, max_pixels=options.max_pixels) as searcher,
+        api.Searcher(
+            options.index_dir,
+            once=few,
+            edits=options.edits,
+            max_pixels=options.max_pixels,
+            text_model=options.text_model,
+        ) as searcher,
         progress_bar(None, "searching") as bar,
     ):
-        found = searcher.search_files(
-            list(named), k=options.k, by=options.by, refused=noting_skipped(refused, named), progress=showing(bar)
-        )
-    if not found:
+        found: dict[str, list[SearchResult]] = {}
+        if named:
+            found = searcher.search_files(
+                list(named), k=options.k, by=options.by, refused=noting_skipped(refused, named), progress=showing(bar)
+            )
+        texts = {text: searcher.search_text(text, k=options.k) for text in options.text}
+    if not found and not texts:
         raise none_decoded(refused)
-    text = "\n".join(_text(named.get(query, query), matches) for query, matches in found.items())
+    answers = [(named.get(query, query), matches) for query, matches in (*found.items(), *texts.items())]
+    text = "\n".join(_text(query, matches) for query, matches in answers)
     if options.picture is not None:
         from simimg.report.contact_sheet import tile_sheet
 
         originals = IndexImages(searcher.index)
         tile_sheet(
-            [_tiles(originals, query, named.get(query, query), matches) for query, matches in found.items()],
+            [
+                *(_tiles(originals, query, named.get(query, query), matches) for query, matches in found.items()),
+                *(_tiles(originals, None, text, matches) for text, matches in texts.items()),
+            ],
             options.picture,
         )
         text += f"\ndrawing of the matches: {options.picture}"
-    results = [
-        {"query": named.get(query, query), "matches": [_values(match) for match in matches]}
-        for query, matches in found.items()
-    ]
+    results = [{"query": query, "matches": [_values(match) for match in matches]} for query, matches in answers]
     return Result(values={"results": results, "num_refused": len(refused)}, text=text, num_skipped=len(refused))
 
 
@@ -115,10 +136,14 @@ def _text(query: str, matches: list[SearchResult]) -> str:
     return "\n".join(lines)
 
 
-def _tiles(originals: IndexImages, query: str, name: str, matches: list[SearchResult]) -> list[Tile]:
+def _tiles(originals: IndexImages, query: str | None, name: str, matches: list[SearchResult]) -> list[Tile]:
+    """Return a row of the drawing; without a file `query`, `name` is a text."""
     from simimg.report.contact_sheet import Tile
 
-    tiles = [Tile(thumbnail(query, _TILE_PX), Path(name).name, "query")]
+    if query is None:
+        tiles = [Tile(None, name, "text")]
+    else:
+        tiles = [Tile(thumbnail(query, _TILE_PX), Path(name).name, "query")]
     for match in matches:
         tiles.append(Tile(originals.image(match.row, _TILE_PX), match.image.path, f"{match.similarity:.3f}"))
     return tiles

@@ -4,6 +4,9 @@ Drop, paste or choose an image, or click one of the collection, to see its match
 group by group writes the plan of `simimg duplicates`; only `simimg apply` moves the files that it lists. Findings of
 `simimg audit` are decided by key; `simimg decide` writes the decisions as lists for `simimg edit`.
 
+With several --index_dir, the page has a switch between them. --text_model adds a field for descriptions, such as "red
+sailing boat", to the indexes that the image encoder of the pair made.
+
 The server listens on 127.0.0.1, so that only this machine can open the page, and only with the address that it prints:
 the token in it is new with each start. It needs the extra `web`: pip install 'simimg-tf[web]'. It runs until Ctrl-C or
 SIGTERM.
@@ -20,7 +23,7 @@ import secrets
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -29,9 +32,10 @@ from simimg.errors import UsageError
 from simimg.signals import stop_requested
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.text_encoder import TEXT_MODEL_HELP, TextEncoder, open_text_encoder
 from tfrecords.options import option
 
-JSON_KEYS = "url port plan"
+JSON_KEYS = "url port plan plans"
 
 _POLL_S = 0.2
 
@@ -40,7 +44,10 @@ _POLL_S = 0.2
 class Options:
     """Options of `serve`. Raises UsageError for an unknown kind of edit."""
 
-    index_dir: Path = option("Folder that `simimg index` made.")
+    index_dir: tuple[Path, ...] = option(
+        "Folder that `simimg index` made; give the flag several times to choose between several on the page.",
+        repeated="PATH",
+    )
     port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
     host: str = option(
         "Address to listen on; any but 127.0.0.1 lets other machines connect, without encryption.", "127.0.0.1"
@@ -49,10 +56,13 @@ class Options:
         "Plan of copies to load and to write; by default NAME-plan.json beside the index, NAME being the index's.", None
     )
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
+    text_model: str = option(TEXT_MODEL_HELP, "")
     open: bool = option("Also open the page in the browser.", False)
 
     def __post_init__(self) -> None:
         counted_edits(self.edits)
+        if self.plan and len(self.index_dir) > 1:
+            raise UsageError(f"--plan={self.plan} is of one index. Leave it out: each index has a plan beside it.")
 
 
 def run(options: Options) -> Result:
@@ -64,7 +74,7 @@ def run(options: Options) -> Result:
 def serve(options: Options, stop: threading.Event) -> Result:
     """Serve until `stop` is set."""
     try:
-        from simimg.web import create_app, listening, serving
+        from simimg.web import ServedIndex, create_app, listening, serving
         from simimg.web.photo_details import folder_opener
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
@@ -72,26 +82,54 @@ def serve(options: Options, stop: threading.Event) -> Result:
         raise UsageError(
             f"the search page needs {error.name}, which is not installed. Run: pip install 'simimg-tf[web]'"
         ) from None
-    index = SearchIndex.open(options.index_dir)
-    folder = options.index_dir.resolve()
-    plan = options.plan or folder.with_name(f"{folder.name}-plan.json")
+    indexes = [SearchIndex.open(folder) for folder in options.index_dir]
+    texts = _text_encoders(options.text_model, indexes)
+    folders = [folder.resolve() for folder in options.index_dir]
+    plans = [options.plan or folder.with_name(f"{folder.name}-plan.json") for folder in folders]
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
     edits = counted_edits(options.edits)
     token = secrets.token_hex(24)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
     opener = folder_opener(ipaddress.ip_address(host).is_loopback)
-    embedder = index.load_embedder()
-    app = create_app(index, embedder, plan, token=token, host=options.host, edits=edits, opener=opener)
+    served = [
+        ServedIndex(index, index.load_embedder(), plan, text)
+        for index, plan, text in zip(indexes, plans, texts, strict=True)
+    ]
+    app = create_app(*served, token=token, host=options.host, edits=edits, opener=opener)
     with serving(app, listener) as ended, ExitStack() as stack:
         if not ipaddress.ip_address(host).is_loopback:
             note("the connection is not encrypted: who can read the traffic of this network sees images and token")
-        note(f"{len(index.images):,} images are at {url}")
+        num_images = sum(len(index.images) for index in indexes)
+        note(f"{num_images:,} images {f'of {len(indexes)} indexes ' if len(indexes) > 1 else ''}are at {url}")
         if options.open:
-            webbrowser.open(stack.enter_context(_file_that_opens(url, folder)))
+            webbrowser.open(stack.enter_context(_file_that_opens(url, folders[0])))
         while not stop.wait(_POLL_S) and not ended.is_set():
             pass
-    return Result(values={"url": url, "port": port, "plan": str(plan)}, text="the search page was stopped")
+    values = {"url": url, "port": port, "plan": str(plans[0]), "plans": [str(plan) for plan in plans]}
+    return Result(values=values, text="the search page was stopped")
+
+
+def _text_encoders(model: str, indexes: Sequence[SearchIndex]) -> list[TextEncoder | None]:
+    """Return the text encoder for each index that fits it, and None for the others.
+
+    Raises:
+        UsageError: it fits no index, or cannot be opened.
+    """
+    if not model:
+        return [None] * len(indexes)
+    encoder = open_text_encoder(model)
+    texts: list[TextEncoder | None] = []
+    for index in indexes:
+        try:
+            encoder.check(index)
+            texts.append(encoder)
+        except UsageError as error:
+            if len(indexes) == 1 or (len(texts) + 1 == len(indexes) and not any(texts)):
+                raise
+            note(f"no descriptions: {error}")
+            texts.append(None)
+    return texts
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from simimg.determinism import one_blas_thread
 from simimg.health.finding import Finding
@@ -78,6 +77,8 @@ def find_drift(images: Sequence[IndexedImage], embeddings: np.ndarray) -> list[F
     area under its ROC curve is 0.5 if nothing distinguishes the splits (a classifier two-sample test: Lopez-Paz and
     Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
     """
+    from scipy.stats import rankdata  # 0.5 s, which a start should not wait for
+
     splits = np.array([image.split for image in images])
     names = sorted({split for split in splits.tolist() if split}, key=lambda name: (name != "train", name))
     found = []

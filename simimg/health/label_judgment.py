@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.special
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.nearest_neighbors import nearest
@@ -118,6 +117,8 @@ def out_of_fold(
     Float64 `[num_images, num_classes]` for float32 `[num_images, dim]`, int64 labels and folds `[num_images]`, and
     weights of the images, 0..1. Of many images, each softmax is fitted to some, evenly chosen.
     """
+    from scipy.special import softmax
+
     found = np.zeros((len(labels), num_classes))
     for fold in np.unique(folds):
         there = folds == fold
@@ -133,7 +134,7 @@ def out_of_fold(
             weights=None if weights is None else weights[fitted],
             most_steps=_MOST_STEPS,
         )
-        found[there] = scipy.special.softmax(features[there].astype(np.float64) @ kernel + bias, axis=1)
+        found[there] = softmax(features[there].astype(np.float64) @ kernel + bias, axis=1)
     return found
 
 
@@ -173,12 +174,14 @@ def _posterior(joined: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
     """Return the sharpened probabilities, and the posterior of the true class given the label, both
     `[num_images, num_classes]`.
     """
+    from scipy.special import softmax
+
     num_classes = joined.shape[1]
     before = _RIGHT_BEFORE * np.eye(num_classes) + (1 - _RIGHT_BEFORE) / num_classes
     logs = np.log(joined + 1e-12)
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for sharpness in _SHARPNESSES:
-        probabilities = scipy.special.softmax(logs * sharpness, axis=1)
+        probabilities = softmax(logs * sharpness, axis=1)
         rates = before
         for _ in range(_ROUNDS):
             shares = probabilities * rates[:, labels].T

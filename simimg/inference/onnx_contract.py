@@ -150,7 +150,7 @@ def read_contract(
     assert colors is not None
     return OnnxContract(
         input=image.name,
-        output=_output(file, outputs, given, settings.get("output")),
+        output=embedding_output(f"--model={file}", outputs, given, settings.get("output")),
         image_size=size,
         dtype=_IMAGE_TYPES[image.type],
         layout=layout,
@@ -250,10 +250,23 @@ def _colors(file: str, type: str, settings: Mapping[str, str]) -> tuple[_Colors,
     return _RANGES.get(settings.get("range", ""))
 
 
-def _output(file: str, outputs: Sequence[Tensor], given: str, name: str | None) -> str:
+def embedding_output(model: str, outputs: Sequence[Tensor], given: str, name: str | None) -> str:
+    """Return the name of the output that is the embedding.
+
+    Args:
+        model: the flag and the file, such as `--model=FILE.onnx`, for messages.
+        outputs: of the network.
+        given: what is given behind the file.
+        name: of the output, if it is given or stated.
+
+    Raises:
+        UsageError: there are several, or there is none of this name.
+        ModelError: there is none.
+    """
+    file = model.partition("=")[2]
     described = ", ".join(f"{one.name} {one.type} {_text(one.shape)}" for one in outputs)
     if name is not None and name not in [one.name for one in outputs]:
-        raise UsageError(f"--model={file}: it has no output={name}. It has {described}.")
+        raise UsageError(f"{model}: it has no output={name}. It has {described}.")
     could_be = [
         one.name
         for one in outputs
@@ -265,7 +278,7 @@ def _output(file: str, outputs: Sequence[Tensor], given: str, name: str | None) 
         example = ",".join((*filter(None, [given]), f"output={could_be[0]}"))
         raise UsageError(
             f"{file} has several outputs that could be the embedding: {', '.join(could_be)}. Name one, as in "
-            f"--model={file},{example}."
+            f"{model},{example}."
         )
     return could_be[0]
 

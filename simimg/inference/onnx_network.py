@@ -44,24 +44,12 @@ def open_onnx(file: str, given: str) -> OpenNetwork:
         UsageError: the file or ONNX Runtime is missing, or something more has to be given.
         ModelError: it is no ONNX file, or no network from an image to an embedding.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise UsageError(f"--model={file} needs ONNX Runtime, which is not installed. Run: {_INSTALL}")
-    try:
-        content = Path(file).read_bytes()
-    except FileNotFoundError:
-        raise UsageError(
-            f"--model={file} does not exist. Name an ONNX file; if that of an index was moved, run `simimg index` with "
-            "its new place."
-        ) from None
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror}.") from None
-    weights = _weights_files(Path(file), content)
-    session, version = _session(file, file if weights else content)
+    session, version, digest = open_session(file, "--model")
     metadata = session.get_modelmeta().custom_metadata_map
     contract = read_contract(file, given, session.get_inputs(), session.get_outputs(), metadata)
     network = OnnxNetwork(file, session, contract)
     facts = NetworkFacts(
-        fingerprint=_fingerprint(content, weights, contract),
+        fingerprint=_fingerprint(digest, contract),
         image_size=contract.image_size,
         dim=network.dim,
         largest_difference=0.0,
@@ -98,7 +86,7 @@ class OnnxNetwork:
         except Exception as error:  # of a class of its own per fault
             size = self._contract.image_size
             raise ModelError(
-                f"{self._file} cannot compute an image of {size} x {size} px: {_reason(error)}. If its size is open, "
+                f"{self._file} cannot compute an image of {size} x {size} px: {reason_of(error)}. If its size is open, "
                 "give the one that it was trained with."
             ) from None
         if found.ndim != 2 or len(found) != 1 or found.shape[1] < 2:
@@ -111,6 +99,29 @@ class OnnxNetwork:
         if not math.isfinite(length):
             raise ModelError(f"{self._file}: its embedding of an image has infinite numbers or NaN.")
         return vector / max(length, 1e-12)
+
+
+def open_session(file: str, flag: str) -> tuple[onnxruntime.InferenceSession, str, str]:
+    """Return a session of one thread, ONNX Runtime's version, and the SHA-256 of the file.
+
+    If the weights are in files beside it, the digest is of all of them. `flag` names the file in messages.
+
+    Raises:
+        UsageError: the file or ONNX Runtime is missing.
+        ModelError: it is no ONNX file.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UsageError(f"{flag}={file} needs ONNX Runtime, which is not installed. Run: {_INSTALL}")
+    try:
+        content = Path(file).read_bytes()
+    except FileNotFoundError:
+        moved = "; if that of an index was moved, run `simimg index` with its new place" if flag == "--model" else ""
+        raise UsageError(f"{flag}={file} does not exist. Name an ONNX file{moved}.") from None
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}.") from None
+    weights = _weights_files(Path(file), content)
+    session, version = _session(file, file if weights else content)
+    return session, version, _digest(content, weights)
 
 
 def _session(file: str, source: str | bytes) -> tuple[onnxruntime.InferenceSession, str]:
@@ -130,7 +141,7 @@ def _session(file: str, source: str | bytes) -> tuple[onnxruntime.InferenceSessi
                 onnxruntime.__version__,
             )
         except Exception as error:  # of a class of its own per fault
-            reason = _reason(error)
+            reason = reason_of(error)
     raise ModelError(f"{file} cannot be loaded as an ONNX network: {reason}. Export or download it again.")
 
 
@@ -144,16 +155,26 @@ def _weights_files(file: Path, content: bytes) -> list[Path]:
     return [path for path in paths if "\0" not in path.name and path.is_file()]
 
 
-def _fingerprint(content: bytes, weights: list[Path], contract: OnnxContract) -> str:
-    """Return the SHA-256 of the file, or of those of all files of a network, and an id of the contract."""
+def onnx_digest(file: Path) -> str:
+    """Return the SHA-256 of an ONNX file; if its weights are in other files, of it and theirs. Raises OSError."""
+    content = file.read_bytes()
+    return _digest(content, _weights_files(file, content))
+
+
+def _digest(content: bytes, weights: list[Path]) -> str:
     digest = hashlib.sha256(content)
     for path in weights:
         digest.update(file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _fingerprint(digest: str, contract: OnnxContract) -> str:
+    """Return the digest of a network's files, and an id of the contract."""
     contract_id = hashlib.sha256(repr(dataclasses.astuple(contract)).encode()).hexdigest()[:8]
-    return f"{digest.hexdigest()}-{contract_id}"
+    return f"{digest}-{contract_id}"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the first line of ONNX Runtime's message, without its prefix and full stop."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", str(error).strip()).partition("\n")[0]
     return text.rstrip(".")[:300] or type(error).__name__

@@ -35,9 +35,11 @@ from simimg.similarity.full_size import FullImage
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
+from simimg.similarity.nearest_neighbors import nearest
 from simimg.similarity.search_index import Match, SearchIndex
 from simimg.similarity.search_queries import NUM_VIEWS, Query, QueryImage
 from simimg.similarity.transparency import verify_composites
+from simimg.similarity.vector_rows import Float32Rows, OnePass
 from tfrecords.convert.image.near_duplicates import NO_HASH, perceptual_hashes
 from tfrecords.machine_limits import num_cores
 
@@ -169,6 +171,22 @@ class Finder:
         matches = self._near_hashes_first(matches, views, embeddings, among)
         for verified in self._verified(_QueryImages(image, views[0]), matches):
             yield self._ranked(matches, verified, k, by)
+
+    def find_text(self, vector: np.ndarray, k: int, *, only: np.ndarray | None = None) -> list[SearchResult]:
+        """Return the `k` images nearest to a text, best first; their similarity is the cosine.
+
+        `vector` is that of a `simimg.similarity.text_encoder` that fits the index, float32 `[network_dim]`. It is
+        compared with the embeddings themselves: a projection that is fitted to images distorts texts. For `only`, see
+        `steps`.
+        """
+        embeddings = self.index.embeddings
+        rows_of = OnePass(embeddings) if self.index.once and isinstance(embeddings, np.memmap) else embeddings
+        (cosines,), (rows,) = nearest(Float32Rows(rows_of), vector[None, None], k, only)
+        images = self.index.images.rows(rows)
+        return [
+            SearchResult(row, image, self.index.path_of(image), cosine, cosine, False, None)
+            for row, image, cosine in zip(rows.tolist(), images, cosines.tolist(), strict=True)
+        ]
 
     def close(self) -> None:
         """Stop the threads, and keep what they computed of the images."""

@@ -28,8 +28,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from simimg.similarity.candidate_pairs import identical_rows
 from simimg.similarity.copy_pairs import PairExaminer
@@ -165,6 +163,9 @@ def deal_groups(splits: np.ndarray, labels: np.ndarray, pairs: Iterable[tuple[in
         pairs: rows of copies.
         deal: one of `DEALS`.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     listed = np.array(list(pairs), np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(listed), bool), (listed[:, 0], listed[:, 1])), shape=(len(splits),) * 2)
     num_groups, groups = connected_components(graph, directed=False)

@@ -12,7 +12,7 @@ import numpy as np
 class ChosenRows:
     """Some rows of an array as an array of their own, without a copy of all of them."""
 
-    array: np.ndarray | ChosenRows | OnePass
+    array: VectorRows
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -41,4 +41,17 @@ class OnePass:
         return rows
 
 
-VectorRows = np.ndarray | ChosenRows | OnePass
+class Float32Rows:
+    """An array of float16, of which rows are float32 when they are read."""
+
+    def __init__(self, array: np.ndarray | OnePass) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self._array[key], np.float32)
+
+
+VectorRows = np.ndarray | ChosenRows | OnePass | Float32Rows

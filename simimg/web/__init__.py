@@ -1,7 +1,8 @@
-"""The search page: a server for one index on this machine. `static/` has the page itself.
+"""The search page: a server for one index or several on this machine. `static/` has the page itself.
 
 app              routes
 request_guard    checks of requests: host, origin, token, size, time
+served_index     what an index is served with, and its columns
 search_worker    the thread that searches
 query_cache      uploaded queries, in memory
 thumbnails       images as JPEG, by row
@@ -16,5 +17,6 @@ http_server      uvicorn in a thread
 
 from simimg.web.app import create_app
 from simimg.web.http_server import listening, serving
+from simimg.web.served_index import ServedIndex
 
-__all__ = ["create_app", "listening", "serving"]
+__all__ = ["ServedIndex", "create_app", "listening", "serving"]

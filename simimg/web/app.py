@@ -8,12 +8,15 @@
     POST /api/part                              {"query": NAME or "row": N, "box": [left, top, right, bottom]}: a query
     GET  /api/full/{row}                        JPEG at full size
     GET  /api/details/{row}                     file, EXIF, can_open    POST /api/open/{row}   opens its folder
-    GET  /api/search?query=NAME|row=N&by=&k=&label=&split=      NDJSON: matches by embeddings first, then verified ones
+    GET  /api/search?query=NAME|row=N|text=TEXT&by=&k=&label=&split=&folder=
+                                                NDJSON: matches by embeddings first, then verified ones
     GET  /api/pair?row=N&with=M                 how one image is a copy of another
     GET  /api/map                               {"state", ...}, and {"x", "y"} when it is done
     GET  /api/review   POST /api/review {"threshold"}   DELETE /api/review   PUT /api/plan   see `simimg.web.review`
     POST /api/decisions                         see `simimg.web.review_decisions`
     /api/findings, /api/findings/...            see `simimg.web.collection_findings`
+
+These are the routes of the first index. Those of the others have the prefix `/i/NAME`; `/api/indexes` lists them.
 
 Errors are `{"error": message}`. The first response sets a cookie with the token, see `simimg.web.request_guard`.
 """
@@ -21,11 +24,12 @@ Errors are `{"error": message}`. The first response sets a cookie with the token
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.resources
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,13 +39,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
+from simimg.errors import SimimgError
 from simimg.similarity.edits import COUNTED
-from simimg.similarity.embeddings import Embedder
 from simimg.similarity.projection import BY
-from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.collection_findings import Findings
 from simimg.web.collection_map import ROUNDS, load_or_lay_out
@@ -51,6 +54,7 @@ from simimg.web.request_guard import Guard, RequestError, body_of, json_of
 from simimg.web.review import Review
 from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
+from simimg.web.served_index import ServedIndex, addresses, columns, folder_name
 from simimg.web.thumbnails import Thumbnails
 from tfrecords.machine_limits import num_cores
 
@@ -63,46 +67,68 @@ _FOREVER = "private, max-age=31536000, immutable"  # if the URL has the generati
 
 
 def create_app(
-    index: SearchIndex,
-    embedder: Embedder,
-    plan_path: Path,
-    *,
+    *served: ServedIndex,
     token: str,
     host: str = "127.0.0.1",
     edits: frozenset[str] = COUNTED,
     opener: Opener | None = None,
 ) -> ASGIApp:
-    """Return the application for an index, whose review reads and writes the plan of `simimg duplicates`.
+    """Return the application for one index or several.
 
     `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. Only requests that know `token`
     are answered. `host` is the one that the server is bound to. `opener` shows a file in its folder.
 
     Raises:
-        SearchIndexError: `embedder` did not make the index.
+        SearchIndexError: an embedder did not make its index.
     """
-    return Guard(_Page(index, embedder, plan_path, edits, opener).application(), host, token)
+    pages = [_Page(one, edits, opener) for one in served]
+    known = [
+        {"name": folder_name(one), "address": address, "num_images": len(one.index.images)}
+        for one, address in zip(served, addresses(served), strict=True)
+    ]
+
+    async def indexes(request: Request) -> Response:
+        return JSONResponse(known)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for page in pages:
+                stack.callback(page.close)
+                await asyncio.to_thread(page.worker.warm_up)
+            yield
+
+    first, *others = pages
+    routes: Sequence[BaseRoute] = [
+        Route("/api/indexes", indexes),
+        *(
+            Mount(str(one["address"]).rstrip("/"), routes=page.routes())
+            for one, page in zip(known[1:], others, strict=True)
+        ),
+        *first.routes(),
+    ]
+    handlers = {RequestError: _refused, HTTPException: _http_error}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), host, token)
 
 
 class _Page:
     """The routes, and the state that they share."""
 
-    def __init__(
-        self, index: SearchIndex, embedder: Embedder, plan_path: Path, edits: frozenset[str], opener: Opener | None
-    ) -> None:
-        self.index = index
+    def __init__(self, served: ServedIndex, edits: frozenset[str], opener: Opener | None) -> None:
+        self.served = served
+        self.index = index = served.index
         self.opener = opener
         self.thumbnails = Thumbnails(index)
-        self.queries = QueryCache(embedder)
-        self.worker = SearchWorker(index, embedder, edits)
-        self.review = Review(index, self.thumbnails.images, plan_path, edits)
+        self.queries = QueryCache(served.embedder)
+        self.worker = SearchWorker(index, served.embedder, edits)
+        self.review = Review(index, self.thumbnails.images, served.plan_path, edits)
         self.findings = Findings(index)
         self.map = BackgroundJob("map")
         self.static = _static_files()
-        self.collection = json.dumps(_columns(index), ensure_ascii=False).encode()
         self.decoding = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
 
-    def application(self) -> Starlette:
-        routes = [
+    def routes(self) -> list[BaseRoute]:
+        return [
             Route("/", self.file),
             Route("/static/{name}", self.file),
             Route("/api/collection", self.describe_collection),
@@ -124,20 +150,17 @@ class _Page:
             Route("/api/plan", self.save_plan, methods=["PUT"]),
             *self.findings.routes(),
         ]
-        return Starlette(
-            routes=routes,
-            exception_handlers={RequestError: _refused, HTTPException: _http_error},
-            lifespan=self.lifespan,
-        )
 
-    @asynccontextmanager
-    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.worker.warm_up)
-        yield
+    def close(self) -> None:
         for job in (self.map, self.review.job, self.findings.job):
             job.stop()
         self.worker.close()
         self.decoding.shutdown(cancel_futures=True)
+
+    # Computed when the page asks for it, so that the start does not wait for that of a large index.
+    @functools.cached_property
+    def collection(self) -> bytes:
+        return columns(self.served)
 
     async def file(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -147,7 +170,7 @@ class _Page:
         return Response(data, media_type=media_type, headers={"cache-control": "no-cache"})
 
     async def describe_collection(self, request: Request) -> Response:
-        return Response(self.collection, media_type="application/json")
+        return Response(await self._decode(lambda: self.collection), media_type="application/json")
 
     async def jpeg(self, make: Callable[[int], bytes], request: Request) -> Response:
         data = await self._decode(lambda: make(request.path_params["row"]))
@@ -207,8 +230,12 @@ class _Page:
         if by not in BY:
             raise RequestError(400, f"by should be one of {', '.join(BY)}, but is {by[:20]!r}.")
         k = _number(parameters.get("k", "120"), "k", 1, _MAX_MATCHES)
-        query = await self._query_of(request)
-        found = self.worker.search(query, k, by, label=parameters.get("label"), split=parameters.get("split"))
+        only = {name: parameters[name] for name in ("label", "split", "folder") if name in parameters}
+        if "text" in parameters:
+            vector = await self._decode(lambda: self._text_vector(parameters["text"]))
+            found = self.worker.search_text(vector, k, **only)
+        else:
+            found = self.worker.search(await self._query_of(request), k, by, **only)
 
         lines = (json.dumps(values, ensure_ascii=False).encode() + b"\n" async for values in found)
         return StreamingResponse(lines, media_type="application/x-ndjson")
@@ -258,6 +285,14 @@ class _Page:
         values = await json_of(request, _MAX_PLAN_BYTES)
         return JSONResponse(await self._decode(lambda: store_decisions(self.index, values)))
 
+    def _text_vector(self, text: str) -> np.ndarray:
+        if self.served.text is None:
+            raise RequestError(409, "This index has no text encoder. Start simimg serve with --text_model=TEXT.onnx.")
+        try:
+            return self.served.text.embed(text)
+        except SimimgError as error:
+            raise RequestError(422, str(error)) from None
+
     async def _query_of(self, request: Request) -> CachedQuery:
         """Return the query that a request names, or the image of the index that it names as one."""
         parameters = request.query_params
@@ -281,6 +316,7 @@ class _Page:
         return asyncio.get_running_loop().run_in_executor(self.decoding, work)
 
 
+@functools.cache
 def _static_files() -> dict[str, tuple[str, bytes]]:
     """Return type and content of the page's files by name. They are read once, so that no request opens a path."""
     folder = importlib.resources.files("simimg.web") / "static"
@@ -289,26 +325,6 @@ def _static_files() -> dict[str, tuple[str, bytes]]:
         for file in folder.iterdir()
         if Path(file.name).suffix in _TYPES
     }
-
-
-def _columns(index: SearchIndex) -> dict[str, Any]:
-    """Return the columns of the images for the page; labels and splits are indices into lists of their names."""
-    pictures = index.images
-    values: dict[str, Any] = {
-        "name": Path(index.info.image_dir or index.info.dataset_dir or index.index_dir).name,
-        "generation": index.info.generation,
-        "thresholds": {by: round(value, 4) for by, value in index.info.thresholds.items()},  # as similarities are sent
-        "model": index.info.model,
-        "path": pictures.column("path").tolist(),
-        "width": pictures.column("width").tolist(),
-        "height": pictures.column("height").tolist(),
-        "num_bytes": pictures.column("num_bytes").tolist(),
-        "modified": (pictures.column("modified_ns") // 10**9).tolist(),  # s since 1970
-    }
-    for name in ("label", "split"):
-        names, numbers = np.unique(pictures.column(name).astype(str), return_inverse=True)
-        values[f"{name}s"], values[name] = names.tolist(), numbers.tolist()
-    return values
 
 
 def _number(text: str, name: str, least: int, most: int) -> int:

@@ -13,15 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
-from scipy.spatial import cKDTree
 
 from simimg.similarity.nearest_neighbors import nearest
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.thumbnails import CACHE
 from tfrecords.format.atomic_files import atomic_file
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 LANDMARKS = 20_000
 """Finding their neighbors takes 400 million inner products, some seconds."""
@@ -100,6 +102,8 @@ def _nearest(vectors: np.ndarray, among: np.ndarray, k: int, *, without_self: bo
 
 def _attractions(neighbors: np.ndarray, similarities: np.ndarray) -> sparse.coo_matrix:
     """Return the weights of connections, 0..1, symmetric: UMAP's fuzzy union (section 3.1 there)."""
+    from scipy import sparse  # 0.2 s, which a start should not wait for
+
     count, k = neighbors.shape
     distances = np.maximum(1.0 - similarities.astype(np.float64), 0.0)
     beyond = np.maximum(distances - distances[:, :1], 0.0)
@@ -156,6 +160,8 @@ def _in_frame(places: np.ndarray) -> np.ndarray:
 
 def _spread(places: np.ndarray) -> np.ndarray:
     """Push points apart that UMAP draws together, so that a class covers an area instead of a dot."""
+    from scipy.spatial import cKDTree
+
     apart = math.sqrt(_FILLED / len(places))
     k = min(_CROWD, len(places) - 1)
     for _ in range(_SPREADING_ROUNDS):

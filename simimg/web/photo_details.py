@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from tfrecords.convert.image.image_formats import ANY_SIZE, open_image, reading
+from tfrecords.convert.image.image_formats import image_header
 from tfrecords.format.quarantine import Refusal
 
 Opener = Callable[[Path], None]
@@ -36,9 +36,8 @@ def photo_details(data: bytes) -> dict[str, str]:
     Metadata that is damaged is left out. Places (GPS) are not read.
     """
     try:
-        with reading(data, max_pixels=ANY_SIZE):
-            image = open_image(data, ANY_SIZE)
-            exif = Image.Image.getexif(image)  # not that of PNG, which decodes the pixels to find an EXIF after them
+        with image_header(data) as image:
+            exif = Image.Image.getexif(image)  # not that of PNG, which decodes the pixels
             tags: Mapping[int, Any] = exif.get_ifd(_DETAILS)
             make, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
             taken = _text(tags.get(_TAKEN)) or _text(exif.get(_CHANGED))

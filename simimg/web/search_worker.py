@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from simimg.similarity.edits import COUNTED
 from simimg.similarity.embeddings import Embedder
@@ -35,28 +36,45 @@ class SearchWorker:
         # The page has its own threshold, which may be moved below the calibrated one.
         self._finder = Finder(index, embedder, threshold=0.0, edits=edits)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._columns = {name: index.images.column(name) for name in ("label", "split")}
+        self._images = index.images
 
     def warm_up(self) -> None:
-        """Compile the model, so that the first search is as fast as the next."""
-        shape = image_shape(self._finder.embedder.image_size)
-        for count in (2, NUM_VIEWS - 2):  # the two calls of a search, see `Finder.steps`
-            self._thread.submit(self._finder.embedder.embed, np.zeros((count, *shape), np.uint8)).result()
+        """Load the model, and have it compiled meanwhile, so that the first search is as fast as the next.
 
-    async def search(
-        self, query: CachedQuery, k: int, by: str, *, label: str | None = None, split: str | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+        This waits until it is loaded: libraries write to standard error then, which is captured, and with it would be
+        what the command writes.
+        """
+        shape = image_shape(self._finder.embedder.image_size)
+        loaded, _ = (  # the two calls of a search, see `Finder.steps`
+            self._thread.submit(self._finder.embedder.embed, np.zeros((count, *shape), np.uint8))
+            for count in (2, NUM_VIEWS - 2)
+        )
+        loaded.result()
+
+    async def search(self, query: CachedQuery, k: int, by: str, **only: str) -> AsyncIterator[dict[str, Any]]:
         """Yield all matches known so far, as JSON values, whenever there are new ones; the last item has no matches.
 
-        Only images of the class `label` and of the split are searched. A row of the index does not find itself.
+        Only images of the class `label`, of the split and in the folder are searched, if these are given. A row of the
+        index does not find itself.
         """
-        loop, start = asyncio.get_running_loop(), time.perf_counter()
 
         def run() -> Iterator[list[SearchResult]]:
-            only = self._filter(label=label, split=split)
-            yield from self._finder.steps(query.views, query.image, k, by, without=query.row, only=only)
+            yield from self._finder.steps(query.views, query.image, k, by, without=query.row, only=self._filter(**only))
 
-        steps = run()
+        async for values in self._yielded(run()):
+            yield values
+
+    async def search_text(self, vector: np.ndarray, k: int, **only: str) -> AsyncIterator[dict[str, Any]]:
+        """Do the same for the vector of a text, see `Finder.find_text`."""
+
+        def run() -> Iterator[list[SearchResult]]:
+            yield self._finder.find_text(vector, k, only=self._filter(**only))
+
+        async for values in self._yielded(run()):
+            yield values
+
+    async def _yielded(self, steps: Iterator[list[SearchResult]]) -> AsyncIterator[dict[str, Any]]:
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
         while (matches := await loop.run_in_executor(self._thread, next, steps, None)) is not None:
             yield {"final": False, "ms": _ms(start), "matches": [_match_values(found) for found in matches]}
         yield {"final": True, "ms": _ms(start)}
@@ -66,8 +84,10 @@ class SearchWorker:
         self._thread.shutdown(cancel_futures=True)
         self._finder.close()
 
-    def _filter(self, **wanted: str | None) -> np.ndarray | None:
-        masks = [self._columns[name] == value for name, value in wanted.items() if value is not None]
+    def _filter(self, *, folder: str | None = None, **wanted: str) -> np.ndarray | None:
+        masks = [self._images.column(name) == value for name, value in wanted.items()]
+        if folder is not None:
+            masks.append(pc.starts_with(self._images.table["path"], f"{folder}/").to_numpy())
         return np.logical_and.reduce(masks) if masks else None
 
 

@@ -525,7 +525,7 @@ def as_flag(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, tuple):
-        return f"--{name}={','.join(value)}"
+        return f"--{name}={','.join(map(str, value))}"
     return f"--{name}={value}"
 
 
@@ -581,7 +581,7 @@ BASE = {
     "calibrate": {"index_dir": Path("index")},
     "leaks": {"dataset_dir": Path("data")},
     "audit": {"image_dir": Path("photos")},
-    "serve": {"index_dir": Path("index")},
+    "serve": {"index_dir": (Path("index"),)},
     "decide": {"index_dir": Path("index")},
     "apply": {"plan": Path("plan")},
     "undo": {"plan": Path("plan")},
@@ -594,6 +594,8 @@ BESIDE = {
         for flag in ("resolution", "probe", "train_backbone")
     },
     ("index", "dataset_dir"): {"image_dir": None},
+    ("search", "text"): {"text_model": "text.onnx"},
+    ("search", "text_model"): {"text": ("red sailing boat",)},
     ("decide", "index_dir"): {"list": True},
     ("audit", "delete"): {"decisions": Path("findings.csv")},
     ("convert", "beam_options"): {"engine": "beam"},

@@ -28,7 +28,7 @@ export const MAX_BYTES = 32 * 2 ** 20;
 
 export function upload(file) {
   if (file.size > MAX_BYTES) throw new Error("This image is too large. The limit is 32 MB.");
-  return json("/api/query", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+  return json("api/query", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
 }
 
 // Calls `receive` with each line of NDJSON as it arrives.

@@ -7,6 +7,7 @@ import { COMPARE_KEYS } from "./compare.js";
 import { DecisionStore } from "./decisions.js";
 import { el, toast } from "./dom.js";
 import { keys, listen, showKeys } from "./keys.js";
+import { menu } from "./menu.js";
 import { MapView } from "./map.js";
 import { PHOTO_KEYS } from "./photo.js";
 import { ReviewView } from "./review.js";
@@ -33,6 +34,26 @@ function route() {
     else link.removeAttribute("aria-current");
   }
   view.show(name === "search" ? [first, ...rest] : rest);
+}
+
+function isShown({ address }) { return decodeURI(location.pathname) === address; }
+
+// Another index is shown in the same view.
+function addressOf({ address }) {
+  const view = document.querySelector("nav a[aria-current]")?.hash ?? "";
+  return encodeURI(address) + (view === "#/" ? "" : view);
+}
+
+function indexMenu(indexes) {
+  const now = indexes.find(isShown);
+  const list = el("ul", { class: "indexes" }, indexes.map((index) => {
+    const link = el("a", { href: addressOf(index), "aria-current": index === now ? "true" : null },
+      el("span", { class: "name" }, index.name), el("span", { class: "number" }, index.num_images.toLocaleString("en")));
+    link.addEventListener("click", () => { link.href = addressOf(index); });
+    return el("li", {}, link);
+  }));
+  document.getElementById("collection").classList.add("several");
+  return menu("Index", now?.name ?? "", list);
 }
 
 function turnView(by) {
@@ -90,15 +111,20 @@ async function start() {
   try { setTheme(localStorage.getItem("theme") ?? ""); } catch { /* storage is disabled */ }
   document.getElementById("theme").addEventListener("click", toggleTheme);
   document.getElementById("help").addEventListener("click", showKeys);
-  let collection;
+  let collection, indexes;
   try {
-    collection = new Collection(await api.json("/api/collection"));
+    [collection, indexes] = await Promise.all([api.json("api/collection").then((values) => new Collection(values)), api.json("/api/indexes")]);
   } catch (error) {
     main.append(el("p", { class: "quiet empty" }, error.message));
     return;
   }
-  document.getElementById("collection").append(el("span", {}, collection.name),
-    el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`));
+  const size = el("span", { class: "count" }, `${collection.size.toLocaleString("en")} images`);
+  document.getElementById("collection").append(indexes.length > 1 ? indexMenu(indexes) : el("span", {}, collection.name), size);
+  if (indexes.length > 1) {
+    keys("Several indexes", () => true, [[["j", "J"], "Next or previous index", (event) => {
+      location.assign(addressOf(indexes.at((indexes.findIndex(isShown) + (event.shiftKey ? -1 : 1)) % indexes.length)));
+    }]]);
+  }
   keys("Everywhere", () => true, [
     [["?"], "Show these shortcuts", showKeys],
     [["v", "V"], "Next or previous view", (event) => turnView(event.shiftKey ? -1 : 1)],
@@ -108,6 +134,10 @@ async function start() {
       view.focusFilter();
     }],
     [["o"], "Choose images to search for", () => chooser.click()],
+    ...(collection.has_text ? [[["q"], "Describe an image to search for", () => {
+      if (shown !== views.search) location.hash = "#/";
+      return views.search.focusText();
+    }]] : []),
     [["t"], "Light or dark theme", toggleTheme],
     [["Escape"], "Leave an input field", (event) => { if (event.target === document.body) return false; event.target.blur?.(); return true; }],
   ]);

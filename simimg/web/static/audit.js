@@ -40,7 +40,7 @@ export class AuditView {
   hide() { clearTimeout(this.timer); this.panel?.close(); }
 
   async #load() {
-    const data = await api.json("/api/findings"), { job } = data;
+    const data = await api.json("api/findings"), { job } = data;
     this.data = data;
     if (job.state === "running") {
       this.#drawRunning();
@@ -56,7 +56,7 @@ export class AuditView {
   }
 
   async #start() {
-    await api.send("/api/findings", "POST", {});
+    await api.send("api/findings", "POST", {});
     await this.#load();
   }
 
@@ -117,7 +117,7 @@ export class AuditView {
   // What to do with the decisions.
   #next() {
     const { lists, edit } = this.data.commands;
-    const file = (name, text) => el("a", { href: `/api/findings/${name}.csv`, download: `${name}.csv` }, text);
+    const file = (name, text) => el("a", { href: `api/findings/${name}.csv`, download: `${name}.csv` }, text);
     return el("details", { class: "again" }, el("summary", {}, "Carry the decisions back into the dataset"),
       el("p", {}, "They are kept beside the index, and audit, decide and duplicates honor them. These commands write them as lists, and make the next version of the dataset:"),
       el("pre", { tabindex: "0", "aria-label": "Commands" }, el("code", {}, `${lists}\n${edit}`)),

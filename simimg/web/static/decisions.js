@@ -28,7 +28,7 @@ export class DecisionStore extends EventTarget {
 
   async #ask() {
     if (this.busy) return;
-    const values = await api.changed("/api/findings/decisions", this.version).catch(() => null); // the next one may succeed
+    const values = await api.changed("api/findings/decisions", this.version).catch(() => null); // the next one may succeed
     if (values && !this.busy) this.take(values);
   }
 
@@ -75,7 +75,7 @@ export class DecisionStore extends EventTarget {
     if (this.busy) return null;
     this.busy = true;
     try {
-      const values = await api.send("/api/findings/decisions", "POST", { version: this.audit, decisions });
+      const values = await api.send("api/findings/decisions", "POST", { version: this.audit, decisions });
       this.take(values);
       return values.undo;
     } finally {

@@ -1,6 +1,8 @@
 // Filters by class, split, folder, date and agreement of the label, and selections that are saved as files.
 
 import { el, saveFile } from "./dom.js";
+import { FolderTree } from "./folder_tree.js";
+import { menu } from "./menu.js";
 
 const AGREEING = 0.5;
 const DAY_S = 86400;
@@ -10,19 +12,44 @@ export class Filters {
   // `folded` are shown on request.
   constructor(collection, { changed, more = [], folded = false }) {
     Object.assign(this, { collection, changed, agreement: null });
-    this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.#set() });
+    this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", "aria-keyshortcuts": "/", oninput: () => this.#set() });
     this.label = this.#select("class", "Any class", collection.labels);
     this.split = this.#select("split", "Any split", collection.splits);
-    this.folder = this.#select("folder", "Any folder", folders(collection.path));
     this.agrees = el("select", { "aria-label": "Only labels that", hidden: true, onchange: () => this.#set() },
       el("option", { value: "" }, "Any label"), el("option", { value: "fits" }, "Label fits"), el("option", { value: "doubtful" }, "Label doubtful"));
-    const date = (name) => el("input", { type: "date", "aria-label": `Changed ${name}`, title: `File changed ${name}`, onchange: () => this.#set() });
-    this.from = date("from");
-    this.to = date("until");
-    const inner = [this.text, this.label, this.split, this.folder, this.agrees, collection.isDated ? el("span", { class: "dates" }, this.from, "–", this.to) : null];
+    this.path = "";
+    const inner = [this.text, this.label, this.split, this.#folder(), this.agrees, this.#dates()];
     this.node = el("div", { class: "filters", role: "group", "aria-label": "Filters" }, more,
       folded ? el("details", { class: "folded", open: innerWidth > 720 }, el("summary", { class: "button" }, "Filters"), el("div", { class: "filters" }, inner)) : inner);
     this.#set(false);
+  }
+
+  #folder() {
+    if (!this.collection.hasFolders) return null;
+    const tree = new FolderTree(this.collection, (path) => {
+      this.path = path;
+      folders.label(path || "Any folder");
+      folders.close();
+      this.#set();
+    });
+    const folders = menu("Only this folder", "Any folder", tree.node, { class: "folders", opened: () => tree.open() });
+    return folders;
+  }
+
+  #dates() {
+    const { collection } = this;
+    const date = (name) => el("input", { type: "date", "aria-label": `Changed ${name}`, onchange: () => { dates.label(this.#datesText()); this.#set(); } });
+    this.from = date("from");
+    this.to = date("until");
+    if (!collection.isDated) return null;
+    const clear = el("button", { type: "button", class: "link", onclick: () => { this.from.value = this.to.value = ""; dates.label("Any date"); dates.close(); this.#set(); } }, "Any date");
+    const dates = menu("File changed", "Any date", [el("label", {}, el("span", {}, "Changed from"), this.from), el("label", {}, el("span", {}, "until"), this.to), clear], { class: "dates" });
+    return dates;
+  }
+
+  #datesText() {
+    const [from, to] = [this.from.value, this.to.value];
+    return from && to ? `${from} – ${to}` : from ? `From ${from}` : to ? `Until ${to}` : "Any date";
   }
 
   #select(what, any, values) {
@@ -47,13 +74,20 @@ export class Filters {
   #set(tell = true) {
     const day = (input, days) => (input.value ? new Date(`${input.value}T00:00`).getTime() / 1000 + days * DAY_S : null);
     this.values = {
-      text: this.text.value.trim().toLowerCase(), folder: this.folder.value ? `${this.folder.value}/` : "",
+      text: this.text.value.trim().toLowerCase(), folder: this.path && `${this.path}/`,
       label: this.label.value ? this.collection.labels.indexOf(this.label.value) : -1,
       split: this.split.value ? this.collection.splits.indexOf(this.split.value) : -1,
       agrees: this.agrees.value, from: day(this.from, 0), to: day(this.to, 1),
     };
     this.active = Object.values(this.values).some((value) => value !== "" && value !== -1 && value !== null);
     if (tell) this.changed();
+  }
+
+  // The filters that the server knows, as the parameters of a search.
+  get asked() {
+    const { collection, values, path } = this;
+    return { ...(values.label >= 0 ? { label: collection.labels[values.label] } : {}), ...(values.split >= 0 ? { split: collection.splits[values.split] } : {}),
+      ...(path ? { folder: path } : {}) };
   }
 
   // Whether an image passes. Rows without a label agree with nothing and are doubted by nothing.
@@ -69,18 +103,6 @@ export class Filters {
     const value = this.agreement?.[row] ?? null;
     return value !== null && (value >= AGREEING) === (agrees === "fits");
   }
-}
-
-function folders(paths) {
-  const found = new Set();
-  for (const path of paths) {
-    for (let slash = path.lastIndexOf("/"); slash > 0; slash = path.lastIndexOf("/", slash - 1)) {
-      const folder = path.slice(0, slash);
-      if (found.has(folder)) break;
-      found.add(folder);
-    }
-  }
-  return [...found].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
 }
 
 // Saves rows, objects of the same keys, as a file of the user: CSV or JSON, with the columns in their order.

@@ -100,7 +100,7 @@ export class FindingPanel {
       collection, start, count: rows.length,
       pair: (place) => ({
         query: collection.side(row, collection.labelOf(row) || "this"), match: collection.side(rows[place], collection.labelOf(rows[place]) || "other"), row: rows[place],
-        place: api.json(`/api/pair?row=${row}&with=${rows[place]}`), similarity: null, text: view.data.findings.reason[number],
+        place: api.json(`api/pair?row=${row}&with=${rows[place]}`), similarity: null, text: view.data.findings.reason[number],
       }),
     });
     return true;

@@ -51,7 +51,7 @@ export class MapView {
     this.#resize();
     await this.store.watch(() => this.node.isConnected);
     if (!this.audit || this.audit !== this.store.audit) { // while there is none, it is asked again
-      const { agreement, version } = await api.json("/api/findings");
+      const { agreement, version } = await api.json("api/findings");
       this.filters.judged(agreement ?? null);
       this.audit = version;
     }
@@ -61,7 +61,7 @@ export class MapView {
   hide() { this.shown = false; clearTimeout(this.timer); }
 
   async #load() {
-    const values = await api.json("/api/map");
+    const values = await api.json("api/map");
     if (values.state === "failed") { toast(values.error); return; }
     if (!values.x) {
       const bar = this.status.lastChild;

@@ -94,7 +94,7 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
     if (mine.full !== mine.src) sharpen(mine);
     if (mine.row === undefined) return;
     folder.hidden = true;
-    const found = await api.json(`/api/details/${mine.row}`).catch((error) => ({ error: error.message }));
+    const found = await api.json(`api/details/${mine.row}`).catch((error) => ({ error: error.message }));
     if (current !== mine) return;
     mine.file = found.file;
     folder.hidden = !found.can_open;
@@ -138,7 +138,7 @@ export function openPhoto({ start = 0, count = 1, photo, isQuery = false, closed
   async function openFolder() {
     if (folder.hidden) return;
     try {
-      await api.send(`/api/open/${current.row}`, "POST", {});
+      await api.send(`api/open/${current.row}`, "POST", {});
       say("The folder was opened");
     } catch (error) { toast(error.message); }
   }

@@ -41,7 +41,7 @@ export class ReviewView {
   hide() { clearTimeout(this.timer); this.timer = 0; if (this.data?.job.state === "running") this.data = null; }
 
   async #load() {
-    this.#take(await api.json("/api/review"));
+    this.#take(await api.json("api/review"));
   }
 
   #take(data) {
@@ -119,7 +119,7 @@ export class ReviewView {
     // What a search suggested, the next one suggests again; choices that were made by hand would be lost.
     if (this.dirty && this.edits && !confirm("Some choices are not saved. Search again and discard them?")) return;
     try {
-      await api.send("/api/review", "POST", { threshold });
+      await api.send("api/review", "POST", { threshold });
     } catch (error) { toast(error.message); } // another search may be running: it is shown
     await this.#load();
   }
@@ -170,7 +170,7 @@ export class ReviewView {
   async #cancel(button) {
     button.disabled = true;
     try {
-      await api.json("/api/review", { method: "DELETE" });
+      await api.json("api/review", { method: "DELETE" });
     } catch (error) { toast(error.message); }
     await this.#load();
   }
@@ -433,7 +433,7 @@ export class ReviewView {
     const { keep } = this.choices[at], rows = this.data.groups[at].members.map((member) => member.row);
     this.deciding = true;
     try {
-      return await api.send("/api/decisions", "POST", { decisions, group: [keep, ...rows.filter((row) => row !== keep)] });
+      return await api.send("api/decisions", "POST", { decisions, group: [keep, ...rows.filter((row) => row !== keep)] });
     } catch (error) {
       toast(error.message);
       return null;
@@ -447,7 +447,7 @@ export class ReviewView {
       collection, start: Math.max(0, others.findIndex((member) => member.row === this.#row)), count: others.length,
       pair: (place) => ({
         query: collection.side(others[place].row, "this"), match: collection.side(keep, "best"), row: others[place].row,
-        place: api.json(`/api/pair?row=${others[place].row}&with=${keep}`),
+        place: api.json(`api/pair?row=${others[place].row}&with=${keep}`),
         text: others[place].reason, similarity: others[place].similarity,
       }),
       closed: (place) => this.#point(group.members.indexOf(others[place]), true),
@@ -466,7 +466,7 @@ export class ReviewView {
     this.saving = true;
     this.#drawSum();
     try {
-      const saved = await api.send("/api/plan", "PUT", { version: data.plan.version, groups });
+      const saved = await api.send("api/plan", "PUT", { version: data.plan.version, groups });
       data.plan.version = saved.version;
       data.plan.num_unknown = 0;
       for (const group of data.groups) group.planned = true;

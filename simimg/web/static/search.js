@@ -1,8 +1,9 @@
-// The collection, and the matches of an image from it, of a part of one, or of dropped, pasted or chosen ones.
+// The collection, and the matches of an image from it, of a part of one, of dropped, pasted or chosen ones, or of a text.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { button, count, el, pathText, say, similarityText, toast } from "./dom.js";
+import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { keyOf, keys } from "./keys.js";
 import { ORDERS, inOrder, saveMatches } from "./match_list.js";
@@ -14,10 +15,9 @@ const K = 200;
 export class SearchView {
   constructor(collection) {
     this.collection = collection;
-    this.query = null; // {row} or {name, title, width, height}
+    this.query = null; // {row}, {name, title, width, height} or {text}
     this.by = "copy";
     this.thresholds = { copy: collection.thresholds.copy ?? 0.5, kind: collection.thresholds.kind ?? 0.5 };
-    this.filter = { text: "", label: "", split: "" };
     this.matches = [];
     this.order = "similarity";
     this.taken = []; // images that were dropped, pasted or chosen together: {file, title, name, width, height, url}
@@ -25,7 +25,7 @@ export class SearchView {
     this.#register();
   }
 
-  // parts: [] for the collection, ["row", n] or ["query", name]
+  // parts: [] for the collection, ["row", n], ["query", name] or ["text", text]
   show(parts) {
     const [kind, name] = parts;
     const row = kind === "row" ? Number(name) : NaN;
@@ -33,9 +33,18 @@ export class SearchView {
       if (this.query?.row !== row) this.#ask({ row, title: this.collection.path[row] });
     } else if (kind === "query" && name) {
       if (this.query?.name !== name) this.#ask({ name, title: this.#takenAs(name)?.title ?? "an image" });
+    } else if (kind === "text" && name && this.collection.has_text) {
+      if (this.query?.text !== name) this.#ask({ text: name, title: name });
     } else {
       this.#showCollection();
     }
+  }
+
+  focusText() {
+    if (!this.collection.has_text) return false;
+    if (this.query && this.query.text === undefined) location.hash = "#/";
+    requestAnimationFrame(() => { this.words.focus(); this.words.select(); });
+    return true;
   }
 
   // Searches for the first of some files; the others are a click away.
@@ -75,7 +84,7 @@ export class SearchView {
       this.#endPart();
       try {
         const asked = query.row === undefined ? { query: query.name, box } : { row: query.row, box };
-        const { query: name, width, height } = await api.send("/api/part", "POST", asked);
+        const { query: name, width, height } = await api.send("api/part", "POST", asked);
         this.part = { name, title: `part of ${query.title.split("/").pop()}`, width, height };
         location.hash = `#/query/${name}`;
       } catch (error) { toast(error.message); }
@@ -90,7 +99,7 @@ export class SearchView {
 
   focusFilter() {
     if (this.query) location.hash = "#/";
-    requestAnimationFrame(() => { this.text.focus(); this.text.select(); });
+    requestAnimationFrame(() => this.filters.focus());
   }
 
   #build() {
@@ -100,13 +109,10 @@ export class SearchView {
         el("p", {}, el("span", { class: "by-mouse" }, "Or paste one, or choose some. "), "They stay on this machine.")),
       el("button", { type: "button", class: "button amber", onclick: () => document.getElementById("file").click() },
         "Choose images", el("kbd", {}, "O")));
-    this.text = el("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name",
-      "aria-keyshortcuts": "/", oninput: () => this.#filtered({ text: this.text.value }) });
-    this.selects = [];
-    this.filters = el("div", { class: "filters" },
-      this.text, this.#select("label", "class", collection.labels), this.#select("split", "split", collection.splits));
+    this.form = collection.has_text ? this.#describe() : "";
+    this.filters = new Filters(collection, { changed: () => this.#filtered() });
     this.counted = el("p", { class: "quiet counted" });
-    this.bar = el("div", { class: "bar" }, this.filters, this.counted);
+    this.bar = el("div", { class: "bar" }, this.filters.node, this.counted);
 
     this.modes = el("div", { class: "switch", role: "radiogroup", "aria-label": "Kind of match" },
       [["copy", "Copies"], ["kind", "Similar images"]].map(([by, text]) => el("button", {
@@ -127,20 +133,18 @@ export class SearchView {
     this.title = el("p", { class: "title" });
     this.facts = el("p", { class: "facts" });
     this.status = el("p", { class: "status" });
-    this.queryFilters = el("div", { class: "filters" }, this.#select("label", "class", collection.labels),
-      this.#select("split", "split", collection.splits));
     this.side = el("aside", { class: "side", "aria-label": "The query" },
-      el("figure", { class: "film query" }, el("div", { class: "window" }, this.picture),
-        el("figcaption", {}, this.title, this.facts),
-        el("p", { class: "photo-tools" }, this.fullButton, this.partButton)),
+      el("figure", { class: "film query" }, this.window = el("div", { class: "window" }, this.picture),
+        this.caption = el("figcaption", {}, this.title, this.facts),
+        this.tools = el("p", { class: "photo-tools" }, this.fullButton, this.partButton)),
       this.others,
       el("div", { class: "controls" },
-        this.modes,
-        el("div", { class: "threshold" },
-          el("label", { for: "threshold" }, "Minimum similarity"), this.output, this.slider, this.sliderText),
-        el("label", { class: "check", for: "only" }, this.only, "Hide matches below this"),
-        this.queryFilters,
-        el("p", { class: "actions" },
+        this.ofImage = el("div", { class: "controls" },
+          this.modes,
+          el("div", { class: "threshold" },
+            el("label", { for: "threshold" }, "Minimum similarity"), this.output, this.slider, this.sliderText),
+          el("label", { class: "check", for: "only" }, this.only, "Hide matches below this")),
+        this.actions = el("p", { class: "actions" },
           el("button", { type: "button", class: "button", onclick: () => { location.hash = "#/"; } },
             "All images", el("kbd", {}, "Esc")))));
 
@@ -156,14 +160,15 @@ export class SearchView {
     this.node = el("div", { class: "view search" }, this.collectionNode, this.queryNode);
   }
 
-  #select(name, what, values) {
-    const named = values.filter((value) => value !== "");
-    if (named.length < 2) return null;
-    const select = el("select", { "aria-label": `Only this ${what}`, data: { filter: name },
-      onchange: () => this.#filtered({ [name]: select.value }) },
-      el("option", { value: "" }, `Any ${what}`), named.map((value) => el("option", { value }, value)));
-    this.selects.push([name, select]);
-    return select;
+  // The field for a description of what is searched for.
+  #describe() {
+    this.words = el("input", { type: "search", maxlength: "300", placeholder: "Or describe one, such as red sailing boat", "aria-label": "Describe an image", "aria-keyshortcuts": "Q" });
+    return el("form", { class: "describe", onsubmit: (event) => {
+      event.preventDefault();
+      const text = this.words.value.trim();
+      if (text) location.hash = `#/text/${encodeURIComponent(text)}`;
+      else this.words.focus();
+    } }, this.words, el("button", { type: "submit", class: "button" }, "Search", el("kbd", {}, "↵")));
   }
 
   #register() {
@@ -174,7 +179,7 @@ export class SearchView {
     ]);
     keys("Matches", () => this.node.isConnected && this.query, [
       [["ArrowDown", "ArrowRight"], "Go to the matches", () => { this.found.focus(this.found.current); }],
-      [["c", "Enter"], "Compare it with the query", (event) => {
+      [["c", "Enter"], "Compare it with the query, or show what fits a description", (event) => {
         if (event.key === "Enter" || !this.found.items.length) return false;
         this.#compare(this.found.currentItem);
         return true;
@@ -184,9 +189,11 @@ export class SearchView {
       [["r"], "Search for a part of the query", () => this.#drawPart()],
       [["n", "p"], "Next or previous of the images to search for", (event) => this.#step(keyOf(event) === "n" ? 1 : -1)],
       [["s"], "Save the matches as CSV", () => this.#save()],
-      [["w"], "Copies, or similar images", () => this.#setBy(this.by === "copy" ? "kind" : "copy")],
+      [["w"], "Copies, or similar images", () => (this.query.text === undefined ? this.#setBy(this.by === "copy" ? "kind" : "copy") : false)],
       [["[", "]"], "Lower or raise the minimum similarity", (event) => {
+        if (this.query.text !== undefined) return false;
         this.#setThreshold(this.thresholds[this.by] + (event.key === "]" ? 0.05 : -0.05));
+        return true;
       }],
       [["Escape"], "Back to all images", () => { location.hash = "#/"; }],
     ]);
@@ -198,6 +205,8 @@ export class SearchView {
     this.query = null;
     this.queryNode.hidden = true;
     this.collectionNode.hidden = false;
+    this.bar.prepend(this.filters.node);
+    this.drop.append(this.form);
     document.title = `${this.collection.name} · simimg`;
     this.#drawCollection();
     this.all.layout();
@@ -208,14 +217,13 @@ export class SearchView {
   }
 
   #drawCollection() {
-    const rows = this.collection.rows(this.filter.text, this.filter.label, this.filter.split);
+    const rows = [];
+    for (let row = 0; row < this.collection.size; row++) if (this.filters.passes(row)) rows.push(row);
     this.counted.textContent = rows.length === this.collection.size ? "" : count(rows.length, "image");
     this.all.set([{ key: "all", heading: null, items: rows }]);
   }
 
-  #filtered(change) {
-    Object.assign(this.filter, change);
-    for (const [name, select] of this.selects) select.value = this.filter[name];
+  #filtered() {
     if (this.query) this.#search();
     else {
       this.#drawCollection();
@@ -244,6 +252,7 @@ export class SearchView {
 
   // At 0.5 and above, only copies count: half of a cosine of 0.9999 is rounded to 0.5.
   #isSure(match) {
+    if (this.query.text !== undefined) return false;
     const least = this.thresholds[this.by];
     return match.similarity >= least && (match.copy || this.by === "kind" || least < 0.5);
   }
@@ -256,16 +265,23 @@ export class SearchView {
     this.query = query;
     this.collectionNode.hidden = true;
     this.queryNode.hidden = false;
+    this.actions.before(this.filters.node);
     scrollTo(0, 0);
-    const { collection } = this;
-    if (query.row !== undefined) {
+    const { collection } = this, isText = query.text !== undefined;
+    this.window.hidden = this.tools.hidden = this.ofImage.hidden = isText;
+    this.title.hidden = isText;
+    if (isText) {
+      this.facts.textContent = "";
+      this.caption.after(this.form); // where it can be changed
+      this.words.value = query.text;
+    } else if (query.row !== undefined) {
       this.picture.src = collection.thumbnail(query.row);
       this.facts.textContent = collection.facts(query.row);
       query.large = collection.large(query.row);
       query.full = collection.full(query.row);
       query.size = [collection.width[query.row], collection.height[query.row]];
     } else {
-      query.large = query.full = `/api/query/${query.name}`;
+      query.large = query.full = `api/query/${query.name}`;
       this.picture.src = query.large;
       const taken = this.#takenAs(query.name);
       query.size = taken ? [taken.width, taken.height] : null;
@@ -275,7 +291,7 @@ export class SearchView {
     this.partButton.disabled = !query.size;
     this.#drawOthers();
     this.title.replaceChildren(pathText(query.title));
-    document.title = `${query.title.split("/").pop()} · simimg`;
+    document.title = `${isText ? query.text : query.title.split("/").pop()} · simimg`;
     this.matches = [];
     this.#search();
   }
@@ -284,15 +300,15 @@ export class SearchView {
     this.abort?.abort();
     const abort = this.abort = new AbortController(), { query } = this;
     const asked = new URLSearchParams({ by: this.by, k: K });
-    if (query.row !== undefined) asked.set("row", query.row);
-    else asked.set("query", query.name);
-    for (const name of ["label", "split"]) if (this.filter[name] !== "") asked.set(name, this.filter[name]);
+    for (const name of ["row", "text"]) if (query[name] !== undefined) asked.set(name, query[name]);
+    if (query.name) asked.set("query", query.name);
+    for (const [name, value] of Object.entries(this.filters.asked)) asked.set(name, value);
     this.final = false;
     this.steps = 0;
     this.node.setAttribute("aria-busy", "true");
     this.#draw();
     try {
-      await api.lines(`/api/search?${asked}`, abort.signal, (line) => {
+      await api.lines(`api/search?${asked}`, abort.signal, (line) => {
         if (abort.signal.aborted) return;
         if (line.matches) this.matches = line.matches;
         this.steps += 1;
@@ -304,10 +320,11 @@ export class SearchView {
       if (error.name === "AbortError") return;
       this.final = true;
       toast(error.message);
-      if (query.name) location.hash = "#/";
+      if (query.row === undefined) location.hash = "#/";
     }
     if (abort.signal.aborted) return;
     this.node.removeAttribute("aria-busy");
+    if (query.text !== undefined) { say(count(this.matches.length, "image")); return; }
     const sure = this.matches.filter((match) => this.#isSure(match));
     const probable = this.matches.filter((match) => this.#isProbable(match));
     say(sure.length ? `${this.#sureText(sure.length)}, the first ${this.collection.fileName(sure[0].row)}, ${sure[0].reason ?? ""}`
@@ -333,11 +350,12 @@ export class SearchView {
       : calibrated !== undefined ? `At ${similarityText(calibrated)} and above, 99 of 100 matches were right.`
         : "0.50 and above: verified copy";
     const sure = this.matches.filter((match) => this.#isSure(match));
-    const below = this.only.checked ? [] : this.matches.filter((match) => !this.#isSure(match));
+    const isText = this.query.text !== undefined;
+    const below = this.only.checked && !isText ? [] : this.matches.filter((match) => !this.#isSure(match));
     const probable = below.filter((match) => this.#isProbable(match)), rest = below.filter((match) => !this.#isProbable(match));
     this.sort.value = this.order;
     this.saveButton.disabled = !this.final || !sure.length && !below.length;
-    const verifying = !this.final && this.by === "copy";
+    const verifying = !this.final && this.by === "copy" && !isText;
     this.status.classList.toggle("working", !this.final);
     this.status.textContent = !this.matches.length && !this.final ? "Searching…"
       : verifying ? "Verifying the nearest images…"
@@ -352,8 +370,9 @@ export class SearchView {
       heading: heading("Probably copies", probable.length, `Below your minimum similarity of ${similarityText(value)}.`) });
     if (rest.length) {
       sections.push({ key: "rest", items: ordered(rest),
-        heading: heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
-          this.by === "copy" && this.final && !sure.length && !probable.length ? "None of them is a copy." : "") });
+        heading: isText ? heading("Best matches", null, "Cosines of a text and images: compare them only with each other.")
+          : heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
+            this.by === "copy" && this.final && !sure.length && !probable.length ? "None of them is a copy." : "") });
     }
     this.empty.hidden = sections.length > 0 || !this.final;
     this.empty.textContent = this.matches.length ? "No match reaches this similarity." : "There are no images to compare with.";
@@ -369,8 +388,9 @@ export class SearchView {
 
   #matchTile(match, index) {
     const { collection } = this, sure = this.#isSure(match), verified = match.copy;
-    const similarity = similarityOf(match), reason = reasonOf(match);
-    const name = [collection.path[match.row], `similarity ${similarity}`, reason, verified ? "copy" : "similar"];
+    const isText = this.query.text !== undefined, reason = reasonOf(match);
+    const similarity = isText ? match.similarity.toFixed(3) : similarityOf(match);
+    const name = [collection.path[match.row], `similarity ${similarity}`, reason, verified ? "copy" : isText ? "" : "similar"];
     return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
       "aria-label": name.filter(Boolean).join(", "),
       onclick: () => this.#compare(match) },
@@ -406,6 +426,7 @@ export class SearchView {
   #full() {
     const { collection, query } = this, grid = query ? this.found : this.all;
     if (query && !grid.node.contains(document.activeElement)) {
+      if (query.text !== undefined) return;
       openPhoto({ isQuery: true, photo: () => ({ src: query.large, full: query.full, title: query.title, size: query.size, row: query.row }), closed: () => this.fullButton.focus() });
       return;
     }
@@ -416,6 +437,7 @@ export class SearchView {
 
   #compare(match) {
     const list = this.found.items, { collection, query } = this;
+    if (query.text !== undefined) { this.found.focus(list.findIndex((one) => one.row === match.row)); this.#full(); return; }
     openCompare({
       collection, start: list.findIndex((one) => one.row === match.row), count: list.length,
       pair: (place) => {

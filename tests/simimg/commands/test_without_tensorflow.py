@@ -116,10 +116,10 @@ import sys
 from pathlib import Path
 from starlette.testclient import TestClient
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 import simimg.commands.serve
 index = SearchIndex.open(Path({str(folder / "i")!r}))
-app = create_app(index, index.load_embedder(), Path("plan.json"), token="t", host="127.0.0.1")
+app = create_app(ServedIndex(index, index.load_embedder(), Path("plan.json")), token="t", host="127.0.0.1")
 with TestClient(app, base_url="http://127.0.0.1") as client:
     assert client.get("/?token=t").status_code == 200
 print(*sorted({{"tensorflow", "keras"}} & set(sys.modules)))

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 
 HOST = "127.0.0.1:8765"
 TOKEN = "5ec2e7"
@@ -69,6 +69,6 @@ def plan_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(index: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Any]:
     """What asks the page as a browser of this machine does that has opened it."""
-    app = create_app(index, embedder, plan_path, token=TOKEN)
+    app = create_app(ServedIndex(index, embedder, plan_path), token=TOKEN)
     with TestClient(app, base_url=f"http://{HOST}", cookies={"simimg-8765": TOKEN}) as client:
         yield client

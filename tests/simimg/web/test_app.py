@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,15 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
+from simimg.errors import UsageError
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 from simimg.web.query_cache import MAX_BYTES, MAX_PIXELS
 
 Scene = Callable[..., Image.Image]
@@ -86,6 +89,46 @@ def test_filters_and_kind(client: Any, index: SearchIndex, row_of: Callable[[str
     only, end = matches_of(client, row=0, k=3, by="kind")
     assert end["final"]
     assert all(match["reason"] is None for match in only["matches"])
+
+
+def test_several_indexes_and_descriptions(
+    index: SearchIndex, embedder: Embedder, row_of: Callable[[str], int], tmp_path: Path
+) -> None:
+    row = row_of("dogs/3.jpg")
+    others = [
+        SearchIndex.open(Path(shutil.copytree(index.index_dir, tmp_path / name))) for name in ("a/my pets", "photos")
+    ]
+
+    class Described:
+        def embed(self, text: str) -> np.ndarray:
+            if text == "nothing":
+                raise UsageError("the text to search for is empty.")
+            return np.float32(index.embeddings[row])
+
+    text: Any = Described()
+    served = [ServedIndex(one, embedder, tmp_path / "plan.json", text) for one in others]
+    app = create_app(ServedIndex(index, embedder, tmp_path / "plan.json"), *served, token="5ec2e7")
+    with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
+        known = client.get("/api/indexes").json()
+        assert [one["address"] for one in known] == ["/", "/i/my-pets/", "/i/photos-2/"]
+        assert [one["name"] for one in known] == ["photos", "my pets", "photos"]
+        assert client.get("/i/my-pets/").text == client.get("/").text
+        assert client.get("/i/nobody/api/collection").status_code == 404
+        assert [client.get(f"{one['address']}api/collection").json()["has_text"] for one in known] == [
+            False,
+            True,
+            True,
+        ]
+        (found,) = [
+            line for line in client.get("/i/my-pets/api/search?text=boat&k=3").text.splitlines() if "matches" in line
+        ]
+        best, *_ = json.loads(found)["matches"]
+        assert (best["row"], best["similarity"], best["copy"]) == (row, pytest.approx(1, abs=2e-3), False)
+        found = client.get("/i/my-pets/api/search?text=boat&k=20&folder=old").text.splitlines()[0]
+        assert {index.images[match["row"]].path[:4] for match in json.loads(found)["matches"]} == {"old/"}
+        assert client.get("/i/my-pets/api/search?text=boat&folder=ol").text.splitlines()[0].endswith('"matches": []}')
+        assert client.get("/i/my-pets/api/search?text=nothing").status_code == 422
+        assert "--text_model=TEXT.onnx" in client.get("/api/search?text=boat").json()["error"]
 
 
 def test_requests_at_the_same_time_are_answered_as_one_after_another(client: Any, index: SearchIndex) -> None:
@@ -224,7 +267,7 @@ def test_other_origins_may_neither_search_nor_write(client: Any, scene: Scene) -
 def test_the_model_has_to_be_that_of_the_index(index: SearchIndex, plan_path: Path) -> None:
     other = Embedder("eight", "0" * 64, 32, "stretch", 192, lambda pixels: pixels)
     with pytest.raises(Exception, match="whose weights have changed since"):
-        create_app(index, other, plan_path, token="5ec2e7")
+        create_app(ServedIndex(index, other, plan_path), token="5ec2e7")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +299,7 @@ def test_a_threshold_is_shown_as_precisely_as_similarities(
     index: SearchIndex, embedder: Embedder, plan_path: Path
 ) -> None:
     calibrated = dataclasses.replace(index, info=dataclasses.replace(index.info, thresholds={"copy": 0.873412345}))
-    app = create_app(calibrated, embedder, plan_path, token="5ec2e7")
+    app = create_app(ServedIndex(calibrated, embedder, plan_path), token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         assert client.get("/api/collection").json()["thresholds"] == {"copy": 0.8734}
         assert client.get("/api/review").json()["threshold"] == 0.8734

@@ -23,7 +23,7 @@ from simimg.health.findings_file import save_findings
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app, listening, serving
+from simimg.web import ServedIndex, create_app, listening, serving
 from tests.simimg.web.test_browser import CHROMIUM, DRIVER, TOKEN, Page, Scene, comparing, driver
 from tests.simimg.web.test_collection_findings import FINDINGS
 
@@ -52,12 +52,27 @@ def opened(index: SearchIndex, tmp_path: Path) -> SearchIndex:
     return opened
 
 
+class Described:
+    """A text encoder for which every text describes one image."""
+
+    def __init__(self, index: SearchIndex, path: str) -> None:
+        self.vector = np.float32(index.embeddings[index.images.column("path").tolist().index(path)])
+
+    def embed(self, text: str) -> np.ndarray:
+        return self.vector
+
+
 @pytest.fixture
-def page(driver: Any, opened: SearchIndex, embedder: Embedder, plan_path: Path, tmp_path: Path) -> Iterator[Page]:
+def page(
+    driver: Any, index: SearchIndex, opened: SearchIndex, embedder: Embedder, plan_path: Path, tmp_path: Path
+) -> Iterator[Page]:
+    """The index with findings, whose images can be described, and beside it the one without."""
     listener = listening("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    with serving(create_app(opened, embedder, plan_path, token=TOKEN), listener):
+    text: Any = Described(opened, "dogs/3.jpg")
+    served = ServedIndex(opened, embedder, plan_path, text), ServedIndex(index, embedder, tmp_path / "other.json")
+    with serving(create_app(*served, token=TOKEN), listener):
         page = Page(driver, url)
         page.media(1280, 1600)  # all findings are in sight
         yield page
@@ -225,11 +240,14 @@ def test_a_selection_is_filtered_sorted_decided_and_saved(page: Page, tmp_path: 
     choose("select[aria-label='Only labels that']", "", 5)
     choose("[data-filter=class]", "old", 1)
     choose("[data-filter=class]", "", 5)
-    choose("[data-filter=folder]", "cats", 4)
+    choose_folder(page, ".audit", "c", Keys.ENTER)
+    page.until("document.querySelectorAll('.finding').length === 4")
     choose("input[type=search]", "4.jp", 2)
     choose("input[type=search]", "", 4)
-    choose("[data-filter=folder]", "", 5)
+    choose_folder(page, ".audit", Keys.HOME, Keys.ENTER)
+    page.until("document.querySelectorAll('.finding').length === 5")
     choose("input[type=date]", "2999-01-01", 0)
+    assert page.one(".audit .dates summary").text == "From 2999-01-01"
     choose("input[type=date]", "", 5)
     choose("[data-choice=order]", "name", 5)
     assert [one.text for one in page.all(".finding .path")][:4] == ["2.jpg", "2.jpg", "4.jpg", "4.jpg"]
@@ -237,6 +255,60 @@ def test_a_selection_is_filtered_sorted_decided_and_saved(page: Page, tmp_path: 
     page.until("document.querySelectorAll('.finding').length === 1")
     page.run("[...document.querySelectorAll('.plan button')].find((one) => one.textContent === 'JSON').click()")
     assert [row["path"] for row in json.loads(saved(tmp_path, "findings.json"))] == ["cats/4.jpg"]
+
+
+def choose_folder(page: Page, view: str, *keys: str) -> None:
+    """Opens the tree of folders in a view by keyboard, and presses keys in it."""
+    page.run("document.querySelector(arguments[0]).focus()", f"{view} .folders summary")
+    page.press(Keys.ENTER)
+    page.until("document.activeElement.role === 'treeitem'")
+    page.press(*keys)
+
+
+def describe(page: Page, text: str) -> None:
+    page.press("q")
+    page.until("document.activeElement.matches('.describe input')")
+    page.press(text, Keys.ENTER)
+    page.matched()
+
+
+def test_a_description_folders_and_another_index(page: Page) -> None:
+    page.open()
+    describe(page, "red boat")
+    assert page.first_match() == "dogs/3.jpg, similarity 1.000"
+    assert not page.all(".match.sure")
+    page.press(Keys.ARROW_DOWN, "c")  # there is no image to compare it with
+    page.until("document.querySelector('dialog.photo[data-full]')")
+    page.press(Keys.ESCAPE)
+    page.driver.refresh()  # the address has the description
+    page.matched()
+    assert page.one(".query .describe input").get_attribute("value") == "red boat"
+    choose_folder(page, ".side", "o", Keys.ENTER)
+    page.until("document.querySelectorAll('.match').length === 3")
+    page.one(".actions .button").click()
+    page.until("document.querySelectorAll('.all .tile').length === 3")
+    choose_folder(page, ".all", Keys.HOME)
+    tree = "return [...document.querySelectorAll('.all .tree li')].map((one) => one.ariaLabel)"
+    assert page.run(tree) == ["All images, 15", "cats, 6", "dogs, 6", "old, 3"]
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_DOWN)  # folded, it is the last one
+    assert page.run("return document.activeElement.ariaLabel") == "All images, 15"
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ESCAPE)
+    assert page.run("return document.activeElement.tagName") == "SUMMARY"
+    page.open("audit")
+    page.until("document.querySelector('.finding')")
+    page.press("j")
+    page.until("location.pathname === '/i/photos/' && document.querySelector('.start .primary')")  # not audited
+    assert page.one(".collection summary").text == "photos"
+    page.press("v")  # to the collection
+    page.until("document.querySelectorAll('.all .tile').length === 15")
+    assert not page.all(".describe")
+    page.one(".all .tile").click()
+    page.matched()
+    page.driver.refresh()
+    page.matched()
+    page.one(".collection summary").click()
+    page.one(".indexes a").click()
+    page.until("location.pathname === '/' && document.querySelector('.describe')")
 
 
 def test_a_lasso_on_the_map(page: Page, opened: SearchIndex, tmp_path: Path) -> None:
@@ -284,6 +356,15 @@ def test_axe_finds_nothing_serious(
     page.media(width, 1600, dark=dark)
     page.open()
     look("the collection")
+    page.run("document.querySelector('.collection .menu').open = true")
+    look("the indexes")
+    choose_folder(page, ".all", Keys.HOME)
+    look("the folders")
+    page.press(Keys.ESCAPE)
+    page.run("document.querySelector('.all .dates').open = true")
+    look("the dates")
+    describe(page, "red boat")
+    look("a description")
     page.one("#file").send_keys("\n".join(map(str, files)))
     page.matched()
     look("several queries")

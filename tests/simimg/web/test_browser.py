@@ -28,7 +28,7 @@ from simimg.similarity.file_quarantine import apply_plan
 from simimg.similarity.index_update import index_folder
 from simimg.similarity.plan_file import load_plan
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app, listening, review, serving
+from simimg.web import ServedIndex, create_app, listening, review, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -125,7 +125,7 @@ def page(driver: Any, index: SearchIndex, embedder: Embedder, plan_path: Path) -
     listener = listening("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}"
     page = Page(driver, url)
-    with serving(create_app(index, embedder, plan_path, token=TOKEN, opener=page.opened.append), listener):
+    with serving(create_app(ServedIndex(index, embedder, plan_path), token=TOKEN, opener=page.opened.append), listener):
         page.media(1280, 800)
         yield page
         complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
@@ -224,7 +224,7 @@ def test_opened_by_serve_it_can_be_reloaded(page: Page, tmp_path: Path) -> None:
 def test_filters(page: Page) -> None:
     page.open()
     assert len(page.all(".all .tile")) == 15
-    page.one(".all select[data-filter=label]").send_keys("old")
+    page.one(".all select[data-filter=class]").send_keys("old")
     page.until("document.querySelectorAll('.all .tile').length === 3")
     page.one("input[type=search]").send_keys("mirr")
     page.until("document.querySelectorAll('.all .tile').length === 1")
@@ -232,7 +232,7 @@ def test_filters(page: Page) -> None:
     page.open("row/0")  # loaded anew, without filters
     page.matched()
     assert len(page.all(".match")) > 3
-    page.one(".side select[data-filter=label]").send_keys("old")
+    page.one(".side select[data-filter=class]").send_keys("old")
     page.until("document.querySelectorAll('.match').length === 3")
 
 
@@ -258,7 +258,7 @@ def test_a_calibrated_threshold_is_shown_and_used_as_it_is(
 ) -> None:
     info = dataclasses.replace(index.info, thresholds={"copy": 0.87341})
     listener = listening("127.0.0.1", 0)
-    app = create_app(dataclasses.replace(index, info=info), embedder, plan_path, token=TOKEN)
+    app = create_app(ServedIndex(dataclasses.replace(index, info=info), embedder, plan_path), token=TOKEN)
     with serving(app, listener):
         page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
         page.media(1280, 800)
@@ -285,7 +285,7 @@ def test_a_copy_below_the_threshold_is_probably_one(page: Page) -> None:
     headings = [heading.text for heading in page.all(".grid-heading h2")]
     assert headings == ["Copies1", "Probably copies1", "Similar, not copies"]
     assert "Below your minimum similarity of 1.00" in page.one(".results").text
-    page.one(".side select[data-filter=label]").send_keys("dogs")
+    page.one(".side select[data-filter=class]").send_keys("dogs")
     page.until("!document.querySelector('.search[aria-busy]') && document.querySelectorAll('.match').length === 6")
     assert "None of them is a copy" in page.one(".results").text
 
@@ -521,7 +521,7 @@ def test_what_shows_the_same_picture_but_is_no_copy_says_why(
     driver: Any, index: SearchIndex, embedder: Embedder, copy: Path, plan_path: Path
 ) -> None:
     listener = listening("127.0.0.1", 0)
-    app = create_app(index, embedder, plan_path, token=TOKEN, edits=frozenset({"compression"}))
+    app = create_app(ServedIndex(index, embedder, plan_path), token=TOKEN, edits=frozenset({"compression"}))
     with serving(app, listener):
         page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
         page.media(1280, 800)
@@ -869,7 +869,7 @@ def test_a_name_that_is_html_stays_a_name(driver: Any, embedder: Embedder, scene
         (folder / file).write_bytes(buffer.getvalue())
     index = index_folder(tmp_path / "index", folder, embedder).index
     listener = listening("127.0.0.1", 0)
-    with serving(create_app(index, embedder, tmp_path / "plan.json", token=TOKEN), listener):
+    with serving(create_app(ServedIndex(index, embedder, tmp_path / "plan.json"), token=TOKEN), listener):
         page = Page(driver, f"http://127.0.0.1:{listener.getsockname()[1]}/?token={TOKEN}")
         page.open(tiles=False)
         page.until("document.querySelectorAll('.tile').length === 2")

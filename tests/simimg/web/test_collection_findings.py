@@ -22,7 +22,7 @@ from simimg.health.findings_file import load_findings, save_findings
 from simimg.similarity.decisions import DECISIONS_FILE, NOT_COPIES, DecidedImage, Decision, read_decisions, record
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 from simimg.web.collection_findings import Findings
 
 Row = Callable[[str], int]
@@ -53,7 +53,7 @@ def opened(index: SearchIndex, tmp_path: Path) -> SearchIndex:
 
 @pytest.fixture
 def client(opened: SearchIndex, embedder: Embedder, plan_path: Path) -> Iterator[Any]:
-    app = create_app(opened, embedder, plan_path, token="5ec2e7")
+    app = create_app(ServedIndex(opened, embedder, plan_path), token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         yield client
 
@@ -192,7 +192,7 @@ def test_the_audit_runs_in_the_background_and_is_kept(
     index: SearchIndex, embedder: Embedder, plan_path: Path, tmp_path: Path
 ) -> None:
     opened = SearchIndex.open(Path(shutil.copytree(index.index_dir, tmp_path / "i")))
-    app = create_app(opened, embedder, plan_path, token="5ec2e7")
+    app = create_app(ServedIndex(opened, embedder, plan_path), token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         assert client.get("/api/findings").json()["audited"] is False
         assert client.post("/api/findings", json={}).status_code == 202

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 import threading
@@ -57,7 +58,7 @@ def url_of(notes: list[str]) -> str:
 
 
 def test_it_says_where_it_is_answers_and_ends(index: SearchIndex, notes: list[str]) -> None:
-    with running(Options(index_dir=index.index_dir, port=0)) as (stop, results):
+    with running(Options(index_dir=(index.index_dir,), port=0)) as (stop, results):
         url = url_of(notes)
         assert url.startswith("http://127.0.0.1:")
         assert notes == [f"15 images are at {url}"]
@@ -79,6 +80,37 @@ def test_it_says_where_it_is_answers_and_ends(index: SearchIndex, notes: list[st
         urllib.request.urlopen(url)
 
 
+def test_several_indexes(index: SearchIndex, notes: list[str], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(index.index_dir, tmp_path / "pets"))
+    with running(Options(index_dir=(index.index_dir, other), port=0)) as (stop, results):
+        address, _, token = url_of(notes).partition("?token=")
+        assert notes[-1].startswith("30 images of 2 indexes are at ")
+        with urllib.request.urlopen(f"{address}i/pets/api/collection?token={token}") as answer:
+            assert len(json.load(answer)["path"]) == 15
+        stop.set()
+    assert results[0].values["plans"][1] == str(tmp_path / "pets-plan.json")
+    with pytest.raises(UsageError, match=r"--plan=plan\.json is of one index"):
+        Options(index_dir=(index.index_dir, other), plan=Path("plan.json"))
+
+
+def test_a_text_encoder_is_of_the_indexes_that_it_fits(
+    index: SearchIndex, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Encoder:
+        def check(self, one: SearchIndex) -> None:
+            if one is not fitting:
+                raise UsageError("made with another model")
+
+    encoder: Any = Encoder()
+    monkeypatch.setattr(command, "open_text_encoder", lambda model: encoder)
+    fitting, other = SearchIndex.open(index.index_dir), index
+    assert command._text_encoders("", [fitting]) == [None]
+    assert command._text_encoders("t.onnx", [fitting, other]) == [encoder, None]
+    assert notes == ["no descriptions: made with another model"]
+    with pytest.raises(UsageError, match="made with another model"):
+        command._text_encoders("t.onnx", [other, other])
+
+
 def test_a_browser_is_opened_if_it_is_wanted(
     index: SearchIndex, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +122,12 @@ def test_a_browser_is_opened_if_it_is_wanted(
         opened.append((file, file.read_text()))
 
     monkeypatch.setattr(command.webbrowser, "open", open_browser)
-    with running(Options(index_dir=index.index_dir, port=0, open=True)):
+    with running(Options(index_dir=(index.index_dir,), port=0, open=True)):
         url = url_of(notes)
     ((file, text),) = opened
     assert f'content="0; url={url}"' in text
     assert not file.exists()
-    with running(Options(index_dir=index.index_dir, port=0)):
+    with running(Options(index_dir=(index.index_dir,), port=0)):
         pass
     assert url_of(notes[1:]) != url  # each start has a token of its own
 
@@ -106,12 +138,12 @@ def test_a_port_that_is_taken(index: SearchIndex, notes: list[str]) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match=f"--port={port}: Address already in use"):
-            serve(Options(index_dir=index.index_dir, port=port), threading.Event())
+            serve(Options(index_dir=(index.index_dir,), port=port), threading.Event())
     for port in (-1, 65536):
         with pytest.raises(UsageError, match=r"should be 0\.\.65535"):
-            serve(Options(index_dir=index.index_dir, port=port), threading.Event())
+            serve(Options(index_dir=(index.index_dir,), port=port), threading.Event())
     with pytest.raises(UsageError, match="--host=no.such.invalid"):
-        serve(Options(index_dir=index.index_dir, port=0, host="no.such.invalid"), threading.Event())
+        serve(Options(index_dir=(index.index_dir,), port=0, host="no.such.invalid"), threading.Event())
 
 
 def test_without_the_extra_it_says_how_to_install_it(index: SearchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +151,7 @@ def test_without_the_extra_it_says_how_to_install_it(index: SearchIndex, monkeyp
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     with pytest.raises(UsageError, match=r"pip install 'simimg-tf\[web\]'"):
-        serve(Options(index_dir=index.index_dir), threading.Event())
+        serve(Options(index_dir=(index.index_dir,)), threading.Event())
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app, photo_details
+from simimg.web import ServedIndex, create_app, photo_details
 from tests.simimg.web.conftest import HOST, TOKEN
 
 
@@ -90,7 +90,7 @@ def opened() -> list[Path]:
 @pytest.fixture
 def asking(index: SearchIndex, embedder: Embedder, plan_path: Path, opened: list[Path]) -> Iterator[Any]:
     """A client of a server that can open folders."""
-    app = create_app(index, embedder, plan_path, token=TOKEN, opener=opened.append)
+    app = create_app(ServedIndex(index, embedder, plan_path), token=TOKEN, opener=opened.append)
     with TestClient(app, base_url=f"http://{HOST}", cookies={"simimg-8765": TOKEN}) as client:
         yield client
 
@@ -134,7 +134,7 @@ def test_a_file_that_was_edited_or_is_gone_is_not_opened(
     index = index_folder(tmp_path / "index", photos, embedder).index
     (photos / "0.png").unlink()
     scene(5).save(photos / "1.png")
-    app = create_app(index, embedder, tmp_path / "plan.json", token=TOKEN, opener=opened.append)
+    app = create_app(ServedIndex(index, embedder, tmp_path / "plan.json"), token=TOKEN, opener=opened.append)
     with TestClient(app, base_url=f"http://{HOST}", cookies={"simimg-8765": TOKEN}) as client:
         assert "is gone" in client.post("/api/open/0").json()["error"]
         assert "was changed" in client.get("/api/full/1").json()["error"]

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from simimg.similarity.decisions import DECISIONS_FILE, REMOVED, DecidedImage, Decision, read_decisions, record
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
-from simimg.web import create_app
+from simimg.web import ServedIndex, create_app
 
 Row = Callable[[str], int]
 
@@ -28,7 +28,7 @@ def index_dir(index: SearchIndex, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(index_dir: Path, embedder: Embedder, plan_path: Path) -> Iterator[Any]:
-    app = create_app(SearchIndex.open(index_dir), embedder, plan_path, token="5ec2e7")
+    app = create_app(ServedIndex(SearchIndex.open(index_dir), embedder, plan_path), token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:
         yield client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,25 @@ def test_the_last_step_is_what_find_returns(index: SearchIndex, embedder: Embedd
             assert all(found.verification is None for found in steps[0])
     finally:
         finder.close()
+
+
+def test_the_model_is_loaded_before_anything_else_is_written(index: SearchIndex, embedder: Embedder) -> None:
+    """While libraries load it, standard error is captured; a line of the command was lost in it."""
+    called, computing = [], threading.Event()
+
+    def network(images: np.ndarray) -> np.ndarray:
+        called.append(len(images))
+        if len(called) > 1:
+            computing.wait(60)
+        return embedder.network(images)
+
+    engine = SearchWorker(index, dataclasses.replace(embedder, network=network))
+    try:
+        engine.warm_up()  # which does not wait for the rest
+        assert called[0] == 2
+    finally:
+        computing.set()
+        engine.close()
 
 
 def test_a_filter_finds_what_is_far_down_the_list(index: SearchIndex, embedder: Embedder, asked: CachedQuery) -> None:

@@ -1,0 +1,70 @@
+"""An index that the page shows: what it is served with, and its images as columns for the browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from simimg.similarity.embeddings import Embedder
+from simimg.similarity.search_index import SearchIndex
+from simimg.similarity.text_encoder import TextEncoder
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedIndex:
+    """An index with its model, the plan of `simimg duplicates` that its review reads and writes, and a text encoder."""
+
+    index: SearchIndex
+    embedder: Embedder
+    plan_path: Path
+    text: TextEncoder | None = None
+
+
+def addresses(served: Sequence[ServedIndex]) -> list[str]:
+    """Return the path of each index on the server: `/` for the first one, and `/i/NAME/` for the others.
+
+    NAME is that of the index's folder; of several folders of one name, the later ones get a number.
+    """
+    names: list[str] = []
+    for one in served:
+        name = folder_name(one)
+        number = 1 + sum(folder_name(other) == name for other in served[: len(names)])
+        names.append(re.sub(r"[^\w.-]+", "-", name) + (f"-{number}" if number > 1 else ""))
+    return ["/", *(f"/i/{name}/" for name in names[1:])]
+
+
+def folder_name(served: ServedIndex) -> str:
+    """Return the name of the index's folder."""
+    return served.index.index_dir.resolve().name
+
+
+def columns(served: ServedIndex) -> bytes:
+    """Return the images as JSON for the page, in columns; labels and splits are indices into lists of their names."""
+    index, images = served.index, served.index.images
+    info = index.info
+    values: dict[str, Any] = {
+        "name": Path(info.image_dir or info.dataset_dir or index.index_dir).name,
+        "generation": info.generation,
+        "thresholds": {by: round(value, 4) for by, value in info.thresholds.items()},  # as similarities are sent
+        "model": info.model,
+        "has_text": served.text is not None,
+        "path": images.column("path").tolist(),
+        "width": images.column("width").tolist(),
+        "height": images.column("height").tolist(),
+        "num_bytes": images.column("num_bytes").tolist(),
+        "modified": (images.column("modified_ns") // 10**9).tolist(),  # s since 1970
+    }
+    for name in ("label", "split"):
+        encoded = pc.dictionary_encode(images.table[name].combine_chunks())
+        found = encoded.dictionary.to_pylist()
+        order = sorted(range(len(found)), key=lambda place: found[place])
+        places = np.argsort(order)[encoded.indices.to_numpy()] if found else np.zeros(0, np.int64)
+        values[f"{name}s"], values[name] = [found[place] for place in order], places.tolist()
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
