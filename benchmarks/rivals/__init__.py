@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,20 @@ CONVERTERS = {
     "ffcv": Tool(script=_HERE / "ffcv_converter.py", **_FFCV),
 }
 
-CROPS = {"dali": Tool(script=_HERE / "dali_loader.py", variant="crops", **_DALI)}
-
 _DALI_READER = Tool(script=_HERE / "dali_loader.py", **_DALI)
 _FFCV_READER = Tool(script=_HERE / "ffcv_loader.py", **_FFCV)
 _GRAIN = Tool(name="grain", script=_HERE / "grain_loader.py", requirements=_HERE / "requirements-grain.txt")
 _WEBDATASET = Tool(
     name="webdataset", script=_HERE / "webdataset_loader.py", requirements=_HERE / "requirements-webdataset.txt"
 )
+
+CROPS = {
+    **{tool.name: dataclasses.replace(tool, variant="crops") for tool in (_DALI_READER, _FFCV_READER)},
+    **{
+        tool.name: dataclasses.replace(tool, script=_HERE / "pillow_crops.py", variant=tool.name)
+        for tool in (_WEBDATASET, _GRAIN)
+    },
+}
 
 # By encoding, in the order of the tables.
 LOADERS = {

@@ -128,10 +128,11 @@ def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
         return mix(config, seed, epoch, id, pixels) if config.mixes else (pixels, tf.ones_like(id, tf.float32))
 
     finished: _Change = compiled(change)
+    counted = compiled(functools.partial(histogram, index=tf.int64 if on_gpu else tf.int32))
     if config.rand_augment != "off":
-        finished = _rand_augmented(config, seed, compiled, finished)
+        finished = _rand_augmented(config, seed, compiled, counted, finished)
     elif config.augmix:
-        finished = _augmixed(config, seed, compiled, moved, finished)
+        finished = _augmixed(config, seed, compiled, counted, moved, finished)
     traced = finished if hasattr(finished, "get_concrete_function") else tf.function(finished, autograph=False)
     return _traced_once(finished if on_gpu else traced, traced)
 
@@ -158,9 +159,11 @@ def _traced_once(change: _Change, traced: Any) -> _Change:
     return changed
 
 
-def _rand_augmented(config: AugmentConfig, seed: int, compiled: Compiler, finished: _Change) -> _Change:
+def _rand_augmented(
+    config: AugmentConfig, seed: int, compiled: Compiler, counted: Callable[..., tf.Tensor], finished: _Change
+) -> _Change:
     """Returns what applies RandAugment's operations and then `finished`, which moves the pixels."""
-    operate, counted = operator(compiled=compiled), compiled(histogram)
+    operate = operator(compiled=compiled)
     drawn = compiled(functools.partial(rand_augment, config, seed))
 
     def change(epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -172,10 +175,15 @@ def _rand_augmented(config: AugmentConfig, seed: int, compiled: Compiler, finish
 
 
 def _augmixed(
-    config: AugmentConfig, seed: int, compiled: Compiler, moved: Callable[..., tf.Tensor], finished: _Change
+    config: AugmentConfig,
+    seed: int,
+    compiled: Compiler,
+    counted: Callable[..., tf.Tensor],
+    moved: Callable[..., tf.Tensor],
+    finished: _Change,
 ) -> _Change:
     """Returns what mixes moved images with changed versions of them, and then applies `finished`."""
-    operate, counted = operator(AUGMIX_KINDS, compiled), compiled(histogram)
+    operate = operator(AUGMIX_KINDS, compiled)
     drawn = compiled(functools.partial(augmix, config, seed))
 
     def moved_and_weighted(

@@ -70,9 +70,13 @@ def operator(
     return operate
 
 
-def histogram(images: tf.Tensor) -> tf.Tensor:
-    """Returns how often each value occurs in each channel, float32 `[batch, 3, 256]`, of uint8 images."""
-    places = _places(images)
+def histogram(images: tf.Tensor, index: tf.DType = tf.int64) -> tf.Tensor:
+    """Returns how often each value occurs in each channel, float32 `[batch, 3, 256]`, of uint8 images.
+
+    The places of the values are of the type `index`. With int64, GPUs add in their own memory; with int32, XLA takes
+    three quarters of the time on a CPU.
+    """
+    places = _places(images, index)
     # Sums of whole numbers are exact in any order, up to 2**24 pixels.
     counts = tf.math.unsorted_segment_sum(tf.ones_like(places, tf.float32), places, images.shape[0] * 3 * 256)
     return tf.reshape(counts, [-1, 3, 256])
@@ -103,11 +107,11 @@ def affine(operations: Operations, height: int, width: int) -> tf.Tensor:
     return tf.stack(whole, axis=1)
 
 
-def _places(images: tf.Tensor) -> tf.Tensor:
-    """Returns the place of each value in tables of `[batch, 3, 256]`, int64, which GPUs add in their own memory."""
+def _places(images: tf.Tensor, index: tf.DType) -> tf.Tensor:
+    """Returns the place of each value in tables of `[batch, 3, 256]`, of the type `index`."""
     batch = images.shape[0]
-    first = tf.range(batch, dtype=tf.int64)[:, None, None, None] * (3 * 256)
-    return tf.cast(images, tf.int64) + first + tf.range(3, dtype=tf.int64) * 256
+    first = tf.range(batch, dtype=index)[:, None, None, None] * (3 * 256)
+    return tf.cast(images, index) + first + tf.range(3, dtype=index) * 256
 
 
 def _step(
@@ -173,7 +177,7 @@ def _factor(operations: Operations, kind: int) -> tf.Tensor:
 
 def _looked_up(operations: Operations, table: tf.Tensor, images: tf.Tensor, has_color: bool) -> tf.Tensor:
     """Returns what the tables have for each value, with the operations COLOR applied."""
-    pixels = tf.gather(tf.reshape(table, [-1]), _places(images))
+    pixels = tf.gather(tf.reshape(table, [-1]), _places(images, tf.int64))
     if not has_color:
         return pixels
     factor = _factor(operations, COLOR)

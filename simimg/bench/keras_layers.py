@@ -6,6 +6,7 @@ Both take uint8 and give float32. Keras's layers choose some parameters per batc
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,8 @@ def ours_of(
     compiled = (lambda function: function) if on_gpu else lambda function: tf.function(function, jit_compile=True)
     kind = tf.fill([len(ids), 1], tf.constant(ours, tf.int64))
     operations = ops.Operations(kind, tf.fill([len(ids), 1], _ARGUMENTS.get(ours, 1.0)))
-    operate, counted = ops.operator({ours}, compiled), compiled(ops.histogram)
+    operate = ops.operator({ours}, compiled)
+    counted = compiled(functools.partial(ops.histogram, index=tf.int64 if on_gpu else tf.int32))
     needs_counts = ours in (ops.EQUALIZE, ops.AUTOCONTRAST)
     counts = tf.zeros([len(ids), 3, 256])
     return _compiled(lambda: operate(operations, counted(images) if needs_counts else counts, images))

@@ -180,9 +180,11 @@ def _support(length: float, side: int) -> int:
 def _resize(decoded: np.ndarray, box: tuple[float, float, float, float], pixels: np.ndarray) -> None:
     height, width, _ = decoded.shape
     source = cr.ImageData(width, height, cr.PixelType.U8x3, decoded.tobytes())
-    target = cr.ImageData(pixels.shape[1], pixels.shape[0], cr.PixelType.U8x3)
     if not hasattr(_own, "resizer"):
         _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BILINEAR, use_alpha=False)
+    target = getattr(_own, "target", None)
+    if target is None or (target.height, target.width) != pixels.shape[:2]:
+        target = _own.target = cr.ImageData(pixels.shape[1], pixels.shape[0], cr.PixelType.U8x3)
     left, top, right, bottom = box
     _own.options.crop_box = cr.CropBox(left, top, min(right, width) - left, min(bottom, height) - top)
     _own.resizer.resize(source, target, _own.options)

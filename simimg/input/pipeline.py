@@ -60,7 +60,8 @@ def open_reader(
         split: `train`, `test`, …, or several as one, such as `fold1+fold3`.
         kind: one of `READERS`.
         class_names: the classes that the labels are numbers of; those of the datasets by default.
-        on_corrupt: `fail`, or `skip`, which turns an unreadable record into padding that nothing is trained on.
+        on_corrupt: `fail`; `skip`, which turns an unreadable record into padding that nothing is trained on; or
+            `unchecked`, which saves the mapped reader of JPEG and PNG records the time of verifying checksums.
         cache: one of `CACHES`; `device` keeps the split on every device of the strategy in whose scope this is called.
         data_service: grpc://HOST:PORT of a tf.data service that reads and decodes the split; see `ServiceReader`.
         num_threads: threads that decode; 0 is one per core.

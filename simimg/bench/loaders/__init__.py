@@ -20,7 +20,10 @@ OURS = {
     "raw": tuple(
         Tool(name=kind, script=_HERE / "simimg_loader.py", variant=kind) for kind in ("resident", "mapped", "stream")
     ),
-    "jpeg": tuple(Tool(name=kind, script=_HERE / "simimg_loader.py", variant=kind) for kind in ("mapped", "stream")),
+    "jpeg": tuple(
+        Tool(name=kind, script=_HERE / "simimg_loader.py", variant=kind)
+        for kind in ("mapped", "mapped unchecked", "stream")
+    ),
 }
 
 _USUAL = Tool(name="usual", script=_HERE / "tfdata_loader.py", variant="usual")

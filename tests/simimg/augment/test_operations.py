@@ -18,7 +18,10 @@ pytestmark = pytest.mark.own_process
 XLA = functools.partial(tf.function, jit_compile=True)
 COMPILERS: dict[str, Callable] = {"eager": lambda function: function, "graph": tf.function, "xla": XLA}
 LUMA = np.array([0.299, 0.587, 0.114])
-SHARED = {name: (operator(compiled=compiled), compiled(histogram)) for name, compiled in COMPILERS.items()}
+SHARED = {
+    name: (operator(compiled=compiled), compiled(functools.partial(histogram, index=index)))
+    for (name, compiled), index in zip(COMPILERS.items(), (tf.int64, tf.int64, tf.int32), strict=True)
+}
 
 
 def images() -> np.ndarray:

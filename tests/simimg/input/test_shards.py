@@ -185,6 +185,22 @@ def test_a_corrupt_record_that_is_skipped_is_padding(
     assert len(reader.corrupt) == 1  # a record, however often it was met
 
 
+def test_unchecked_records_are_read_whatever_their_checksum(copy: dict[str, Path], sharded: dict[str, Path]) -> None:
+    shard = third_shard(copy["jpeg"])
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1  # of the last record's checksum
+    shard.write_bytes(data)
+    found = []
+    for folder, on_corrupt in ((copy["jpeg"], "unchecked"), (sharded["jpeg"], "fail")):
+        reader, _ = open_reader(folder, "train", "mapped", on_corrupt=on_corrupt)
+        found.append(arrays(eval_batches(reader, NUM_TRAIN)))
+    for unchecked, whole in zip(*found, strict=True):
+        np.testing.assert_array_equal(unchecked, whole)
+    reader = reader_of(copy["jpeg"], "mapped")
+    with pytest.raises(CorruptRecordError, match="the checksum of the payload fails"):
+        list(reading(reader.split, eval_batches(reader, NUM_TRAIN)))
+
+
 def test_a_sidecar_that_lies_is_noticed(copy: dict[str, Path]) -> None:
     sidecar = find_index(third_shard(copy["jpeg"]))
     assert sidecar.parent.name == "idx"
