@@ -42,6 +42,7 @@ class Embedder:
         backdrop: as in `ImageOptions`.
         sample_range: as in `ImageOptions`.
         max_pixels: as in `ImageOptions`.
+        vector_code: as in `ImageOptions`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Embedder:
     backdrop: str = "color"
     sample_range: SampleRange = AUTO
     max_pixels: int = MAX_PIXELS
+    vector_code: bool = False
 
     @property
     def image_options(self) -> ImageOptions:
@@ -71,6 +73,7 @@ class Embedder:
             backdrop=self.backdrop,
             sample_range=self.sample_range,
             max_pixels=self.max_pixels,
+            vector_code=self.vector_code,
         )
 
     def with_limit(self, max_pixels: int) -> Embedder:
@@ -111,6 +114,8 @@ def load_embedder(
     options = image_options(load_run(folder)) if has_folder else None
     opened = open_network(model, "embedding", precision=precision, many=many)
     options = options or ImageOptions(image_size=opened.facts.image_size)
+    options = dataclasses.replace(options, vector_code=options.decode == "fast")
+    left_out = ("channels", "decoded_px")
     return Embedder(
         str(folder) if has_folder else model,
         opened.facts.fingerprint,
@@ -119,7 +124,7 @@ def load_embedder(
         engine=opened.engine,
         batch_size=opened.batch_size,
         # Gray networks make gray of RGB themselves, see `OpenNetwork`; the thumbnails of an index have colors.
-        **{name: value for name, value in dataclasses.asdict(options).items() if name != "channels"},
+        **{name: value for name, value in dataclasses.asdict(options).items() if name not in left_out},
     )
 
 
@@ -129,4 +134,4 @@ def hashes_alone() -> Embedder:
     def network(images: np.ndarray) -> np.ndarray:
         return np.ones((len(images), 1), np.float32)
 
-    return Embedder("hashes", "hashes", image_size=_HASH_PX, resize="stretch", dim=1, network=network)
+    return Embedder("hashes", "hashes", _HASH_PX, "stretch", 1, network, vector_code=True)

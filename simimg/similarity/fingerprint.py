@@ -27,8 +27,9 @@ from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
 from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
-from tfrecords.convert.image.decoder import ImageOptions, decode_composites, load_image
+from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, decode_composites, load_image
 from tfrecords.convert.image.image_formats import ANY_SIZE, reading
+from tfrecords.convert.image.jpeg import resize_image
 from tfrecords.format.quarantine import Reason, Refusal
 
 Stamp = tuple[int, int, int, int]
@@ -46,9 +47,7 @@ _LOCKS = [threading.Lock() for _ in range(64)]
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
-_GAP = (
-    3.0  # times the size of a thumbnail to which Pillow reduces a large image by means of pixels, before it resamples
-)
+_DECODED_PX = 224  # a JPEG's decoder reduces it as for the squares of `lite0`, so that it is decoded once for all
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
@@ -184,7 +183,7 @@ def fingerprint(
     longer_side, most = _QUERY if as_query else _CANDIDATE
     factor = THUMBNAIL_PX / max(image.size)
     small = (max(2, round(image.width * factor)), max(2, round(image.height * factor)))
-    thumbnail = np.asarray(image.resize(small, Image.Resampling.BICUBIC, reducing_gap=_GAP))
+    thumbnail = np.asarray(resize_image(image, small, (0, 0, *image.size)))
     # The image itself is not kept: it may have 192 MB.
     gray, checksum = gray_pixels(image, longer_side), hashlib.sha256(image.tobytes()).digest()
     details = Details(thumbnail, lambda: gray, lambda: checksum, most)
@@ -223,7 +222,7 @@ def _cached(
     found = []
     for place, thumbnail in enumerate(kept.pixels()):
         file = path, sha256, background, bool(place)
-        gray = functools.partial(_detailed_gray, *file, store if sha256 else None)
+        gray = functools.partial(_detailed_gray, *file)
         checksum = functools.partial(_pixels_sha256, *file)
         details = Details(thumbnail, gray, checksum, _CANDIDATE[1], store if sha256 else None, f"{key}-{place}")
         one = Fingerprint(kept.size, thumbnail, _whole(thumbnail), details, kept.jpeg_quality)
@@ -233,27 +232,41 @@ def _cached(
 
 def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
     # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
+    image, composites = _fitted_in(data, background, THUMBNAIL_PX)
+    return StoredThumbnail.of((image.width, image.height), jpeg_quality(data), composites)
+
+
+def _fitted_in(data: bytes, background: tuple[int, int, int], px: int) -> tuple[DecodedImage, list[np.ndarray]]:
+    """Return a file padded to a square, and without the padding, on one or both backgrounds, the longer side `px`."""
     options = ImageOptions(
-        image_size=THUMBNAIL_PX, resize="pad", truncated="keep", background=background, max_pixels=ANY_SIZE
+        image_size=px,
+        resize="pad",
+        truncated="keep",
+        background=background,
+        max_pixels=ANY_SIZE,
+        vector_code=True,
+        decoded_px=_DECODED_PX,
     )
-    image = load_image(data, options, contrast=True, reducing_gap=_GAP)
+    image = load_image(data, options, contrast=True)
     size = image.width, image.height
-    shares = (side * THUMBNAIL_PX / max(size) for side in size)
-    width, height = (max(1, round(share)) for share in shares)
-    left, top = (round((THUMBNAIL_PX - side) * 0.5) for side in (width, height))
+    width, height = (max(1, round(side * px / max(size))) for side in size)
+    left, top = (round((px - side) * 0.5) for side in (width, height))
     part = slice(top, top + height), slice(left, left + width)
-    squares = [image.pixels] if image.contrast is None else [image.pixels, image.contrast]
-    return StoredThumbnail.of(size, jpeg_quality(data), [square[part] for square in squares])
+    return image, [square[part] for square in (image.pixels, image.contrast) if square is not None]
 
 
-def _detailed_gray(
-    path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool, store: FingerprintStore | None = None
-) -> np.ndarray:
+def _detailed_gray(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> np.ndarray:
     """Return a file's image as its fine keypoints are detected in it."""
-    kept = reduced_images(Path(path), sha256, background, store)
-    if on_contrast >= len(kept):
+    grays = _grays(read_unchanged(Path(path), sha256), background)
+    if on_contrast >= len(grays):
         raise Refusal(Reason.CHANGED, "the file changed after it was indexed")
-    return gray_pixels(Image.fromarray(kept[on_contrast]), _CANDIDATE[0])
+    return grays[on_contrast]
+
+
+def _grays(data: bytes, background: tuple[int, int, int]) -> list[np.ndarray]:
+    """Return a file as its fine keypoints are detected in it, on one or both backgrounds."""
+    px = _CANDIDATE[0]
+    return [gray_pixels(Image.fromarray(pixels), px) for pixels in _fitted_in(data, background, px)[1]]
 
 
 def reduced_images(
@@ -294,17 +307,18 @@ def prepare_fingerprint(
 ) -> None:
     """Keep what `fingerprint_file` computes of the bytes of an image file, where it would decode it again for that.
 
-    It is for images that were just decoded, in a block of `decoded_once`. Of a JPEG, whose decoder can reduce it, this
-    is the thumbnail only.
+    It is for images that were just decoded, in a block of `decoded_once`. Of large images in other formats than JPEG,
+    whose decoder can reduce them, what is compared at full size is kept, too.
     """
     key = store_key(sha256, background)
     with suppress(Refusal):  # it will be said when the fingerprint is needed
         store.add_thumbnail(key, _loaded(data, background))
+        for place, gray in enumerate(_grays(data, background)):
+            store.add_gray(f"{key}-{place}", gray)
         if not data.startswith(JPEG_START):
             images = reduced_file(data, background)
-            if not (is_worth_keeping(images[0]) and store.add_reduced(key, images)):
-                for place, image in enumerate(images):
-                    store.add_gray(f"{key}-{place}", gray_pixels(Image.fromarray(image), _CANDIDATE[0]))
+            if is_worth_keeping(images[0]):
+                store.add_reduced(key, images)
 
 
 def store_key(sha256: str, background: tuple[int, int, int]) -> str:

@@ -36,7 +36,8 @@ class IndexInfo:
         dataset_dir: the dataset of the images, a folder or a URL; None for a folder of files.
         engines: the arithmetics that computed the embeddings; none for an index of an earlier version.
         num_calibrated: number of images when `simimg calibrate` was run; 0 if it was not.
-        pixels: an id of the options that determine a dataset's stored pixels; "" if files were embedded.
+        pixels: an id of the options that determine a dataset's stored pixels; of files, what resized those that are no
+            JPEGs: `vector code`, or "" for Pillow.
         images_crc32: checksum of the file with the table of images; 0 for an index of an earlier version.
         cells: by projection, for more than 200,000 images: the numbers of probed cells and of compared vectors, and the
             measured recall.

@@ -49,6 +49,7 @@ _FEW_IMAGES = 100_000  # which fit into any memory
 _BYTES_PER_IMAGE = 1_900  # names, checksums, facts and times of an image, as Python's objects; measured
 _OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
 _EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
+_VECTOR_CODE = "vector code"  # `IndexInfo.pixels` of files that were resized so, see `ImageOptions`
 _LOG = logging.getLogger(__name__)
 
 _Progress = Callable[[int], object]
@@ -146,7 +147,16 @@ def index_folder(
                     images[path] = dataclasses.replace(images[path], sha256=embedded.checksums[path])
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
-        made = _finish(index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir)
+        pixels = _VECTOR_CODE if embedder.vector_code else ""
+        if before is not None and before.info.pixels != pixels and to_read:
+            _LOG.info(
+                "%s: new images are resized by vector code, those of before were by Pillow; embeddings of images that "
+                "are no JPEGs differ slightly (cosine 0.999 and more)",
+                index_dir,
+            )
+        made = _finish(
+            index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir, pixels=pixels
+        )
         return dataclasses.replace(made, other_names=found.other_names, notes=found.notes)
 
 

@@ -121,7 +121,8 @@ def query_views(
     other = dataclasses.replace(options, background=contrasting(options.background))
 
     def square(image: Image.Image, options: ImageOptions = options) -> np.ndarray:
-        return resize(image, options.image_size, options.resize, background=options.background)
+        size, vector_code = options.image_size, options.vector_code
+        return resize(image, size, options.resize, background=options.background, vector_code=vector_code)
 
     if data:
         loaded = load_image(data, options, contrast=True)

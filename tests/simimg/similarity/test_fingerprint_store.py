@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simimg.image_files import jpeg_bytes
 from simimg.similarity import fingerprint as fingerprints
 from simimg.similarity.fingerprint import (
     Fingerprint,
@@ -17,6 +18,8 @@ from simimg.similarity.fingerprint import (
     store_key,
 )
 from simimg.similarity.fingerprint_store import FingerprintStore, remove_fingerprints
+from tfrecords.convert.image import decoder
+from tfrecords.convert.image.decoded_once import decoded_once
 
 Scene = Callable[..., Image.Image]
 
@@ -120,18 +123,32 @@ def test_an_edited_file_has_another_fingerprint(photo: Path, tmp_path: Path, sce
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_a_large_file_is_decoded_once(tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Its keypoints come from the image at which copies are compared, whether that was kept or not."""
+    """What was prepared of it is the same as what is computed later, and a PNG is kept for the full comparison."""
     path = tmp_path / f"large.{kind}"
     scene(2).resize((2048, 1536), Image.Resampling.BICUBIC).save(path)
     first = content(load(path, tmp_path / "missing"))
     store, sha256 = FingerprintStore(None), checksum(path)
     prepare_fingerprint(sha256, path.read_bytes(), store)
-    if kind == "png":
-        monkeypatch.setattr(fingerprints, "reduced_file", lambda *_: pytest.fail("decoded again"))
+    for name in ("load_image", "reduced_file"):
+        monkeypatch.setattr(fingerprints, name, lambda *_, **__: pytest.fail("decoded again"))
     forget_fingerprints()
     assert content(fingerprint_file(path, sha256, store=store, unchanged=True)) == first
-    (kept,) = store.reduced(store_key(sha256, (255, 255, 255))) or ()
-    assert kept.shape == (768, 1024, 3)
+    kept = store.reduced(store_key(sha256, (255, 255, 255))) or ()
+    assert [image.shape for image in kept] == ([(768, 1024, 3)] if kind == "png" else [])
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (4000, 3000)])
+def test_a_jpeg_is_decoded_once_for_the_index_and_the_fingerprint(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    data = jpeg_bytes(scene(2).resize(size), 90)
+    reductions: list[int] = []
+    decoded = decoder.decode_reduced
+    monkeypatch.setattr(decoder, "decode_reduced", lambda *args: reductions.append(args[2]) or decoded(*args))
+    with decoded_once(data):
+        decoder.load_image(data, decoder.ImageOptions(image_size=224))
+        prepare_fingerprint("0" * 64, data, FingerprintStore(None))
+    assert len(reductions) == 1
 
 
 def test_no_more_is_kept_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,22 @@ def test_only_what_is_new_or_changed_is_embedded(folder: Path, tmp_path: Path) -
     assert [picture.sha256 for picture in update.index.images] == [picture.sha256 for picture in fresh.images]
 
 
+def test_images_that_pillow_resized_stay_in_an_index_and_a_line_says_so(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    before = index_folder(tmp_path / "i", folder, stand_in()).index
+    assert before.info.pixels == ""
+    embedder = dataclasses.replace(stand_in(), vector_code=True)
+    for number, said in ((7, True), (8, False)):
+        draw(folder / "a" / f"{number}.png", number)
+        caplog.clear()
+        update = index_folder(tmp_path / "i", folder, embedder)
+        assert (update.num_embedded, update.index.info.pixels) == (1, "vector code")
+        assert ("those of before were by Pillow" in caplog.text) is said
+    assert index_folder(tmp_path / "i", folder, embedder).num_embedded == 0
+
+
 def test_two_files_of_the_same_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "a" / "0.png", folder / "a" / "0-again.png")
     update = index_folder(tmp_path / "i", folder, stand_in())
@@ -213,7 +229,7 @@ def test_the_shipped_model_embeds_files_as_it_embeds_pixels(folder: Path, tmp_pa
     assert [(path, refusal.reason) for path, refusal in update.refused] == [("broken.jpg", "text")]
     assert update.index.embeddings.shape == (6, 1280)
     np.testing.assert_allclose(np.linalg.norm(np.float32(update.index.embeddings), axis=1), 1, atol=1e-3)
-    pixels = resize(decode((folder / "a" / "3.png").read_bytes()), 224, "stretch")
+    pixels = resize(decode((folder / "a" / "3.png").read_bytes()), 224, "stretch", vector_code=True)
     np.testing.assert_allclose(update.index.embeddings[1], lite0.embed(pixels[None])[0], atol=1e-3)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tfrecords.convert.image.image_reader import Box
-from tfrecords.convert.image.jpeg import MARGIN, reduction, resize_pixels
+from tfrecords.convert.image.jpeg import MARGIN, reduction, resize_image, resize_pixels
 from tfrecords.convert.image.own_shape import checked_size, own_size
 from tfrecords.format.image_size import width_height
 from tfrecords.format.record_layout import OWN_SHAPES
@@ -33,9 +33,9 @@ def reduced_by(width: int, height: int, orientation: int, options: ImageOptions)
     """Return by what a JPEG's decoder may reduce an image of this size, as stored, with a margin left."""
     if options.decode != "fast" or options.resize == "none":
         return 1
-    across, down = _as_stored(width_height(options.image_size), orientation)
+    across, down = _as_stored(width_height(options.decoded_px or options.image_size), orientation)
     # Fitted in, an image is reduced to the result by one side; otherwise by the other one.
-    fits_in = options.resize in ("pad", "longest")
+    fits_in = options.resize in ("pad", "longest") and options.decoded_px is None
     by_width = width * down >= height * across if fits_in else width * down < height * across
     side, wanted = (width, across) if by_width else (height, down)
     return reduction(side, math.ceil(wanted * MARGIN / (options.center_share or 1)))
@@ -59,14 +59,13 @@ def fitted(
     size: tuple[int, int],
     orientation: int,
     options: ImageOptions,
-    reducing_gap: float | None = None,
 ) -> tuple[np.ndarray, int, int]:
     """Return the part `box`, (left, top, right, bottom), of `image` upright, in the wanted size or its own shape; and
     the upright width and height of the full image, px.
 
     It is rotated after the resize: a rotated copy of a 24-megapixel image would take 96 MB. `image` is as stored, mode
     RGB or RGBA, perhaps reduced; or uint8 `[h, w, 1 or 3]`, from the fast decoder. `size` is width and height of the
-    full image, as stored, and `orientation` that of its EXIF. `reducing_gap` is that of Pillow's `resize`.
+    full image, as stored, and `orientation` that of its EXIF.
     """
     full = width_height(options.image_size)
     width, height = size
@@ -100,8 +99,10 @@ def fitted(
         if orientation == 1 and is_rgb and (options.resize != "pad" or inner == full):
             return pixels, width, height
         resized = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    elif options.vector_code and image.mode == "RGB":
+        resized = resize_image(image, inner, box)
     else:
-        resized = image.resize(inner, Image.Resampling.BICUBIC, box, reducing_gap)
+        resized = image.resize(inner, Image.Resampling.BICUBIC, box)
     mode = "RGBA" if options.channels == 4 else "RGB"
     if resized.mode != mode:
         resized = resized.convert(mode)

@@ -14,6 +14,7 @@ import threading
 import cykooz_resizer as cr
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from tfrecords.convert.image.color import is_srgb
 from tfrecords.format.jpeg_frame import MAX_SEGMENTS
@@ -110,12 +111,26 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, f
     height, width, channels = pixels.shape
     source = cr.ImageData(width, height, _TYPES[channels], pixels.tobytes())
     target = cr.ImageData(size[0], size[1], _TYPES[channels])
+    resizer, options = _resizer(box)
+    resizer.resize(source, target, options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
+
+
+def resize_image(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    """Return the same as `resize_pixels` of an image of mode RGB, whose pixels are not copied."""
+    resized = Image.new("RGB", size)
+    resizer, options = _resizer(box)
+    resizer.resize_pil(image, resized, options)
+    return resized
+
+
+def _resizer(box: tuple[float, float, float, float]) -> tuple[cr.Resizer, cr.ResizeOptions]:
+    """Return this thread's resizer, and its options for a part of an image."""
     if not hasattr(_own, "resizer"):
         _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BICUBIC, use_alpha=False)
     left, top, right, bottom = box
     _own.options.crop_box = cr.CropBox(left, top, right - left, bottom - top)
-    _own.resizer.resize(source, target, _own.options)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
+    return _own.resizer, _own.options
 
 
 def reduction(side: int, needed: int) -> int:
