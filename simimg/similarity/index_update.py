@@ -40,7 +40,7 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
-from tfrecords.storage.remote_dataset import origin_of
+from tfrecords.storage.remote_folder import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
 _OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer

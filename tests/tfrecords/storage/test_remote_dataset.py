@@ -23,7 +23,8 @@ from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE
 from tfrecords.storage import drivers
 from tfrecords.storage.remote_conversion import remove_leftovers
-from tfrecords.storage.remote_dataset import local_dataset, origin_of
+from tfrecords.storage.remote_dataset import local_dataset
+from tfrecords.storage.remote_folder import origin_of
 
 MEMORY = "memory://bucket/zoo/1.0.0"
 URL = "s3://own/zoo/1.0.0"

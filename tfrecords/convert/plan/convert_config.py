@@ -243,11 +243,10 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
-        if (url := url_of(self.data_dir)) and (self.append or self.engine != "local"):
-            given = "--append" if self.append else f"--engine={self.engine}"
+        if (url := url_of(self.data_dir)) and self.engine != "local":
             raise UsageError(
-                f"--data_dir={url}: {given} needs a folder that all workers see. Convert to a folder and copy the "
-                "finished dataset, or leave it out."
+                f"--data_dir={url}: --engine={self.engine} needs a folder that all workers see. Convert to a "
+                "folder and copy the finished dataset, or leave it out."
             )
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
