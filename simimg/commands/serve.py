@@ -29,7 +29,9 @@ from simimg.errors import UsageError
 from simimg.signals import stop_requested
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.search_index import SearchIndex
+from tfrecords.locations import url_of
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = "url port plan"
 
@@ -37,10 +39,10 @@ _POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `serve`. Raises UsageError for an unknown kind of edit."""
 
-    index_dir: Path = option("Folder that `simimg index` made.")
+    index_dir: Path = option("Folder or URL of an index that `simimg index` made.", url=True)
     port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
     host: str = option(
         "Address to listen on; any but 127.0.0.1 lets other machines connect, without encryption.", "127.0.0.1"
@@ -52,6 +54,7 @@ class Options:
     open: bool = option("Also open the page in the browser.", False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counted_edits(self.edits)
 
 
@@ -73,8 +76,9 @@ def serve(options: Options, stop: threading.Event) -> Result:
             f"the search page needs {error.name}, which is not installed. Run: pip install 'simimg-tf[web]'"
         ) from None
     index = SearchIndex.open(options.index_dir)
-    folder = options.index_dir.resolve()
-    plan = options.plan or folder.with_name(f"{folder.name}-plan.json")
+    folder = index.index_dir.resolve()
+    beside = Path(options.index_dir.name) if url_of(options.index_dir) else folder
+    plan = options.plan or beside.with_name(f"{beside.name}-plan.json").resolve()
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
     edits = counted_edits(options.edits)

@@ -43,7 +43,7 @@ from tfrecords.machine_limits import num_cores
 from tfrecords.storage.remote_folder import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
-_OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
+_OTHER_FILES = (UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
 _EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
 _LOG = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _is_another(before: SearchIndex, index: SearchIndex) -> bool:
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
-        strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES]
+        strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES and path.name[0] != "."]
         strange = [name for name in strange if "generation-" not in name and not is_fingerprints(name)]
         if strange:
             raise UsageError(

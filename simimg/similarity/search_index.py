@@ -37,6 +37,7 @@ from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, Cells, build_cells, nearest, open_cells
 from simimg.similarity.projection import BY, Projection, fit_projection
+from simimg.similarity.remote_index import local_index
 from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
@@ -165,11 +166,13 @@ class SearchIndex:
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
-        """Open an index folder.
+        """Open an index: a folder, or the URL of one, see `local_index`.
 
         Raises:
+            UsageError: the store of the URL cannot be used.
             SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
+        index_dir = local_index(index_dir)
         if not (index_dir / INFO_FILE).is_file():
             raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):

@@ -108,6 +108,13 @@ def first_answer(call: Callable[[], object], url: str, what: str) -> None:
             raise error
 
 
+def check_bucket(driver: Any, path: str, url: str, what: str) -> None:
+    """Raise UsageError if there is no such bucket; some servers make one when an object is put there."""
+    with usage_errors(url, what):
+        if hasattr(driver, "call_s3"):
+            driver.call_s3("head_bucket", Bucket=path.partition("/")[0])
+
+
 def patiently(call: Callable[[], _Value], url: str, doing: str = "read") -> _Value:
     """Return `call()`, which is called again, after a pause, whenever it fails for a reason that may pass.
 
@@ -121,7 +128,7 @@ def patiently(call: Callable[[], _Value], url: str, doing: str = "read") -> _Val
             raise
         except FileNotFoundError:
             raise DataError(
-                f"{redacted(url)} is missing. Write the dataset again, or wait for whoever is replacing it."
+                f"{redacted(url)} is missing. Write it again, or wait for whoever is replacing it."
             ) from None
         except Exception as error:  # drivers raise what their libraries raise
             if isinstance(error, OSError) and error.errno in _OF_THIS_DISK:

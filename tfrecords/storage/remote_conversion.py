@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +27,6 @@ from tfrecords.base_errors import Interrupted, SimimgError, UsageError, name_for
 from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.format.naming import (
     FEATURES_FILE,
-    FILE_FORMATS,
     INFO_FILE,
     LABELS_FILE,
     LAYOUT_FILE,
@@ -37,10 +35,11 @@ from tfrecords.format.naming import (
     REPORT_FILE,
     SIDECAR_FOLDERS,
     VERSION,
+    is_shard,
     version_numbers,
 )
 from tfrecords.storage.claims import Claim, claimed
-from tfrecords.storage.drivers import first_answer, open_driver, usage_errors
+from tfrecords.storage.drivers import check_bucket, first_answer, open_driver, usage_errors
 from tfrecords.storage.object_cache import cache_folder
 from tfrecords.storage.remote_dataset import local_dataset
 from tfrecords.storage.uploads import Upload
@@ -128,9 +127,8 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir", *, whole: 
     """
     driver, root = open_driver(data_url, what)
     first_answer(lambda: driver.info(f"{root}/{name}"), data_url, what)
+    check_bucket(driver, root, data_url, what)
     with usage_errors(data_url, what):
-        if hasattr(driver, "call_s3"):  # some servers make a bucket of a mistyped name when an object is put there
-            driver.call_s3("head_bucket", Bucket=root.partition("/")[0])
         target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"))
     try:
         with claimed(driver, f"{root}/{name}/{target.dataset_dir.name}", target.url, what) as claim:
@@ -196,7 +194,7 @@ def _is_of_dataset(name: str) -> bool:
     """Return whether an object of this name, relative to a dataset, may be one that a conversion put there."""
     if name.partition("/")[0] in SIDECAR_FOLDERS:
         return True
-    return name in _NAMES or any(re.search(rf"\.{kind}-\d+-of-\d+$", name) for kind in FILE_FORMATS)
+    return name in _NAMES or is_shard(name)
 
 
 def _newest_version(driver: Any, folder: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.format.layout import Layout
-from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE, SIDECAR_FOLDERS
+from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE, SIDECAR_FOLDERS, is_shard
 from tfrecords.locations import path_of, url_of
 from tfrecords.storage.drivers import first_answer, open_driver
 from tfrecords.storage.object_cache import ObjectCache
@@ -51,7 +51,7 @@ def local_dataset(
     remote = RemoteFolder(url, driver, ObjectCache.of_environment(), state=state, verified=verified)
     _check_complete(objects, url, what)
     if LAYOUT_FILE not in objects:
-        remote.link([(found, "") for found in objects.values()])
+        remote.link([(found, "") for found in objects.values() if split != "" or not is_shard(found.name)])
         return remote.folder
     remote.link([(objects[LAYOUT_FILE], "")])
     try:

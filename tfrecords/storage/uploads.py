@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import ConversionError, SimimgError
 from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.sources.remote import in_threads, stamp_of
-from tfrecords.storage.claims import Claim, refused_to_overwrite
-from tfrecords.storage.drivers import patiently
+from tfrecords.locations import url_of
+from tfrecords.storage.claims import Claim, claimed, refused_to_overwrite
+from tfrecords.storage.drivers import open_driver, patiently
+from tfrecords.storage.remote_folder import origin_of, replace
 
 _NUM_THREADS = 4  # each large file is sent in several parts at once besides
 
@@ -126,3 +129,27 @@ class Upload:
             return facts
 
         return patiently(put, url, doing="write")
+
+
+@contextmanager
+def rewritten(folder: Path, name: str, what: str) -> Iterator[Path]:
+    """Yield a folder in which the file `name` of `folder` can be changed, `folder` itself unless it stands for a URL.
+
+    Of a URL it is a temporary one with what the store has now. After the block the file is put, and is in `folder`,
+    too. Nobody else changes it meanwhile, see `tfrecords.storage.claims` for errors.
+    """
+    if not (url := url_of(origin_of(folder))):
+        yield folder
+        return
+    driver, root = open_driver(url, what)
+    path = f"{root}/{name}"
+    with claimed(driver, path, url, what), tempfile.TemporaryDirectory() as temporary:
+        changed = Path(temporary, name)
+        changed.parent.mkdir(exist_ok=True)
+        if patiently(lambda: driver.exists(path), url):
+            changed.write_bytes(patiently(lambda: driver.cat_file(path), url))
+        yield Path(temporary)
+        data = changed.read_bytes()
+        patiently(lambda: driver.pipe_file(path, data), url, doing="write")
+        (folder / name).parent.mkdir(exist_ok=True)
+        replace(folder / name, lambda one: one.write_bytes(data))
