@@ -66,9 +66,9 @@ def convert(
     with remote_target(url, config.resolved().name, whole=config.append) as target:
         here_alone = dataclasses.replace(config, data_dir=target.data_dir)
         summary = convert_images(here_alone, progress=progress, describe=describe)
-        if not (summary.dataset_dir / "report.html").exists():
+        if target.is_new(summary.dataset_dir):
             write_conversion_report(summary.dataset_dir, config.image_dir)
-        target.send(summary.dataset_dir, describe)
+            target.send(summary.dataset_dir, describe)
         target.finish()
     return dataclasses.replace(summary, dataset_dir=Path(target.url))
 
@@ -224,7 +224,7 @@ def load(
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    places = [local_dataset(one, split, what="dataset_dir") for one in folders(dataset_dir)]
+    places = [local_dataset(one, split, what="dataset_dir", streamed=True) for one in folders(dataset_dir)]
     opened, _ = open_reader(places, split, reader, crop=crop, image_size=parse_image_size(image_size, zero="auto"))
     mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
-from tfrecords.base_errors import ConversionError, Interrupted, as_named
+from tfrecords.base_errors import ConversionError, Interrupted
 from tfrecords.convert.image.color import color_name, contrasting
 from tfrecords.convert.image.sample_range import MIN_MAX, NARROW
 from tfrecords.convert.output.publish import publish, write_tables
@@ -173,7 +173,7 @@ def _description(source: Source, options: ResolvedConfig) -> str:
             splits += f" by time ({options.time_column})"
         if options.group_column or options.group_pattern:
             splits += f", without dividing a group ({options.group_column or options.group_pattern})"
-    return f"{as_named(printable(source.location))}: {form}; {splits}"
+    return f"{printable(source.location)}: {form}; {splits}"
 
 
 def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:

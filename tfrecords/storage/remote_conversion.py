@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords.base_errors import Interrupted, SimimgError, UsageError, name_for_users
+from tfrecords.convert.output.reshard import link_or_copy
 from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.format.naming import (
     FEATURES_FILE,
@@ -80,7 +81,7 @@ class RemoteTarget:
                     if path.is_file() and not path.name.startswith("."):
                         target = self.dataset_dir / path.relative_to(there)
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        _link_or_copy(path.resolve(), target)
+                        link_or_copy(path.resolve(), target)
                 # When the conversion began is not known: files without a stamp may all have changed since.
                 layout.unlink()
                 shutil.copyfile(there / LAYOUT_FILE, layout)
@@ -88,15 +89,17 @@ class RemoteTarget:
         name_for_users(self.data_dir, self._parent_url.rpartition("/")[0])
         self._abort_uploads(self._target)
 
+    def is_new(self, made: Path) -> bool:
+        """Return whether the dataset `made`, a version below `data_dir`, is not the one that is there already."""
+        return not self.exists or made != self.dataset_dir
+
     def send(self, made: Path, describe: Callable[[str], object]) -> None:
-        """Put all files of the dataset `made`, a version below `data_dir`, and make it visible, unless it is there.
+        """Put all files of the dataset `made`, a version below `data_dir`, and make it visible.
 
         Raises:
             ConversionError: another process has written the dataset meanwhile.
             DataError: the store does not take a file, after several attempts; those that it took are kept.
         """
-        if self.exists and made == self.dataset_dir:
-            return
         self.url, target = f"{self._parent_url}/{made.name}", f"{self._parent}/{made.name}"
         files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
         files = {name for name in files if not name.rpartition("/")[2].startswith(".")}
@@ -216,10 +219,3 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             f"--cache_dir={folder} cannot be written: {error.strerror or error}. Name a folder with room for the whole "
             "dataset."
         ) from None
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # no hard links, or another disk
-        shutil.copyfile(source, target)

@@ -16,16 +16,23 @@ from pathlib import Path
 
 from tfrecords.base_errors import DataError, UsageError
 from tfrecords.convert.sources.read_errors import redacted
+from tfrecords.format.absent_shards import supply
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE, SIDECAR_FOLDERS, is_shard
 from tfrecords.locations import path_of, url_of
 from tfrecords.storage.drivers import first_answer, open_driver
 from tfrecords.storage.object_cache import ObjectCache
 from tfrecords.storage.remote_folder import RemoteFolder, RemoteObject, listing
+from tfrecords.storage.shard_supply import RemoteShards
 
 
 def local_dataset(
-    location: str | Path, split: str | None = None, *, what: str = "--dataset_dir", verified: bool = True
+    location: str | Path,
+    split: str | None = None,
+    *,
+    what: str = "--dataset_dir",
+    verified: bool = True,
+    streamed: bool = False,
 ) -> Path:
     """Return a folder of this machine that has the dataset at `location`: the location itself, if it is no URL.
 
@@ -36,6 +43,8 @@ def local_dataset(
         split: whose shards are needed: names with + between them, "" for none, None for all. A split that does not
             exist is no error here.
         what: names the location in errors.
+        streamed: whether shards may be missing in the folder that do not fit into the cache together. They are then
+            brought here one after the other, see `tfrecords.format.absent_shards`.
         verified: whether an object that does not match its checksum is an error. Otherwise it is in the folder.
 
     Raises:
@@ -72,7 +81,15 @@ def local_dataset(
                 )
     sha256 = layout.files | {name: info.sha256 for name, info in shards.items()}
     needed = [name for name in sha256 if _shard_of(name) in ("", *shards)] if verified else list(objects)
-    remote.link([(objects[name], sha256.get(name, "")) for name in needed if name in objects and name != LAYOUT_FILE])
+    needed = [name for name in needed if name in objects and name != LAYOUT_FILE]
+    if streamed and not remote.cache.fits(sum(objects[name].num_bytes for name in needed)):
+        if lost := sorted(shards.keys() - objects.keys()):
+            raise DataError(f"{url}/{lost[0]} is missing. Copy or convert the dataset again.")
+        remote.cache.check_size(max(objects[name].num_bytes for name in shards))
+        known = {info.file: info.sha256 for infos in layout.splits.values() for info in infos if info.file in objects}
+        supply(remote.folder, RemoteShards(remote, {name: (objects[name], digest) for name, digest in known.items()}))
+        needed = [name for name in needed if name in layout.files and not _shard_of(name)]
+    remote.link([(objects[name], sha256.get(name, "")) for name in needed])
     return remote.folder
 
 

@@ -58,7 +58,8 @@ def converted(url: str, photos: Path, **options: Any) -> ConvertSummary:
     config = ConvertConfig(image_dir=str(photos), name="zoo", image_size=16, num_workers=1)
     with remote_target(url, "zoo", whole=options.get("append", False)) as target:
         summary = engine.convert(dataclasses.replace(config, data_dir=target.data_dir, **options))
-        target.send(summary.dataset_dir, lambda text: None)
+        if target.is_new(summary.dataset_dir):
+            target.send(summary.dataset_dir, lambda text: None)
         target.finish()
     return summary
 

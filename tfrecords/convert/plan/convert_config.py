@@ -57,9 +57,10 @@ class ConvertConfig:
         url=True,
     )
     from_dataset: str = option(
-        "Dataset folder to convert into another size or encoding from its stored images, without the files.",
+        "Dataset folder or URL to convert into another size or encoding from its stored images, without the files.",
         "",
         flag="from",
+        url=True,
     )
     data_dir: Path = option("Folder or URL of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")

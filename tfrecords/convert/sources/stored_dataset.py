@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfrecords.base_errors import DataError, UsageError
+from tfrecords.base_errors import DataError, UsageError, as_named
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import NO_LABEL, FileListing, source_of_labels
 from tfrecords.convert.sources.row_values import RowValues
@@ -151,7 +151,7 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
         found.add(manifest.paths[row], length, containers.stamps[at], (at, offset, length), label=name, split=split)
     source = source_of_labels(
         found,
-        location=dataset_dir,
+        location=as_named(dataset_dir),
         files=StoredFiles(
             TfdsFiles(containers, "image"),
             width_height(layout.image_size) if layout.encoding == "raw" else None,
