@@ -67,6 +67,31 @@ def test_training_and_measuring(simimg: Callable[..., Any], stored: Any, dataset
     assert f"{URL} is at a URL. Leave --data_service out" in message
 
 
+def test_a_dataset_larger_than_the_cache(
+    simimg: Callable[..., Any], stored: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is trained on and measured, one shard at a time; whatever needs all of it says so."""
+    url, names = "memory://store/folds/1.0.0", "+".join(f"fold{number}" for number in range(1, 5))
+    made = library.convert(photos, data_dir=tmp_path, name="folds", image_size=32, num_workers=1, folds=4).dataset_dir
+    stored.put(str(made), "/store/folds/1.0.0", recursive=True)
+    shards = [path.stat().st_size for path in made.glob("*.tfrecord-*")]
+    others = sum(path.stat().st_size for path in made.iterdir()) - sum(shards)
+    monkeypatch.setenv("SIMIMG_CACHE_BYTES", str(others + 2 * max(shards)))
+    in_order = [library.load(place, names, batch_size=18, ids=True, reader="stream") for place in (url, made)]
+    for one, other in zip(*in_order, strict=True):
+        assert np.array_equal(one.id, other.id)
+        assert np.array_equal(one.image, other.image)
+    shuffled = [[*library.load(url, names, batch_size=18, ids=True, shuffle=True, seed=3)] for _ in "ab"]
+    assert [one.id.numpy().tolist() for one in shuffled[0]] == [one.id.numpy().tolist() for one in shuffled[1]]
+    assert len({int(id) for one in shuffled[0] for id in one.id}) == 72
+    with pytest.raises(UsageError, match=f"{url} does not fit into --cache_bytes, .* --reader=mapped needs"):
+        library.load(url, names, reader="mapped")
+    flags = [f"--dataset_dir={url}", "--model_dir=there"]
+    trained = simimg("train", *flags, "--preset=tutorial", "--epochs=1", "--global_batch_size=18", "--fold=4")
+    assert simimg("evaluate", *flags)["accuracy"] == trained["test_accuracy"]
+    assert "bytes are needed at once" in simimg("verify", f"--dataset_dir={url}", code=2)
+
+
 def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path: Path) -> None:
     assert simimg("verify", f"--dataset_dir={URL}", f"--cache_dir={tmp_path / 'own'}") == {
         "ok": True, "num_examples": 72, "problems": []
