@@ -65,7 +65,8 @@ def convert(
         return summary
     with remote_target(url, config.resolved().name, whole=config.append) as target:
         here_alone = dataclasses.replace(config, data_dir=target.data_dir)
-        summary = convert_images(here_alone, progress=progress, describe=describe)
+        handover = "" if config.engine == "local" else target.handover
+        summary = convert_images(here_alone, progress=progress, describe=describe, handover=handover)
         if target.is_new(summary.dataset_dir):
             write_conversion_report(summary.dataset_dir, config.image_dir)
             target.send(summary.dataset_dir, describe)

@@ -41,6 +41,7 @@ from tfrecords.format.naming import (
 )
 from tfrecords.storage.claims import Claim, claimed
 from tfrecords.storage.drivers import check_bucket, first_answer, open_driver, usage_errors
+from tfrecords.storage.handover import remove_handed_over
 from tfrecords.storage.object_cache import cache_folder
 from tfrecords.storage.remote_dataset import local_dataset
 from tfrecords.storage.uploads import Upload
@@ -57,11 +58,13 @@ class RemoteTarget:
         exists: whether there is a dataset already. It is then in `data_dir`, to be compared or continued.
         data_dir: the folder of this machine to convert to.
         dataset_dir: the dataset in it.
+        handover: where the workers of a cluster put shards, see `tfrecords.storage.handover`.
     """
 
     def __init__(self, driver: Any, data_url: str, root: str, name: str, version: str) -> None:
         self._driver, self._parent_url, self._parent = driver, f"{data_url}/{name}", f"{root}/{name}"
         self.url, self._target = f"{self._parent_url}/{version}", f"{self._parent}/{version}"
+        self.handover = _handover(self.url)
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.data_dir = cache_folder() / "conversions" / f"{name}-{digest}"
         self.dataset_dir = self.data_dir / name / version
@@ -88,6 +91,7 @@ class RemoteTarget:
                 os.utime(layout, (0, 0))
         name_for_users(self.data_dir, self._parent_url.rpartition("/")[0])
         self._abort_uploads(self._target)
+        remove_handed_over(self.handover)
 
     def is_new(self, made: Path) -> bool:
         """Return whether the dataset `made`, a version below `data_dir`, is not the one that is there already."""
@@ -115,6 +119,7 @@ class RemoteTarget:
     def finish(self) -> None:
         """Remove everything of the conversion from this machine."""
         shutil.rmtree(self.data_dir, ignore_errors=True)
+        remove_handed_over(self.handover)
 
 
 @contextmanager
@@ -157,7 +162,7 @@ def remove_leftovers(url: str, what: str = "--dataset_dir") -> tuple[int, bool]:
     if not version_numbers(target.rpartition("/")[2]):
         raise UsageError(f"{what}={redacted(url)}: should be the URL of a dataset, DATA_DIR/NAME/VERSION.")
     with claimed(driver, target, url, what), usage_errors(url, what):
-        number = abort_uploads(driver, target)
+        number = abort_uploads(driver, target) + remove_handed_over(_handover(url))
         if not (is_complete := driver.exists(f"{target}/{INFO_FILE}")):
             found = [path for path in driver.find(target) if path != target]  # some servers list the folder itself
             strange = [path for path in found if not _is_of_dataset(path.removeprefix(target).lstrip("/"))]
@@ -191,6 +196,11 @@ def abort_uploads(driver: Any, target: str) -> int:
         if not found.get("IsTruncated"):
             return number
         marker = {"KeyMarker": found["NextKeyMarker"], "UploadIdMarker": found["NextUploadIdMarker"]}
+
+
+def _handover(url: str) -> str:
+    parent, _, version = url.rpartition("/")
+    return f"{parent}/.{version}.shards"
 
 
 def _is_of_dataset(name: str) -> bool:

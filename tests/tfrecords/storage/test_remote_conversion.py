@@ -21,9 +21,13 @@ from tfrecords.base_errors import ConversionError, Interrupted, UsageError
 from tfrecords.convert import engine
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.receipt_watch import ReceiptWatch
+from tfrecords.convert.workers.shard_worker import Monitor, pack, unpack
 from tfrecords.format.dataset_verification import verify
 from tfrecords.storage import claims, drivers
 from tfrecords.storage.claims import claimed
+from tfrecords.storage.handover import put_probe
 from tfrecords.storage.remote_conversion import abort_uploads, remote_target, remove_leftovers
 from tfrecords.storage.remote_dataset import local_dataset
 from tfrecords.storage.uploads import Upload
@@ -270,6 +274,40 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
 
     monkeypatch.setattr(type(memory), "put_file", shaky)
     assert converted(IN_MEMORY, photos).num_examples == 40
+
+
+class Elsewhere(Runner):
+    """Runs tasks as machines do that share no folder with this one; each task twice, as after a lost node."""
+
+    def run(self, tasks: Any, on_done: Any, on_progress: Any) -> None:
+        watch = ReceiptWatch(tasks, on_done, on_progress)
+        for task in list(watch.waiting):
+            for element in (pack(task), pack(task)):
+                unpack(element).run_elsewhere(Monitor())
+                assert not list(task.shard.parent.iterdir()) or watch.num_done
+        watch.settle()
+        assert not watch.waiting
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "jpeg", "resize": "short"}])
+def test_machines_without_a_common_folder(
+    memory: Any, photos: Path, tmp_path: Path, digests_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    config = ConvertConfig(
+        image_dir=str(photos), data_dir=tmp_path, name="zoo", image_size=16, num_workers=1, **options
+    )
+    here = engine.convert(config)
+    monkeypatch.setattr(engine, "_runner", lambda *arguments: Elsewhere())
+    with remote_target(IN_MEMORY, "zoo") as target:
+        there = engine.convert(dataclasses.replace(config, data_dir=target.data_dir), handover=target.handover)
+        assert digests_of(there.dataset_dir) == digests_of(here.dataset_dir)
+        assert memory.find("/data/zoo/.1.0.0.shards")
+        target.send(there.dataset_dir, lambda text: None)
+        target.finish()
+    assert not memory.find("/data/zoo/.1.0.0.shards")
+    put_probe(target.handover, "late")  # of a machine that was given up
+    assert remove_leftovers(target.url) == (1, True)
 
 
 def test_a_server_that_ignores_conditions(memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
