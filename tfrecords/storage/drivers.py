@@ -23,7 +23,7 @@ from tfrecords.convert.sources.remote import check_url, remote_errors
 _Value = TypeVar("_Value")
 
 _ANSWER_S = 60.0  # after which a store that has not said anything is not there
-_WAITS_S = (0.2, 1.0, 4.0)  # before each further attempt; drivers have attempts of their own besides
+WAITS_S = (0.2, 1.0, 4.0)  # before each further attempt; drivers have attempts of their own besides
 _INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG)
 _ABOUT_CALLER = re.compile(
@@ -121,7 +121,7 @@ def patiently(call: Callable[[], _Value], url: str, doing: str = "read") -> _Val
     Raises:
         DataError: it failed each time, or for a reason that stays.
     """
-    for wait_s in (*_WAITS_S, None):
+    for wait_s in (*WAITS_S, None):
         try:
             return call()
         except (MemoryError, SimimgError):

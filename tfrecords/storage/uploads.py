@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.sources.remote import in_threads, stamp_of
 from tfrecords.locations import url_of
 from tfrecords.storage.claims import Claim, claimed, refused_to_overwrite
-from tfrecords.storage.drivers import open_driver, patiently
+from tfrecords.storage.drivers import WAITS_S, open_driver, patiently
 from tfrecords.storage.remote_folder import origin_of, replace
 
 _NUM_THREADS = 4  # each large file is sent in several parts at once besides
@@ -143,7 +144,16 @@ def rewritten(folder: Path, name: str, what: str) -> Iterator[Path]:
         return
     driver, root = open_driver(url, what)
     path = f"{root}/{name}"
-    with claimed(driver, path, url, what), tempfile.TemporaryDirectory() as temporary:
+    with ExitStack() as stack:
+        for wait_s in (*WAITS_S, None):  # others need it for a moment only
+            try:
+                stack.enter_context(claimed(driver, path, url, what))
+                break
+            except ConversionError:
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
         changed = Path(temporary, name)
         changed.parent.mkdir(exist_ok=True)
         if patiently(lambda: driver.exists(path), url):

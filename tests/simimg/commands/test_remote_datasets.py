@@ -144,7 +144,7 @@ def test_an_index(
     assert not [name for name in stored.find("/store") if "writing" in name]
     # An update that fails while it is sent leaves the old index, and the next one goes on.
     dataset = ["--dataset_dir=memory://store/jpeg/1.0.0", *at]
-    monkeypatch.setattr(drivers, "_WAITS_S", ())
+    monkeypatch.setattr(drivers, "WAITS_S", ())
     monkeypatch.setattr(type(stored), "put_file", lambda *arguments, **options: 1 / 0)
     assert "memory://store/index/generation-000002/" in simimg("index", *dataset, code=3)
     monkeypatch.setattr(type(stored), "put_file", noted)

@@ -264,7 +264,7 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
         with pytest.raises(Interrupted, match="the same command resumes"):
             converted(IN_MEMORY, photos)
     assert not memory.find("/data/zoo/1.0.0")
-    monkeypatch.setattr(drivers, "_WAITS_S", (0.01, 0.01))  # both failures may be of one file
+    monkeypatch.setattr(drivers, "WAITS_S", (0.01, 0.01))  # both failures may be of one file
     put, failures = type(memory).put_file, iter([TimeoutError("slow"), ConnectionError("lost")])
 
     def shaky(self: Any, *arguments: Any, **options: Any) -> Any:

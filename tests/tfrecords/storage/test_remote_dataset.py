@@ -144,7 +144,7 @@ def test_a_shard_of_another_length(memory: Any, made: Path) -> None:
 
 
 def test_what_fails_for_a_moment_is_tried_again(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drivers, "_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(drivers, "WAITS_S", (0.01, 0.01))
     read, failures = type(memory).get_file, iter([TimeoutError("slow"), ConnectionError("lost")])
 
     def shaky(self: Any, path: str, target: str) -> None:
