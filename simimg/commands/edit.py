@@ -18,6 +18,7 @@ from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from tfrecords.edit.dataset_edit import EditConfig, EditSummary
 from tfrecords.locations import location_text
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "dataset_dir num_examples splits num_deleted num_relabeled num_added num_shards_shared num_shards_written notes"
@@ -25,14 +26,15 @@ JSON_KEYS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(EditConfig):
+class Options(EditConfig, CacheOptions):
     """Options of `edit`."""
 
 
 def run(options: Options) -> Result:
     """Edit, with a progress bar, and write the report of the new version."""
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(EditConfig)}
     with progress_bar(None, "writing") as bar:
-        made = api.edit(progress=showing(bar), describe=note, **vars(options))
+        made = api.edit(progress=showing(bar), describe=note, **given)
     for line in made.notes:
         note(f"note: {line}")
     values = dataclasses.asdict(made) | {"dataset_dir": location_text(made.dataset_dir), "notes": list(made.notes)}
