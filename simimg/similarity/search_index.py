@@ -7,7 +7,6 @@
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
         copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.nearest_neighbors`
-
     <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
@@ -166,14 +165,12 @@ class SearchIndex:
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
-        """Open an index: a folder, or the URL of one, see `local_index`.
+        """Open an index: a folder, or the URL of one, see `local_index` for further errors.
 
         Raises:
-            UsageError: the store of the URL cannot be used.
             SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
-        index_dir = local_index(index_dir)
-        if not (index_dir / INFO_FILE).is_file():
+        if not ((index_dir := local_index(index_dir)) / INFO_FILE).is_file():
             raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):
             info = _read_info(index_dir)
