@@ -7,16 +7,35 @@
     └── DataError                a dataset folder is incomplete or contradicts itself
         └── CorruptRecordError   a record's bytes do not match their checksum
 
-A message says what is wrong, what was received and what to do, and names the file if there is one.
+A message says what is wrong, what was received and what to do, and names the file if there is one. Folders that stand
+for a URL are named by it, see `name_for_users`.
 """
 
 from __future__ import annotations
+
+_URLS: dict[str, str] = {}  # by the folder of this machine
+
+
+def name_for_users(folder: object, url: str) -> None:
+    """Let every error message of this process name `url` where it names `folder`, which has its content here."""
+    _URLS[str(folder)] = url
+
+
+def as_named(text: object) -> str:
+    """Return a text with the URLs of the folders in it, see `name_for_users`."""
+    shown = str(text)
+    for folder in sorted(_URLS, key=len, reverse=True):
+        shown = shown.replace(folder, _URLS[folder])
+    return shown
 
 
 class SimimgError(Exception):
     """Base of all errors raised on purpose; `str(error)` can be shown to a user as it is."""
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        return as_named(super().__str__())
 
 
 class UsageError(SimimgError):

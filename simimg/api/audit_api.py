@@ -13,6 +13,7 @@ from simimg.api.arguments import Folder, here
 from simimg.api.copies_api import index_folder_or_temporary
 from simimg.api.search_api import update_index
 from simimg.errors import UsageError
+from tfrecords.locations import path_of
 
 if TYPE_CHECKING:
     from simimg.health.collection_audit import Audit
@@ -66,6 +67,7 @@ def audit(
     from simimg.health.decision_table import read_finding_decisions
     from simimg.health.finding import KINDS
     from simimg.health.findings_file import save_findings
+    from simimg.similarity.remote_index import local_index
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
     from tfrecords.storage.remote_dataset import local_dataset
@@ -81,7 +83,7 @@ def audit(
     with ExitStack() as stack:
         opened: SearchIndex | None = None
         if image_dir is None and dataset_dir is None and index_dir is not None:
-            opened = SearchIndex.open(here(index_dir, "index_dir"))
+            opened = SearchIndex.open(path_of(index_dir))
             audited = AuditedImages.of_index(opened)
         elif needs_index(wanted):
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
@@ -108,7 +110,10 @@ def audit(
         found = audit_images(audited, wanted, opened, max_pixels=max_pixels, progress=progress)
         if opened is not None and index_dir is not None and wanted == frozenset(KINDS):
             save_findings(opened, found)
-        return _settled(found, decided, None if index_dir is None else here(index_dir, "index_dir"))
+        kept_dir = None if opened is None or index_dir is None else opened.index_dir
+        if opened is None and index_dir is not None:
+            kept_dir = local_index(index_dir, whole=False)
+        return _settled(found, decided, kept_dir)
 
 
 def _settled(found: Audit, decided: Decided, index_dir: Path | None) -> Audit:

@@ -14,6 +14,7 @@ from simimg.api.arguments import Counter, Folder, here
 from simimg.api.search_api import index, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
+from tfrecords.locations import path_of
 
 if TYPE_CHECKING:
     from simimg.similarity.duplicate_groups import Duplicates
@@ -96,10 +97,10 @@ def duplicates(
     selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and selection.has_patterns:
         raise UsageError("include, exclude and exclude_from are about the files of an image_dir, and there is none.")
-    store = FingerprintStore(None if index_dir is None else here(index_dir, "index_dir"))
     with ExitStack() as stack:
         if image_dir is not None:
             folder = stack.enter_context(index_folder_or_temporary(index_dir))
+            store = FingerprintStore(None if index_dir is None else folder)
             counter = partial(progress, "indexing")
             update = (
                 _index_hashes(image_dir, folder, max_pixels, counter, selection)
@@ -120,10 +121,11 @@ def duplicates(
             for note in update.notes:
                 noted(note)
         elif index_dir is not None:
-            opened = SearchIndex.open(here(index_dir, "index_dir"))
+            opened = SearchIndex.open(path_of(index_dir))
+            store = FingerprintStore(opened.index_dir)
         else:
             raise UsageError("name what to look through: image_dir, index_dir, or both.")
-        kept_dir = None if index_dir is None else here(index_dir, "index_dir")
+        kept_dir = None if index_dir is None else opened.index_dir
         if plan is not None:
             keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
@@ -146,9 +148,12 @@ def duplicates(
 
 @contextmanager
 def index_folder_or_temporary(index_dir: Folder | None) -> Iterator[Path]:
-    """Yield the folder of an index, or a temporary one, of which nothing is left."""
+    """Yield the folder of an index that is updated, or a temporary one, of which nothing is left."""
+    from simimg.similarity.remote_index import updated_index
+
     if index_dir is not None:
-        yield here(index_dir, "index_dir")
+        with updated_index(index_dir) as index_folder:
+            yield index_folder
         return
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"

@@ -63,12 +63,13 @@ def convert(
         if not (summary.dataset_dir / "report.html").exists():
             write_conversion_report(summary.dataset_dir, config.image_dir)
         return summary
-    with remote_target(url, config.resolved().name) as target:
+    with remote_target(url, config.resolved().name, whole=config.append) as target:
         here_alone = dataclasses.replace(config, data_dir=target.data_dir)
-        summary = convert_images(here_alone, progress=progress, describe=describe)
-        if not target.exists:
+        handover = "" if config.engine == "local" else target.handover
+        summary = convert_images(here_alone, progress=progress, describe=describe, handover=handover)
+        if target.is_new(summary.dataset_dir):
             write_conversion_report(summary.dataset_dir, config.image_dir)
-            target.send(describe)
+            target.send(summary.dataset_dir, describe)
         target.finish()
     return dataclasses.replace(summary, dataset_dir=Path(target.url))
 
@@ -77,6 +78,7 @@ def edit(
     dataset_dir: Folder | None = None,
     *,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    describe: Callable[[str], object] = lambda _: None,
     **options: Any,
 ) -> EditSummary:
     r"""Make a new version of a dataset, in which examples are deleted, relabeled or added, and write its report.html.
@@ -84,6 +86,7 @@ def edit(
     Args:
         dataset_dir: the dataset's folder, its newest version.
         progress: called with the number of records written and their total.
+        describe: called with a line that says how many files are sent, if the dataset is at a URL.
         **options: options of `simimg edit`: `delete`, `relabel`, `merge`, `reason`, `add_classes`.
 
     Raises:
@@ -101,13 +104,30 @@ def edit(
     from simimg.report.conversion import write_conversion_report
     from tfrecords.edit.dataset_edit import EditConfig
     from tfrecords.edit.dataset_edit import edit as edit_dataset
+    from tfrecords.storage.remote_conversion import remote_target
+    from tfrecords.storage.remote_dataset import local_dataset
 
     given = {"dataset_dir": dataset_dir, **options}
     for name in ("delete", "relabel"):
         given[name] = Path(given[name]) if given.get(name) else None
-    made = edit_dataset(EditConfig(**checked_options(EditConfig, "edit", given)), progress=progress)
-    write_conversion_report(made.dataset_dir, "")
-    return made
+    config = EditConfig(**checked_options(EditConfig, "edit", given))
+    config.check()
+    config = dataclasses.replace(config, merge=tuple(str(local_dataset(one, what="--merge")) for one in config.merge))
+    if config.dataset_dir is None or not (url := url_of(config.dataset_dir).rstrip("/")):
+        made = edit_dataset(config, progress=progress)
+        write_conversion_report(made.dataset_dir, "")
+        return made
+    data_url, name, _ = url.rsplit("/", 2)
+    with remote_target(data_url, name, "--dataset_dir", whole=True) as target:
+        if target.url != url:
+            raise UsageError(
+                f"{url} has a newer version, {target.url}. Edit that one, because the next version is made from it."
+            )
+        made = edit_dataset(dataclasses.replace(config, dataset_dir=target.dataset_dir), progress=progress)
+        write_conversion_report(made.dataset_dir, "")
+        target.send(made.dataset_dir, describe)
+        target.finish()
+    return dataclasses.replace(made, dataset_dir=Path(target.url))
 
 
 def verify(dataset_dir: Folder, *, progress: Callable[[int], None] = lambda num_examples: None) -> Verification:
@@ -205,7 +225,7 @@ def load(
 
     if batch_size < 1 or epochs < 1:
         raise UsageError(f"batch_size={batch_size}, epochs={epochs}: both should be 1 or more.")
-    places = [local_dataset(one, split, what="dataset_dir") for one in folders(dataset_dir)]
+    places = [local_dataset(one, split, what="dataset_dir", streamed=True) for one in folders(dataset_dir)]
     opened, _ = open_reader(places, split, reader, crop=crop, image_size=parse_image_size(image_size, zero="auto"))
     mixture = mixture_of(opened.split, weights, in_order=not shuffle)
     cuts = crop if crop != "auto" or opened.split.crops is None else "random" if shuffle else "center"

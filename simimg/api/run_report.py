@@ -149,7 +149,7 @@ def validation_reader(
     """Return the reader of the split validation, None if there is none, or if `split` has it, or for no classifier."""
     if VALIDATION in split.split("+") or info.objective.score != "accuracy":
         return None
-    there = folders_with([local_dataset(one, VALIDATION) for one in dataset_dirs], VALIDATION)
+    there = folders_with([local_dataset(one, VALIDATION, streamed=True) for one in dataset_dirs], VALIDATION)
     return open_reader(there, VALIDATION, kind, **crops)[0] if there else None
 
 
@@ -181,7 +181,7 @@ def write_run_report(
     """
     model_dir = result.model_dir
     model, info = load_model(model_dir)
-    places = [local_dataset(one) for one in options.dataset_dirs]
+    places = [local_dataset(one, streamed=True) for one in options.dataset_dirs]
     splits = run_splits(places, options.fold)
     crops: dict[str, Any] = {"crop": options.crop, "image_size": options.image_size}
     train, _ = open_reader(places, splits["train"], options.reader, **crops)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder, here
 from simimg.errors import UsageError
+from tfrecords.locations import path_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ def index(
 
     Args:
         image_dir: folder of images, searched at any depth; its top-level folders are the labels.
-        index_dir: folder of the index, new or existing.
+        index_dir: folder or URL of the index, new or existing.
         dataset_dir: dataset to index instead of `image_dir`; with both, `image_dir` is where its files lie.
         model: name of a shipped model, the folder of a run, or an ONNX file (extra `onnx`) and what it does not say,
             such as `model.onnx,size=224,range=imagenet`.
@@ -101,12 +102,12 @@ def update_index(
     """Do what `index` does, with what it takes as `selection`; for `also`, see `simimg.image_files.load_files`."""
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
+    from simimg.similarity.remote_index import updated_index
     from simimg.similarity.search_index import index_precision
     from tfrecords.storage.remote_dataset import local_dataset
 
     stored = None if dataset_dir is None else local_dataset(dataset_dir)
     files_in = None if image_dir is None else here(image_dir, "image_dir")
-    folder = here(index_dir, "index_dir")
     counter = Counter(progress)
     calls = {"begin": counter.begin, "progress": counter.advance}
     if dataset_dir is None and files_in is None:
@@ -115,18 +116,19 @@ def update_index(
         raise UsageError(
             "include, exclude and exclude_from are about the files of an image_dir; a dataset is indexed as a whole."
         )
-    if precision == "auto":
-        precision = index_precision(folder) or _new_precision(model, stored, files_in)
-    embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
-    if stored is not None:
-        return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
-    assert files_in is not None
     runner_of = None
     if engine == "ray":
         from tfrecords.convert.workers.ray_runner import RayRunner
 
         runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
-    return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
+    with updated_index(index_dir) as folder:
+        if precision == "auto":
+            precision = index_precision(folder) or _new_precision(model, stored, files_in)
+        embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
+        if stored is not None:
+            return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
+        assert files_in is not None
+        return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
 
 
 def _new_precision(model: str, dataset_dir: Path | None, image_dir: Path | None) -> str:
@@ -190,7 +192,7 @@ class Searcher:
         from simimg.similarity.search_index import SearchIndex
 
         counted = counted_edits(edits)
-        self.index: SearchIndex = dataclasses.replace(SearchIndex.open(here(index_dir, "index_dir")), once=once)
+        self.index: SearchIndex = dataclasses.replace(SearchIndex.open(path_of(index_dir)), once=once)
         self._text = None
         if text_model:
             from simimg.similarity.text_encoder import open_text_encoder

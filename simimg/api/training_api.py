@@ -127,7 +127,7 @@ def open_trained(model_dir: Folder, dataset_dir: Folder | Sequence[Folder], spli
         fold = load_run(here(model_dir, "model_dir")).config.get("fold", 0)
         if fold and split in (found := run_splits(places, fold)):
             split = found[split]
-    places = [local_dataset(one, split) for one in named]
+    places = [local_dataset(one, split, streamed=True) for one in named]
     run = here(model_dir, "model_dir")
     reader, _ = open_reader(places, split, **(load_run(run).center_crops if (run / CONFIG_FILE).is_file() else {}))
     model, info = load_trained(run)

@@ -62,7 +62,9 @@ class Options(CacheOptions):
     )
     dataset_dir: Path | None = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", None, url=True)
     index_dir: Path | None = option(
-        "Keep the index in this folder, so that the next call is fast; alone, audit the index as it is.", None
+        "Keep the index in this folder, so that the next call is fast; alone, audit the index as it is.",
+        None,
+        url=True,
     )
     model: str = option("As for `simimg index`.", "lite0")
     kinds: tuple[str, ...] = option(

@@ -31,8 +31,11 @@ from simimg.similarity.evaluation.retrieval import (
     kind_precision,
     measure_retrieval,
 )
+from simimg.similarity.remote_index import updated_index
 from simimg.similarity.search_index import SearchIndex
+from tfrecords.locations import location_text
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = "num_images num_queries threshold pair_threshold recall micro kind_map failures seconds"
 
@@ -45,10 +48,10 @@ _TILE_PX = 320
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `calibrate`. Raises UsageError for fewer than 5 queries."""
 
-    index_dir: Path = option("Index of an image folder whose files still exist.")
+    index_dir: Path = option("Index of an image folder whose files still exist.", url=True)
     num_queries: int = option("Images to search for, each in fourteen edits, and number of distractors.", 50)
     seed: int = option("Seed of the choice of images and of the edits.", 0)
     rivals: bool = option("Also measure pHash and dHash; needs the package imagehash.", False)
@@ -58,14 +61,19 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_queries < 5:
             raise UsageError(f"--num_queries={self.num_queries}: should be 5 or more.")
 
 
 def run(options: Options) -> Result:
     """Measure, with a progress bar, and store the threshold."""
+    with updated_index(options.index_dir) as folder:
+        return _run(options, SearchIndex.open(folder))
+
+
+def _run(options: Options, index: SearchIndex) -> Result:
     start = time.perf_counter()
-    index = SearchIndex.open(options.index_dir)
     embedder = index.load_embedder(many=True)
     with progress_bar(2 * options.num_queries * len(EDITS), "searching") as bar:
         measured = measure_retrieval(
@@ -110,7 +118,7 @@ def run(options: Options) -> Result:
         lines += ["", wrong]
         lines += [f"  {one['original']} {one['edit']}: {one['first']}" for one in failures[:_FAILURES_SHOWN]]
     lines += ["", *(_threshold_line(name, value, index) for name, value in thresholds.items())]
-    lines.append(f"{'stored' if stored else 'not stored'} in {options.index_dir}; {seconds:.0f} s")
+    lines.append(f"{'stored' if stored else 'not stored'} in {location_text(options.index_dir)}; {seconds:.0f} s")
     if options.picture is not None:
         lines.append(f"curves: {options.picture}")
     if options.failures is not None:

@@ -14,6 +14,7 @@ from simimg.similarity.affine import area, inverse, part_in_unit_square, transfo
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_PIXELS
 from simimg.similarity.transparency import background_of
+from tfrecords.locations import location_text
 
 THRESHOLD_HELP = "Minimum similarity of copies, 0.5 to 1; auto is what `simimg calibrate` found, or 0.9."
 
@@ -24,7 +25,7 @@ _NEARLY_ALL = 0.97  # share of an image; a copy that shows as much is not said t
 def left_out(num_decisions: int, index_dir: Path) -> str:
     """Return the line that says what is not shown because of decisions."""
     which = "1 decision" if num_decisions == 1 else f"{num_decisions:,} decisions"
-    command = shlex.join(["simimg", "decide", f"--index_dir={index_dir}", "--list"])
+    command = shlex.join(["simimg", "decide", f"--index_dir={location_text(index_dir)}", "--list"])
     return f"what {which} settled is left out; `{command}` lists what was decided"
 
 

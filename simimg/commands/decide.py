@@ -50,7 +50,9 @@ from simimg.similarity.finding_decisions import RIGHT, DecidedFinding
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
 from tfrecords.format.atomic_files import file_sha256
+from tfrecords.locations import location_text
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = "decisions undone removed file delete num_deleted relabel num_relabeled"
 
@@ -59,10 +61,10 @@ _CHECKSUM = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `decide`. Raises UsageError unless one thing is to be done."""
 
-    index_dir: Path = option("Index of the images; the decisions are kept in its folder.")
+    index_dir: Path = option("Index of the images; the decisions are kept in its folder.", url=True)
     images: tuple[str, ...] = option("Two or more images: paths, or SHA-256 checksums.", (), positional=True)
     not_copies: bool = option("They are not copies of each other.", False)
     keep_all: bool = option("They are copies, and all of them stay.", False)
@@ -77,6 +79,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         flags = [self.not_copies, self.keep_all, self.keep is not None, self.list, self.undo]
         if self.delete is not None or self.relabel is not None:
             if any(flags):
@@ -92,7 +95,7 @@ class Options:
 def run(options: Options) -> Result:
     """Store, list or take back decisions."""
     index = SearchIndex.open(options.index_dir)
-    known = read_decisions(options.index_dir)
+    known = read_decisions(index.index_dir)
     if options.keep is not None:
         options = dataclasses.replace(options, images=(str(options.keep), *options.images))
     images = _Images(index, known)
@@ -120,14 +123,15 @@ def run(options: Options) -> Result:
         except ValueError as error:
             raise UsageError(f"{' '.join(options.images) or 'no image'}: {error}.") from None
         for image in images.strangers(named):
-            note(f"{image.path or image.sha256} is not in {options.index_dir}; the decision counts when it is")
-        decisions = record(options.index_dir, lambda decisions: made)
+            where = location_text(options.index_dir)
+            note(f"{image.path or image.sha256} is not in {where}; the decision counts when it is")
+        decisions = record(index.index_dir, lambda decisions: made)
         made = [one for one in decisions if one.key == made[0].key]
     values = {
         "decisions": [images.values(one) for one in made],
         "undone": [images.values(one) for one in undone],
         "removed": [images.values(one) for one in removed],
-        "file": str(options.index_dir / DECISIONS_FILE),
+        "file": f"{location_text(options.index_dir)}/{DECISIONS_FILE}",
         **written,
     }
     lines = [images.text(one) for one in made]
@@ -175,7 +179,7 @@ def _undo(options: Options, named: tuple[DecidedImage, ...], images: _Images) ->
             raise UsageError(f"nothing is decided{about}. --list shows what is.")
         return events
 
-    record(options.index_dir, change)
+    record(images.index_dir, change)
     return undone
 
 
@@ -183,7 +187,7 @@ class _Images:
     """Finds the images that somebody named, and where those of decisions are now."""
 
     def __init__(self, index: SearchIndex, decisions: Decisions) -> None:
-        self._index = index
+        self._index, self.index_dir = index, index.index_dir
         self._decisions = decisions
         self._paths: dict[str, list[str]] = {}  # by checksum
         self.named: Callable[[str], DecidedImage] = functools.cache(self._named)  # which reads a whole file

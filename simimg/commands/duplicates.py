@@ -48,6 +48,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep
 from simimg.similarity.plan_file import is_planned, is_reference, reference_dirs_of
 from simimg.similarity.search_index import SearchIndex
+from tfrecords.base_errors import as_named
 from tfrecords.convert.sources import (
     EXCLUDE_FROM_HELP,
     EXCLUDE_HELP,
@@ -57,7 +58,9 @@ from tfrecords.convert.sources import (
     check_patterns,
     walk,
 )
+from tfrecords.locations import location_text
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "groups files num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
@@ -73,11 +76,11 @@ _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `duplicates`. Raises UsageError if there is no source or the threshold is not valid."""
 
     image_dir: Path | None = option("Image folder, searched at any depth.", None)
-    index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None)
+    index_dir: Path | None = option("Index of the folder; updated if --image_dir is given too.", None, url=True)
     model: str = option("With --image_dir: as for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
@@ -104,6 +107,7 @@ class Options:
     exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:
             raise UsageError("name what to look through: --image_dir=PATH, --index_dir=PATH, or both.")
@@ -253,14 +257,18 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
     rows = [row(group) for group in found.groups[:_GROUPS_DRAWN]]
     copies = [member for group in found.groups for member in group.others]
     plan = options.plan or Path("plan.json")
-    source = options.image_dir or index.info.image_dir or index.index_dir
+    source = options.image_dir or index.info.image_dir or as_named(index.index_dir)
     apply = ["simimg", "apply", f"--plan={plan}"]
     commands = {
         "Show what a plan would move:": shlex.join([*apply, "--dry_run"]),
         "Move the copies to a quarantine folder beside the plan; simimg undo moves them back:": shlex.join(apply),
     }
     if options.plan is None:
-        flag = f"--image_dir={options.image_dir}" if options.image_dir else f"--index_dir={options.index_dir}"
+        flag = (
+            f"--image_dir={options.image_dir}"
+            if options.image_dir
+            else f"--index_dir={location_text(options.index_dir)}"
+        )
         write = {"Write a plan, which you can read and change:": f"simimg duplicates {shlex.quote(flag)} --plan={plan}"}
         commands = write | commands
     write_copies_report(

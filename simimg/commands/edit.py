@@ -17,6 +17,8 @@ import dataclasses
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
 from tfrecords.edit.dataset_edit import EditConfig, EditSummary
+from tfrecords.locations import location_text
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "dataset_dir num_examples splits num_deleted num_relabeled num_added num_shards_shared num_shards_written notes"
@@ -24,21 +26,23 @@ JSON_KEYS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(EditConfig):
+class Options(EditConfig, CacheOptions):
     """Options of `edit`."""
 
 
 def run(options: Options) -> Result:
     """Edit, with a progress bar, and write the report of the new version."""
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(EditConfig)}
     with progress_bar(None, "writing") as bar:
-        made = api.edit(progress=showing(bar), **vars(options))
+        made = api.edit(progress=showing(bar), describe=note, **given)
     for line in made.notes:
         note(f"note: {line}")
-    values = dataclasses.asdict(made) | {"dataset_dir": str(made.dataset_dir), "notes": list(made.notes)}
+    values = dataclasses.asdict(made) | {"dataset_dir": location_text(made.dataset_dir), "notes": list(made.notes)}
     return Result(values=values, text=_text(made))
 
 
 def _text(made: EditSummary) -> str:
+    where = location_text(made.dataset_dir)
     done = [
         f"{number:,} {what}"
         for number, what in (
@@ -51,8 +55,8 @@ def _text(made: EditSummary) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in made.splits.items())
     return "\n".join(
         (
-            f"{', '.join(done) or 'nothing changed'}: {made.num_examples:,} examples ({splits}) in {made.dataset_dir}",
+            f"{', '.join(done) or 'nothing changed'}: {made.num_examples:,} examples ({splits}) in {where}",
             f"shards: {made.num_shards_written:,} written, {made.num_shards_shared:,} shared with the old version",
-            f"report: {made.dataset_dir / 'report.html'}",
+            f"report: {where}/report.html",
         )
     )

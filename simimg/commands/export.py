@@ -38,6 +38,7 @@ with quiet_tensorflow():
     from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.image_size import sides_text
 from tfrecords.options import check_choices, option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
     "saved_model image_size class_names dim out files num_bytes num_images model format by out_dir num_checked "
@@ -47,14 +48,14 @@ _INDEX_ONLY, _MODEL_ONLY = ("by", "out", "overwrite"), ("out_dir", "int8", "data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `export`. Raises UsageError unless one thing to export is given, with its own flags only."""
 
     model_dir: Path | None = option("Folder of a finished training run.", None)
     out_dir: Path | None = option("Folder of the exported model; by default MODEL_DIR/FORMAT.", None)
     int8: bool = option("LiteRT: also write a file with 8-bit weights and activations.", False)
     dataset_dir: Path | None = option("The dataset of the run, if it was moved.", None)
-    index_dir: Path | None = option("Index folder to export, instead of --model_dir.", None)
+    index_dir: Path | None = option("Index to export, a folder or URL, instead of --model_dir.", None, url=True)
     format: str = option(
         "Format of the export. auto is saved_model for a model, litert with --int8, and npy for an index.",
         "auto",
@@ -67,6 +68,7 @@ class Options:
     overwrite: bool = option("Replace an existing export of an index.", False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         if (self.model_dir is None) == (self.index_dir is None):
             raise UsageError("name one thing to export: --model_dir=PATH or --index_dir=PATH.")

@@ -21,6 +21,7 @@ from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.plan.convert_config import RAY_ADDRESS_HELP
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
+from tfrecords.locations import location_text
 from tfrecords.options import check_choices, option
 from tfrecords.storage.object_cache import CacheOptions
 
@@ -44,7 +45,7 @@ class Options(CacheOptions):
         "`onnx`) and what it does not say, such as FILE.onnx,size=224,range=imagenet.",
         "lite0",
     )
-    index_dir: Path = option("Folder of the index; an existing index is updated.")
+    index_dir: Path = option("Folder or URL of the index; an existing index is updated.", url=True)
     precision: str = option(
         "Of the embeddings. bfloat16 takes half the time on processors that have it (extra `fast`); auto is the "
         "existing index's; a new one of 500 images or more gets what is measured to be faster on this machine.",
@@ -105,7 +106,7 @@ def run(options: Options) -> Result:
             num_gpus_per_worker=options.num_gpus_per_worker,
             progress=showing(bar),
         )
-    seconds = time.perf_counter() - start
+    seconds, where = time.perf_counter() - start, location_text(options.index_dir)
     for text in update.notes:
         note(f"note: {text}")
     for path, refusal in update.refused[:_REFUSALS_SHOWN]:
@@ -118,12 +119,12 @@ def run(options: Options) -> Result:
     if update.outdated:
         note(
             f"the threshold that `simimg calibrate` chose is kept, but the images have changed much since. "
-            f"Measure again: simimg calibrate --index_dir={options.index_dir}"
+            f"Measure again: simimg calibrate --index_dir={where}"
         )
     index = update.index
     dim = index.vectors["copy"].shape[1]
     values = {
-        "index_dir": str(options.index_dir),
+        "index_dir": where,
         "num_images": len(index.images),
         "num_embedded": update.num_embedded,
         "num_removed": update.num_removed,
@@ -132,7 +133,7 @@ def run(options: Options) -> Result:
         "dim": dim,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(index.images):,} images as vectors of {dim} numbers in {options.index_dir}\n{seconds:.1f} s"
+    text = f"{len(index.images):,} images as vectors of {dim} numbers in {where}\n{seconds:.1f} s"
     if update.num_embedded:
         text += f", {update.num_embedded / seconds:,.0f} images/s including the start of the model"
     if update.num_embedded < len(index.images):

@@ -50,7 +50,7 @@ class Options(CacheOptions):
 
     dataset_dir: Path = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", url=True)
     image_dir: Path | None = option("Folder that it was converted from, to compare the files themselves.", None)
-    index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None)
+    index_dir: Path | None = option("Keep the index in this folder, so that the next call is fast.", None, url=True)
     model: str = option("As for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))

@@ -28,6 +28,7 @@ from simimg.similarity.projection import BY
 from simimg.similarity.query_search import SearchResult
 from simimg.similarity.text_encoder import TEXT_MODEL_HELP
 from tfrecords.options import check_choices, option
+from tfrecords.storage.object_cache import CacheOptions
 
 if TYPE_CHECKING:
     from simimg.report.contact_sheet import Tile
@@ -39,10 +40,10 @@ _FEW = 4  # images, for which little memory matters more than the time of a sear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `search`. Raises UsageError if `k` is below 1."""
 
-    index_dir: Path = option("Folder that `simimg index` made.")
+    index_dir: Path = option("Folder or URL of an index that `simimg index` made.", url=True)
     images: tuple[str, ...] = option(
         "The images to look for; a folder stands for all images in it, and - for one on standard input.",
         (),
@@ -57,6 +58,7 @@ class Options:
     picture: Path | None = option("Also draw the matches to this PNG file.", None)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
         counted_edits(self.edits)
         check_max_pixels(self.max_pixels)

@@ -33,7 +33,9 @@ from simimg.signals import stop_requested
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.text_encoder import TEXT_MODEL_HELP, TextEncoder, open_text_encoder
+from tfrecords.locations import url_of
 from tfrecords.options import option
+from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = "url port plan plans"
 
@@ -41,12 +43,14 @@ _POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CacheOptions):
     """Options of `serve`. Raises UsageError for an unknown kind of edit."""
 
     index_dir: tuple[Path, ...] = option(
-        "Folder that `simimg index` made; give the flag several times to choose between several on the page.",
+        "Folder or URL of an index that `simimg index` made; give the flag several times to choose between several "
+        "on the page.",
         repeated="PATH",
+        url=True,
     )
     port: int = option("Port to listen on; auto is any free one.", 8765, words={"auto": 0})
     host: str = option(
@@ -60,6 +64,7 @@ class Options:
     open: bool = option("Also open the page in the browser.", False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counted_edits(self.edits)
         if self.plan and len(self.index_dir) > 1:
             raise UsageError(f"--plan={self.plan} is of one index. Leave it out: each index has a plan beside it.")
@@ -84,8 +89,8 @@ def serve(options: Options, stop: threading.Event) -> Result:
         ) from None
     indexes = [SearchIndex.open(folder) for folder in options.index_dir]
     texts = _text_encoders(options.text_model, indexes)
-    folders = [folder.resolve() for folder in options.index_dir]
-    plans = [options.plan or folder.with_name(f"{folder.name}-plan.json") for folder in folders]
+    folders = [index.index_dir.resolve() for index in indexes]
+    plans = [options.plan or _plan_beside(folder) for folder in options.index_dir]
     listener = listening(options.host, options.port)
     host, port = listener.getsockname()[:2]
     edits = counted_edits(options.edits)
@@ -108,6 +113,12 @@ def serve(options: Options, stop: threading.Event) -> Result:
             pass
     values = {"url": url, "port": port, "plan": str(plans[0]), "plans": [str(plan) for plan in plans]}
     return Result(values=values, text="the search page was stopped")
+
+
+def _plan_beside(index_dir: Path) -> Path:
+    """Return the plan of an index: beside its folder, or in the working folder if it is at a URL."""
+    beside = Path(index_dir.name) if url_of(index_dir) else index_dir.resolve()
+    return beside.with_name(f"{beside.name}-plan.json").resolve()
 
 
 def _text_encoders(model: str, indexes: Sequence[SearchIndex]) -> list[TextEncoder | None]:

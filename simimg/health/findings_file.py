@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from simimg.errors import SimimgError
 from simimg.health.audited_images import AuditedImages
 from simimg.health.collection_audit import Audit
 from simimg.health.finding import Finding
 from simimg.similarity.index_info import THUMBNAILS
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.atomic_files import atomic_file
+from tfrecords.storage.uploads import rewritten
 
 _FORMAT = "simimg-findings/1"
 _FOLDER = THUMBNAILS.partition("/")[0]
@@ -52,8 +54,9 @@ def save_findings(index: SearchIndex, found: Audit) -> KeptAudit:
         ],
         "likely": {path: list(names) for path, names in found.likely.items()},
     }  # fmt: skip
-    path = index.index_dir / _FOLDER / "findings.json"
-    with suppress(OSError, UnicodeEncodeError):
+    name = f"{_FOLDER}/findings.json"
+    with suppress(OSError, UnicodeEncodeError, SimimgError), rewritten(index.index_dir, name, "--index_dir") as folder:
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, sync=False) as file:
             file.write(json.dumps(values, ensure_ascii=False).encode())

@@ -77,6 +77,9 @@ def open_reader(
     image_size = parse_image_size(image_size, zero="auto")
     opened = _opened((dataset_dir,) if isinstance(dataset_dir, Path) else dataset_dir, split, class_names)
     num_threads = num_threads or len(os.sched_getaffinity(0))
+    if not opened.is_here:
+        _check_streamed(opened, kind, crop, cache)
+        kind = "stream"
     crops = _crops_of(opened, crop, image_size)
     if crops is not None:
         if opened.parts:
@@ -102,7 +105,7 @@ def open_reader(
             raise UsageError(f"--data_service={data_service} reads one dataset. Leave it out to mix several.")
         service = ServiceReader(opened, data_service, num_threads=num_threads, on_corrupt=on_corrupt)
         return service, f"{data_service} reads and decodes"
-    reason = "as given"
+    reason = "as given" if opened.is_here else "its shards do not fit into --cache_bytes together"
     if cache == "device":
         if kind not in ("auto", "resident"):
             raise UsageError(f"--cache=device: --reader={kind} keeps nothing in memory. Leave one of the two out.")
@@ -126,6 +129,20 @@ def open_reader(
     if kind == "resident":
         reader = DeviceReader if cache == "device" else ResidentReader
     return reader(opened, num_threads=num_threads, on_corrupt=on_corrupt), reason
+
+
+def _check_streamed(split: Split, kind: str, crop: str, cache: str) -> None:
+    """Raise UsageError if a split whose shards come one after the other cannot be read in that way."""
+    given = f"--reader={kind}" if kind not in ("auto", "stream") else f"--cache={cache}" if cache != "host" else ""
+    given = given or (f"--crop={crop}" if crop != AUTO_CROP or not split.stored_size else "")
+    given = given or ("another dataset beside it" if split.parts else "")
+    if split.schema.label_type not in ("single", "none"):
+        given = given or f"--label_type={split.schema.label_type}"
+    if given:
+        raise UsageError(
+            f"{split.dataset_dir} does not fit into --cache_bytes, so its shards are streamed, and {given} needs all "
+            "of them at once. Give the cache more bytes, or copy the dataset to a folder."
+        )
 
 
 def _opened(folders: Sequence[Path], split: str, class_names: Sequence[str] | None) -> Split:

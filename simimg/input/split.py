@@ -18,6 +18,7 @@ import tensorflow as tf
 from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input.crops import Crops
 from simimg.input.sampler import Order
+from tfrecords.format.absent_shards import supply_of
 from tfrecords.format.atomic_files import read_json
 from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_shape, image_size_of
 from tfrecords.format.layout import Layout
@@ -109,6 +110,11 @@ class Split:
     def label_dtype(self) -> tf.DType:
         """Type of the labels."""
         return tf.dtypes.as_dtype(self.schema.label_form(len(self.class_names))[1])
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all shards are in their folders; others come one after the other, see `absent_shards`."""
+        return all(supply_of(part.dataset_dir) is None for part in (self, *(part.split for part in self.parts)))
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -271,7 +277,7 @@ def input_errors(split: Split) -> Iterator[None]:
             raise
         if isinstance(error, tf.errors.DataLossError):  # TensorFlow does not name the shard
             for shard in split.shards:
-                if faults := scan_shard(shard.path, schema=split.schema).faults:
+                if split.is_here and (faults := scan_shard(shard.path, schema=split.schema).faults):
                     raise CorruptRecordError(f"{shard.path}: {faults[0]}. Convert the images again.") from None
         line = next(line for line in error.message.splitlines() if "}} " in line or "GetNext" in line)
         reason = line.rpartition("}} ")[2].partition(" [Op:")[0]
@@ -347,6 +353,8 @@ def _foreign(dataset_dir: Path, split: str) -> Split:
 
 
 def _checked(split: Split) -> Split:
+    if supply_of(split.dataset_dir) is not None:  # which checks what it brings
+        return split
     for shard in split.shards:
         with readable(shard.path):
             num_bytes = shard.path.stat().st_size

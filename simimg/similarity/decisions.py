@@ -47,6 +47,7 @@ from simimg.similarity.finding_decisions import (
 )
 from simimg.similarity.image_table import ImageTable
 from tfrecords.format.atomic_files import atomic_file, parse_json, rename_new
+from tfrecords.storage.uploads import rewritten
 
 DECISIONS_FILE = "decisions.jsonl"
 NOT_COPIES, KEEP_ALL, THIS_ONE = DECISIONS = ("not copies", "keep all", "this one")
@@ -218,12 +219,18 @@ def read_decisions(index_dir: Path) -> Decisions:
 def record(index_dir: Path, change: Callable[[Decisions], Sequence[Decision]]) -> Decisions:
     """Append the events that `change` returns, given the decisions so far; return the decisions that count then.
 
-    No other process writes between the two.
+    No other process writes between the two. In the folder of an index at a URL, the file at the URL is changed, too.
 
     Raises:
         DataError: the file is damaged; it is left as it is.
         UsageError: the folder does not exist or cannot be written.
+        ConversionError: another process is writing the file at the URL.
     """
+    with rewritten(index_dir, DECISIONS_FILE, "--index_dir") as folder:
+        return _record(folder, change)
+
+
+def _record(index_dir: Path, change: Callable[[Decisions], Sequence[Decision]]) -> Decisions:
     path = index_dir / DECISIONS_FILE
     try:
         if not path.exists():

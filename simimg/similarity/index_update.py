@@ -42,12 +42,12 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import memory_limit, num_cores
-from tfrecords.storage.remote_dataset import origin_of
+from tfrecords.storage.remote_folder import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
 _FEW_IMAGES = 100_000  # which fit into any memory
 _BYTES_PER_IMAGE = 1_900  # names, checksums, facts and times of an image, as Python's objects; measured
-_OTHER_FILES = (LOCK_FILE, UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
+_OTHER_FILES = (UNFINISHED, DECISIONS_FILE)  # of a folder that has no index yet, or no longer
 _EARLIER = Engine("TensorFlow", "of an earlier version", "float32", "unknown")
 _VECTOR_CODE = "vector code"  # `IndexInfo.pixels` of files that were resized so, see `ImageOptions`
 _LOG = logging.getLogger(__name__)
@@ -324,7 +324,7 @@ def _is_another(before: SearchIndex, index: SearchIndex) -> bool:
 
 def _open_before(index_dir: Path, embedder: Embedder, *, dataset_dir: Path | None) -> SearchIndex | None:
     if not (index_dir / INFO_FILE).is_file():
-        strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES]
+        strange = [path.name for path in index_dir.iterdir() if path.name not in _OTHER_FILES and path.name[0] != "."]
         strange = [name for name in strange if "generation-" not in name and not is_fingerprints(name)]
         if strange:
             raise UsageError(

@@ -25,11 +25,13 @@ from typing import Any
 from simimg.errors import DataError, UsageError
 from simimg.similarity.decisions import DECISIONS, THIS_ONE, DecidedImage, Decision, check_decision
 from simimg.similarity.duplicate_groups import Group, Member
+from simimg.similarity.remote_index import local_index
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.sidecars import sidecars_of
 from tfrecords.convert.sources import printable, unprintable
 from tfrecords.convert.sources.source import QUARANTINE_JOURNAL
 from tfrecords.format.atomic_files import file_sha256, parse_json, read_bytes, write_json
+from tfrecords.storage.remote_folder import origin_of
 
 APPLIED_PLAN = "applied-plan.json"
 """The copy of a plan in its quarantine folder, which `simimg undo` takes as well."""
@@ -160,7 +162,7 @@ def write_plan(
     _add_sidecars(image_dir, [file for group in described for file in group.get("questions", ())], removed)
     values: dict[str, Any] = {"format": _FORMAT, "image_dir": str(image_dir.resolve())}
     if index_dir is not None:
-        values["index_dir"] = str(index_dir.resolve())
+        values["index_dir"] = origin_of(index_dir)
     write_json(path, {**values, "reference_dirs": list(reference_dirs), "groups": described})
 
 
@@ -193,7 +195,7 @@ def load_plan(path: Path) -> Plan:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
         time = _last_change(path)
         groups = tuple(_group_at(number, path, group, time) for number, group in enumerate(values["groups"], 1))
-        index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
+        index_dir = local_index(values["index_dir"], whole=False) if values.get("index_dir") else None
         return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

@@ -7,7 +7,6 @@
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
         copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.inverted_file`
-
     <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
@@ -38,6 +37,7 @@ from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_in
 from simimg.similarity.inverted_file import Cells, build_cells, open_cells
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, nearest
 from simimg.similarity.projection import BY, Projection, fit_projection
+from simimg.similarity.remote_index import local_index
 from simimg.similarity.vector_rows import OnePass
 from tfrecords.convert.sources import unprintable
 from tfrecords.format.atomic_files import TEMPORARY, atomic_folder, file_identity, parse_json, write_json
@@ -166,12 +166,12 @@ class SearchIndex:
 
     @classmethod
     def open(cls, index_dir: Path) -> SearchIndex:
-        """Open an index folder.
+        """Open an index: a folder, or the URL of one, see `local_index` for further errors.
 
         Raises:
             SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
-        if not (index_dir / INFO_FILE).is_file():
+        if not ((index_dir := local_index(index_dir)) / INFO_FILE).is_file():
             raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):
             info = _read_info(index_dir)

@@ -174,8 +174,13 @@ def dataset_sha256(split: Split) -> str:
     if split.parts:
         each = [dataset_sha256(part.split) for part in split.parts]
         return hashlib.sha256(json.dumps(each).encode()).hexdigest()
-    if not Layout.exists(split.dataset_dir):
-        return file_sha256(split.dataset_dir / INFO_FILE)
-    layout = Layout.load(split.dataset_dir)
+    return folder_sha256(split.dataset_dir)
+
+
+def folder_sha256(dataset_dir: Path) -> str:
+    """Returns the digest of the checksums of all shards of a dataset, for which none is read."""
+    if not Layout.exists(dataset_dir):
+        return file_sha256(dataset_dir / INFO_FILE)
+    layout = Layout.load(dataset_dir)
     shards = {name: [shard.sha256 for shard in shards] for name, shards in layout.splits.items()}
     return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()

@@ -141,7 +141,7 @@ def open_run_setup(config: TrainConfig) -> RunSetup:
         DataError: the dataset is damaged.
     """
     strategy, place = make_strategy(config.num_devices, config.cross_device_ops), workers()
-    places = [local_dataset(one) for one in config.dataset_dirs]
+    places = [local_dataset(one, streamed=True) for one in config.dataset_dirs]
     if config.data_service and any(map(url_of, config.dataset_dirs)):
         raise UsageError(
             f"--data_service={config.data_service} reads folders that its machines share, and "

@@ -25,11 +25,12 @@ from typing import Any
 from simimg.child_process import run_logged
 from simimg.errors import TrainingInterrupted, UsageError
 from simimg.input import open_split, run_splits
-from simimg.training.run_folder import REPORT_FILE, RESULT_FILE, dataset_sha256
+from simimg.training.run_folder import REPORT_FILE, RESULT_FILE, folder_sha256
 from simimg.training.train_config import TrainConfig
 from tfrecords.format.atomic_files import locked_file, read_json, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import num_folds
+from tfrecords.locations import url_of
 from tfrecords.storage.remote_dataset import local_dataset
 
 SWEEP_FILE = "sweep.json"
@@ -82,13 +83,16 @@ class Sweep:
         for run in self.runs:
             if not {*run.config.dataset_names} - {*datasets}:
                 continue
-            folders = [local_dataset(location) for location in run.config.dataset_dirs]
+            # Of datasets at URLs no shard is read, as with --dry_run none is needed.
+            folders = [local_dataset(location, "") for location in run.config.dataset_dirs]
             splits = run_splits(folders, run.config.fold)
             for name, folder in zip(run.config.dataset_names, folders, strict=True):
                 there = num_folds(Layout.load(folder).splits) if Layout.exists(folder) else 0
                 if len(self.folds) > 1 and there != len(self.folds):
                     raise UsageError(f"--folds={len(self.folds)}: {name} has {there} folds. Give --folds={there}.")
-                datasets[name] = dataset_sha256(open_split(folder, splits["train"]))
+                datasets[name] = folder_sha256(
+                    folder if url_of(name) else open_split(folder, splits["train"]).dataset_dir
+                )
         aside = {*self.grid, "seed", "fold"}
         options = {key: value for key, value in self.runs[0].config.determining().items() if key not in aside}
         found = {

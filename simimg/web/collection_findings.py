@@ -46,6 +46,7 @@ from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.search_index import SearchIndex
 from simimg.web.background_job import BackgroundJob
 from simimg.web.request_guard import RequestError, json_of
+from tfrecords.base_errors import as_named
 from tfrecords.locations import url_of
 
 _MAX_BYTES = 16 << 20
@@ -270,7 +271,7 @@ class Findings:
         stored = self._index.info.dataset_dir
         dataset_dir = stored if stored and not url_of(stored) else "DATA_DIR/NAME/VERSION"  # as it was made
         return {
-            "lists": shlex.join(["simimg", "decide", f"--index_dir={self._index.index_dir}", *lists]),
+            "lists": shlex.join(["simimg", "decide", f"--index_dir={as_named(self._index.index_dir)}", *lists]),
             "edit": shlex.join(["simimg", "edit", f"--dataset_dir={dataset_dir}", *lists]),
         }
 

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -62,14 +63,19 @@ Describe: TypeAlias = Callable[[str], object]
 
 
 def convert(
-    config: ConvertConfig, *, progress: OnProgress = lambda _: None, describe: Describe = lambda _: None
+    config: ConvertConfig,
+    *,
+    progress: OnProgress = lambda _: None,
+    describe: Describe = lambda _: None,
+    handover: str = "",
 ) -> ConvertSummary:
     """Convert the source in `config` into the dataset folder `<data_dir>/<name>/1.0.0`.
 
     A dataset that exists and was made from the same files with the same options is left as it is. With `append`, files
     that it does not have are added in a new version (1.1.0), which shares the old shards. With more than one worker, a
     script has to call this under `if __name__ == "__main__":`. `describe` is called with a line that says what the
-    source was taken for, before any image is read.
+    source was taken for, before any image is read. `handover` is a URL where the workers of a cluster put what they
+    make, see `tfrecords.storage.handover`; without, they have to see `data_dir`.
 
     Raises:
         UsageError: there are no images, or the dataset exists and differs, or `data_dir` is a URL, which
@@ -126,7 +132,7 @@ def convert(
                 # The conflicts are known at the end, and what becomes of them can still be chosen then.
                 begun = {name: value for name, value in options.recorded.items() if name != "conflicts"}
                 workdir.begin(begun, versions_of(options))
-                return _convert(job, workdir, runner, progress, start)
+                return _convert(job, workdir, runner, progress, start, handover)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes the conversion.") from None
     except OSError as error:
@@ -189,9 +195,9 @@ def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:
 
 
 def _convert(
-    job: ConversionJob, workdir: WorkDir, runner: Runner, progress: OnProgress, start: float
+    job: ConversionJob, workdir: WorkDir, runner: Runner, progress: OnProgress, start: float, handover: str
 ) -> ConvertSummary:
-    infos, receipt, num_converted = _write_shards(job, workdir, runner, progress)
+    infos, receipt, num_converted = _write_shards(job, workdir, runner, progress, handover)
     check_refusals(job, receipt, workdir.work)
     if job.previous is not None and not (receipt.positions >= 0).any():  # every file was rejected: no new version
         workdir.remove_work()
@@ -200,8 +206,11 @@ def _convert(
     final = job.final_plan(receipt)
     receipt.refused.update(final.dropped)
     receipt.positions[list(final.dropped)] = -1
-    with ThreadPoolExecutor(1) as background:
+    with ThreadPoolExecutor(1) as background, ExitStack() as stack:
         tables = background.submit(write_tables, job, final, receipt, workdir)
+        if handover:  # all shards are on this machine now, and on no other
+            runner.dismiss()
+            runner = stack.enter_context(pool.Pool(num_cores(), str))
         shards = reshard(job, final.plan, receipt, infos, workdir, runner)
         manifest = tables.result()
     runner.dismiss()
@@ -261,7 +270,7 @@ def _unchanged(previous: PreviousVersion, notes: Iterable[str], start: float) ->
 
 
 def _write_shards(
-    job: ConversionJob, workdir: WorkDir, runner: Runner, progress: OnProgress
+    job: ConversionJob, workdir: WorkDir, runner: Runner, progress: OnProgress, handover: str
 ) -> tuple[dict[str, ShardInfo], Receipt, int]:
     """Return the first plan's shards by name, what became of each file, and how many images this call converted."""
     infos: dict[str, ShardInfo] = {}
@@ -293,7 +302,7 @@ def _write_shards(
 
     on_progress(0, 0)
     try:
-        runner.run((_shard_task(job, planned, workdir) for planned in todo), take, on_progress)
+        runner.run((_shard_task(job, planned, workdir, handover) for planned in todo), take, on_progress)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted with {len(infos)} of {len(planned_shards)} shards finished; the same command resumes there."
@@ -304,7 +313,7 @@ def _write_shards(
     return infos, receipt, sum(info.num_examples for info in infos.values()) - examples_earlier
 
 
-def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> ShardTask:
+def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir, handover: str = "") -> ShardTask:
     source, config = job.source, job.config
     return ShardTask(
         shard=workdir.shards / planned.file,
@@ -312,6 +321,7 @@ def _shard_task(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> 
         inputs=job.inputs(planned.rows),
         files=source.files,
         rows=planned.rows,
+        handover=handover,
         paths=tuple(source.paths[row] for row in planned.rows.tolist()),
         ids=job.ids[planned.rows],
         labels=job.labels[planned.rows],

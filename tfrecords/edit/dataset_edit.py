@@ -43,6 +43,7 @@ class EditConfig:
     dataset_dir: Path | None = option(
         "Dataset folder, DATA_DIR/NAME/VERSION, the newest version; with --merge by default the first one named there.",
         None,
+        url=True,
     )
     delete: Path | None = option("CSV file with the ids or paths of examples to delete.", None)
     relabel: Path | None = option("CSV file with ids or paths of examples and their new labels.", None)

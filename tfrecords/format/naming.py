@@ -135,6 +135,11 @@ def shard_name(name: str, split: str, shard: int, num_shards: int, file_format: 
     return f"{name}-{split}.{file_format}-{shard:05d}-of-{num_shards:05d}"
 
 
+def is_shard(file: str) -> bool:
+    """Return whether a file of this name is a shard."""
+    return re.search(rf"\.({'|'.join(FILE_FORMATS)})-\d+-of-\d+$", file) is not None
+
+
 def is_array_record(shard: str) -> bool:
     """Return whether a shard is an ArrayRecord file, given its file name; `shard_name` has one dot, before the format.
 

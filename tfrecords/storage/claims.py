@@ -1,4 +1,4 @@
-"""Who writes a dataset in an object store: one process at a time, which is lost track of when it dies.
+"""Who writes a dataset or an index in an object store: one process at a time, also when one dies.
 
     <data_dir>/<name>/.<version>.writing/<token>      who writes DATA_DIR/NAME/VERSION: host, process, start
 
@@ -70,7 +70,7 @@ class Claim:
         if not patiently(lambda: self._driver.exists(self._path), self._url):
             raise ConversionError(
                 f"{self._url}: this process did not reach the store for {_STALE_S / 60:.0f} minutes, and another one "
-                "writes the dataset now. Wait until it has finished."
+                "writes there now. Wait until it has finished."
             )
 
     def _check_alone(self) -> None:
@@ -112,7 +112,7 @@ class Claim:
 
 @contextmanager
 def claimed(driver: Any, target: str, url: str, what: str) -> Iterator[Claim]:
-    """Hold the right to write the dataset `target`, a driver's path, at `url`, which `what` names.
+    """Hold the right to write the dataset, index or file `target`, a driver's path, at `url`, which `what` names.
 
     Raises:
         UsageError: the store refuses to write there, or does not answer.

@@ -23,7 +23,7 @@ from tfrecords.convert.sources.remote import check_url, remote_errors
 _Value = TypeVar("_Value")
 
 _ANSWER_S = 60.0  # after which a store that has not said anything is not there
-_WAITS_S = (0.2, 1.0, 4.0)  # before each further attempt; drivers have attempts of their own besides
+WAITS_S = (0.2, 1.0, 4.0)  # before each further attempt; drivers have attempts of their own besides
 _INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG)
 _ABOUT_CALLER = re.compile(
@@ -108,20 +108,27 @@ def first_answer(call: Callable[[], object], url: str, what: str) -> None:
             raise error
 
 
+def check_bucket(driver: Any, path: str, url: str, what: str) -> None:
+    """Raise UsageError if there is no such bucket; some servers make one when an object is put there."""
+    with usage_errors(url, what):
+        if hasattr(driver, "call_s3"):
+            driver.call_s3("head_bucket", Bucket=path.partition("/")[0])
+
+
 def patiently(call: Callable[[], _Value], url: str, doing: str = "read") -> _Value:
     """Return `call()`, which is called again, after a pause, whenever it fails for a reason that may pass.
 
     Raises:
         DataError: it failed each time, or for a reason that stays.
     """
-    for wait_s in (*_WAITS_S, None):
+    for wait_s in (*WAITS_S, None):
         try:
             return call()
         except (MemoryError, SimimgError):
             raise
         except FileNotFoundError:
             raise DataError(
-                f"{redacted(url)} is missing. Write the dataset again, or wait for whoever is replacing it."
+                f"{redacted(url)} is missing. Write it again, or wait for whoever is replacing it."
             ) from None
         except Exception as error:  # drivers raise what their libraries raise
             if isinstance(error, OSError) and error.errno in _OF_THIS_DISK:

@@ -10,7 +10,7 @@
    renamed.
 3. An object is fetched once: whoever needs it meanwhile waits. If the process that fetches it is killed, another one
    begins again, and removes what it left.
-4. A process holds what it has asked for until it ends. What somebody holds is not removed.
+4. A process holds what it has asked for until it ends or releases it. What somebody holds is not removed.
 5. The bytes of all objects, and of those that are being fetched, stay within the bound. What was used longest ago makes
    room first.
 """
@@ -83,6 +83,10 @@ def parse_bytes(text: str) -> int | None:
     return int(number)
 
 
+class NoRoom(UsageError):
+    """Everything in the cache is in use."""
+
+
 class ObjectCache:
     """The cache in `folder`, of at most `max_bytes`; None leaves a tenth of the disk's free space."""
 
@@ -102,11 +106,18 @@ class ObjectCache:
 
     def check_size(self, num_bytes: int) -> None:
         """Raise UsageError if the cache can never hold so many bytes at once; nothing has to be read to find out."""
-        if self._max_bytes is not None and num_bytes > self._max_bytes:
+        if not self.fits(num_bytes):
             raise UsageError(
-                f"--cache_bytes={self._max_bytes}: {num_bytes:,} bytes are needed at once. Give it more bytes, or read "
+                f"--cache_bytes={self._whole()}: {num_bytes:,} bytes are needed at once. Give it more bytes, or read "
                 "one split or one dataset at a time."
             )
+
+    def fits(self, num_bytes: int) -> bool:
+        """Return whether the cache could hold so many bytes at once if nothing else were in it."""
+        return num_bytes <= self._whole()
+
+    def _whole(self) -> int:
+        return self._limit(sum(entry.stat().st_size for entry in _there(self._objects)))
 
     def has(self, key: str) -> bool:
         """Return whether the cache has an object now."""
@@ -121,7 +132,7 @@ class ObjectCache:
             fetch: writes the object to a path and checks it; called unless the cache has it.
 
         Raises:
-            UsageError: everything in the cache is in use, and there is no room.
+            NoRoom: everything in the cache is in use.
             Exception: whatever `fetch` raises; the cache is then as before.
         """
         path = self._objects / key
@@ -143,6 +154,10 @@ class ObjectCache:
                     temporary.unlink(missing_ok=True)
                     raise
         return path
+
+    def release(self, key: str) -> None:
+        """Hold an object no more, unless another part of this process does."""
+        _release(_in_use(self.folder / _IN_USE), key)
 
     def _is_there(self, path: Path, num_bytes: int) -> bool:
         """Return whether the cache has an object, which is used now."""
@@ -181,7 +196,7 @@ class ObjectCache:
                         in_use.release(name)
                         used -= size
             if used + num_bytes > limit:
-                raise UsageError(
+                raise NoRoom(
                     f"--cache_bytes={limit}: {self.folder} has {used:,} bytes in use, and {num_bytes:,} more are "
                     "needed. Give it more bytes, or read one split or one dataset at a time."
                 )
@@ -194,6 +209,14 @@ class ObjectCache:
             return self._max_bytes
         status = os.statvfs(self._objects)
         return written + int(_FREE_SHARE * status.f_bavail * status.f_frsize)
+
+
+def _there(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the complete objects."""
+    for entry in list(os.scandir(folder)):
+        with suppress(FileNotFoundError):
+            if not entry.name.startswith(".") and entry.stat():
+                yield entry
 
 
 def _fetched_key(name: str) -> tuple[str, int]:
@@ -225,8 +248,13 @@ def _holding(in_use: RangeLocks, key: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with _HOLDERS_LOCK:
-            _HOLDERS[name] -= 1
-            if not _HOLDERS[name]:
-                in_use.release(key)
+        _release(in_use, key)
         raise
+
+
+def _release(in_use: RangeLocks, key: str) -> None:
+    name = (id(in_use), key)
+    with _HOLDERS_LOCK:
+        _HOLDERS[name] -= 1
+        if not _HOLDERS[name]:
+            in_use.release(key)

@@ -5,6 +5,11 @@ time, and shuffles within a buffer of `SHUFFLE_BUFFER` examples; the converter h
 shards. The order is as reproducible as that of the other readers, but it is a different order. A run resumes at any
 position by skipping records before they are decoded. If the split fits into the buffer, the shuffle is uniform.
 
+A dataset that is larger than the cache that it is read through comes one shard at a time, so then one shard is read
+after the other, and the next one is fetched meanwhile. This is another order again, which follows from (seed, epoch)
+and not from the size of the cache. Within the buffer, examples of neighboring shards are mixed. A run that resumes in
+the middle of an epoch fetches the shards before that position once more.
+
 Records are parsed and decoded by TensorFlow's own operations, which can be sent to other machines as a graph.
 """
 
@@ -12,14 +17,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from simimg.input.permutation import permuted
 from simimg.input.records import many_hot
 from simimg.input.sampler import Order
 from simimg.input.split import PADDING_ID, Batch, Reader, Split
+from tfrecords.format.absent_shards import supply_of
 
 SHUFFLE_BUFFER = 8192
 _CYCLE_LENGTH = 8  # shards open at the same time
@@ -37,6 +45,8 @@ class StreamReader(Reader):
         self._files = [str(shard.path) for shard in split.shards]
         self._lengths = [shard.num_examples for shard in split.shards]
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
+        supply = supply_of(split.dataset_dir)
+        self._lease = None if supply is None else supply.lease()
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of per-replica Batches in the order that the module's docstring describes."""
@@ -53,9 +63,10 @@ class StreamReader(Reader):
             seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
             num_shards = len(self._files)
             shards = permuted(tf.range(num_shards, dtype=tf.int64), num_shards, order.seed, epoch)
-            records = tf.data.Dataset.from_tensor_slices(shards).interleave(
+            following = tf.concat([shards[1:], [-1]], axis=0)
+            records = tf.data.Dataset.from_tensor_slices((shards, following)).interleave(
                 self._shard_records,
-                cycle_length=min(_CYCLE_LENGTH, num_shards),
+                cycle_length=min(_CYCLE_LENGTH, num_shards) if self._lease is None else 1,
                 block_length=_BLOCK_LENGTH,  # without parallel calls: threads cost more than the reading
             )
             shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
@@ -75,8 +86,11 @@ class StreamReader(Reader):
 
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches: every example once, in the order of the shards, the last batch filled up."""
-        shards = tf.data.Dataset.range(len(self._files))
-        records = shards.interleave(self._shard_records, cycle_length=1, block_length=1)
+        shards = tf.range(len(self._files), dtype=tf.int64)
+        following = tf.concat([shards[1:], [-1]], axis=0)
+        records = tf.data.Dataset.from_tensor_slices((shards, following)).interleave(
+            self._shard_records, cycle_length=1, block_length=1
+        )
 
         def fill_up(batch: Batch) -> Batch:
             rows, last = tf.range(batch_size), tf.shape(batch.id)[0] - 1
@@ -85,9 +99,15 @@ class StreamReader(Reader):
 
         return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
 
-    def _shard_records(self, shard: tf.Tensor) -> tf.data.Dataset:
-        """Returns `(serialized record, )` for each record of a shard, with its place in the split if it has no id."""
-        path = tf.gather(tf.constant(self._files), shard)
+    def _shard_records(self, shard: tf.Tensor, following: tf.Tensor) -> tf.data.Dataset:
+        """Returns `(serialized record, )` for each record of a shard, with its place in the split if it has no id.
+
+        The shard `following` is read next, -1 for none.
+        """
+        if self._lease is None:
+            path = tf.gather(tf.constant(self._files), shard)
+        else:
+            path = tf.ensure_shape(tf.numpy_function(self._brought, [shard, following], tf.string), [])
         length = tf.gather(tf.constant(self._lengths, tf.int64), shard)
         records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).apply(
             tf.data.experimental.assert_cardinality(length)
@@ -96,6 +116,12 @@ class StreamReader(Reader):
             return tf.data.Dataset.zip((records,))
         start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
         return records.enumerate(start).map(lambda place, record: (record, place))
+
+    def _brought(self, shard: np.int64, following: np.int64) -> bytes:
+        """Returns the path of a shard that is brought here; called by TensorFlow."""
+        assert self._lease is not None
+        name, next_name = (Path(self._files[one]).name if one >= 0 else "" for one in (shard, following))
+        return self._lease.path_of(name, next_name).encode()
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         decode = functools.partial(decode_records if self.split.encoding == "raw" else decode_record, self.split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 import simimg as library
 from simimg import cli
 from simimg.commands.train import resolve
 from simimg.errors import UsageError
+from tfrecords.storage import drivers
+from tfrecords.storage.claims import claimed
 
 URL = "memory://store/raw/1.0.0"
 
@@ -63,6 +67,31 @@ def test_training_and_measuring(simimg: Callable[..., Any], stored: Any, dataset
     assert f"{URL} is at a URL. Leave --data_service out" in message
 
 
+def test_a_dataset_larger_than_the_cache(
+    simimg: Callable[..., Any], stored: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is trained on and measured, one shard at a time; whatever needs all of it says so."""
+    url, names = "memory://store/folds/1.0.0", "+".join(f"fold{number}" for number in range(1, 5))
+    made = library.convert(photos, data_dir=tmp_path, name="folds", image_size=32, num_workers=1, folds=4).dataset_dir
+    stored.put(str(made), "/store/folds/1.0.0", recursive=True)
+    shards = [path.stat().st_size for path in made.glob("*.tfrecord-*")]
+    others = sum(path.stat().st_size for path in made.iterdir()) - sum(shards)
+    monkeypatch.setenv("SIMIMG_CACHE_BYTES", str(others + 2 * max(shards)))
+    in_order = [library.load(place, names, batch_size=18, ids=True, reader="stream") for place in (url, made)]
+    for one, other in zip(*in_order, strict=True):
+        assert np.array_equal(one.id, other.id)
+        assert np.array_equal(one.image, other.image)
+    shuffled = [[*library.load(url, names, batch_size=18, ids=True, shuffle=True, seed=3)] for _ in "ab"]
+    assert [one.id.numpy().tolist() for one in shuffled[0]] == [one.id.numpy().tolist() for one in shuffled[1]]
+    assert len({int(id) for one in shuffled[0] for id in one.id}) == 72
+    with pytest.raises(UsageError, match=f"{url} does not fit into --cache_bytes, .* --reader=mapped needs"):
+        library.load(url, names, reader="mapped")
+    flags = [f"--dataset_dir={url}", "--model_dir=there"]
+    trained = simimg("train", *flags, "--preset=tutorial", "--epochs=1", "--global_batch_size=18", "--fold=4")
+    assert simimg("evaluate", *flags)["accuracy"] == trained["test_accuracy"]
+    assert "bytes are needed at once" in simimg("verify", f"--dataset_dir={url}", code=2)
+
+
 def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path: Path) -> None:
     assert simimg("verify", f"--dataset_dir={URL}", f"--cache_dir={tmp_path / 'own'}") == {
         "ok": True, "num_examples": 72, "problems": []
@@ -78,17 +107,56 @@ def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path:
     assert "memory://store/none does not exist" in simimg("verify", "--dataset_dir=memory://store/none", code=2)
 
 
-def test_searching_a_dataset(simimg: Callable[..., Any], stored: Any) -> None:
-    made = simimg("index", f"--dataset_dir={URL}", "--index_dir=index")
-    assert made["num_images"] == 72
-    assert simimg("index", f"--dataset_dir={URL}", "--index_dir=index")["num_embedded"] == 0
-    with library.Searcher("index") as searcher:
+def test_an_index(
+    simimg: Callable[..., Any], stored: Any, cache: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made, updated, searched and decided about at a URL as in a folder, by machines that share nothing else."""
+    at = ["--index_dir=memory://store/index"]
+    assert simimg("index", f"--dataset_dir={URL}", *at)["num_images"] == 72
+    first = {name for name in stored.find("/store/index") if "generation-" in name}
+    assert len(first) > 4
+    put: list[str] = []
+    put_file = type(stored).put_file
+
+    def noted(self: Any, source: str, target: str, **options: Any) -> None:
+        put.append(target)
+        put_file(self, source, target, **options)
+
+    monkeypatch.setattr(type(stored), "put_file", noted)
+    for name in ("cache", "other"):  # another machine has to get it first
+        monkeypatch.setenv("SIMIMG_CACHE_DIR", str(cache.with_name(name)))
+        assert simimg("index", f"--dataset_dir={URL}", *at)["num_embedded"] == 0
+    assert not put
+    with library.Searcher("memory://store/index") as searcher:
         assert searcher.index.info.dataset_dir == URL
-    assert simimg("leaks", f"--dataset_dir={URL}", "--index_dir=index", "--report=leaks.html")["num_test_affected"] >= 0
+        one, other = (str(photos / image.path) for image in searcher.index.images[:2])
+        assert searcher.search(one)[0].similarity > 0.9
+    assert simimg("search", *at, one)["results"][0]["matches"]
+    assert simimg("decide", *at, "--not_copies", one, other)["file"] == "memory://store/index/decisions.jsonl"
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", str(cache))
+    assert len(simimg("decide", *at, "--list")["decisions"]) == 1
+    assert b"not copies" in stored.cat_file("/store/index/decisions.jsonl")
+    assert simimg("leaks", f"--dataset_dir={URL}", *at, "--report=leaks.html")["num_test_affected"] >= 0
     assert URL in Path("leaks.html").read_text()
     found = simimg("audit", f"--dataset_dir={URL}", "--kinds=dark,bright", "--report=audit.html")
     assert found["num_images"] == 72
     assert URL in Path("audit.html").read_text()
+    assert not [name for name in stored.find("/store") if "writing" in name]
+    # An update that fails while it is sent leaves the old index, and the next one goes on.
+    dataset = ["--dataset_dir=memory://store/jpeg/1.0.0", *at]
+    monkeypatch.setattr(drivers, "WAITS_S", ())
+    monkeypatch.setattr(type(stored), "put_file", lambda *arguments, **options: 1 / 0)
+    assert "memory://store/index/generation-000002/" in simimg("index", *dataset, code=3)
+    monkeypatch.setattr(type(stored), "put_file", noted)
+    with library.Searcher("memory://store/index") as searcher:
+        assert searcher.index.info.generation == 1
+    assert simimg("index", *dataset)["num_embedded"] == 0
+    assert {name.split("/")[-2] for name in put} == {"generation-000002", "index"}
+    assert put[-1] == "/store/index/index.json"
+    assert not first & set(stored.find("/store/index"))
+    with claimed(stored, "/store/index", "memory://store/index", "--index_dir"):
+        assert "is writing it since" in simimg("index", *dataset, code=3)
+    assert "is not an index: it has no index.json" in simimg("search", "--index_dir=memory://store/none", one, code=3)
 
 
 def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datasets: dict[str, Path]) -> None:
@@ -117,6 +185,33 @@ def test_converting(simimg: Callable[..., Any], photos: Path, stored: Any, datas
     assert not Path("memory:").exists()
 
 
+def test_new_versions(simimg: Callable[..., Any], photos: Path, stored: Any, tmp_path: Path) -> None:
+    """Images are added to a dataset at a URL, deleted from it, and converted from it, with the bytes of a folder."""
+    images = tmp_path / "images"
+    shutil.copytree(photos, images)
+    flags = [f"--image_dir={images}", "--name=raw", "--encoding=raw", "--image_size=32", "--num_workers=1"]
+    places = ("memory://store/grown", str(tmp_path / "grown"))
+    lists = tmp_path / "delete.csv"
+    lists.write_text("id\n3\n")
+    for place in places:
+        simimg("convert", f"--data_dir={place}", *flags)
+    first = next(path for path in sorted(images.rglob("*")) if path.is_file())
+    Image.new("RGB", (40, 40), "red").save(first.with_name("new.png"))
+    for place in places:
+        assert simimg("convert", f"--data_dir={place}", *flags, "--append")["dataset_dir"] == f"{place}/raw/1.1.0"
+        assert simimg("edit", f"--dataset_dir={place}/raw/1.1.0", f"--delete={lists}")["num_deleted"] == 1
+        assert "has a newer version" in simimg("edit", f"--dataset_dir={place}/raw/1.1.0", f"--delete={lists}", code=2)
+        copied = simimg("convert", f"--from={place}/raw/2.0.0", f"--data_dir={place}", "--encoding=png", "--seed=1")
+        assert copied["dataset_dir"] == f"{place}/raw_32_png/1.0.0"
+    here = {path.relative_to(tmp_path).as_posix(): path for path in (tmp_path / "grown").rglob("*") if path.is_file()}
+    assert {name.removeprefix("/store/") for name in stored.find("/store/grown")} == set(here)
+    for name, path in here.items():
+        if path.name not in ("report.html", "manifest.parquet", "layout.json"):  # which have times, and checksums of it
+            wanted = path.read_bytes().replace(str(tmp_path / "grown").encode(), b"memory://store/grown")
+            assert stored.cat_file(f"/store/{name}") == wanted, name
+    assert library.verify("memory://store/grown/raw/2.0.0").ok
+
+
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
     """Every option that is a path takes URLs, or refuses them by name; nothing is taken for a folder called `s3:`."""
     for name in cli.COMMANDS:
@@ -129,7 +224,6 @@ def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
         ["search", "--index_dir=index", "s3://bucket/1.jpg"],
         ["predict", "--model_dir=model", "s3://bucket/1.jpg"],
         ["index", "--image_dir=photos", "--index_dir=index", "--model=s3://bucket/model"],
-        ["convert", "--from=s3://bucket/zoo/1.0.0"],
     ):
         assert "s3://bucket/" in (message := simimg(*arguments, code=2))
         assert "this has to be a path of this machine. Name a local one" in message
@@ -139,14 +233,11 @@ def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda url: library.index("photos", url), "index_dir"),
         (lambda url: library.index(url, "index"), "image_dir"),
-        (lambda url: library.search(url, "a.jpg"), "index_dir"),
         (lambda url: library.duplicates(url), "image_dir"),
         (lambda url: library.train("data", model_dir=url), "model_dir"),
         (lambda url: library.evaluate(url, "data"), "model_dir"),
         (lambda url: library.predict(url, "a.jpg"), "model_dir"),
-        (lambda url: library.edit(url), "dataset_dir"),
     ],
 )
 @pytest.mark.parametrize("url", ["s3://bucket/place", Path("s3://bucket/place")])

@@ -96,6 +96,7 @@ def test_the_runs_of_a_sweep(
     monkeypatch.setenv("SIMIMG_CACHE_DIR", str(tmp_path / "cache"))
     (one,) = simimg("--dataset_dir=memory://swept/three/1.0.0", "--dry_run")["runs"]
     memory.rm("/swept", recursive=True)
+    assert not [*(tmp_path / "cache").rglob("*.tfrecord-*")]  # what is only listed is not read
     assert "--dataset_dir=memory://swept/three/1.0.0" in one["command"]
     seeds = simimg(f"--dataset_dir={tiny['three'].parents[1]}/t{{seed}}/1.0.0", "--sweep_dir=s", "--dry_run", code=2)
     assert "t0/1.0.0 is not a folder" in seeds

@@ -67,7 +67,7 @@ def seaweed_command(weed: str, folder: Path) -> tuple[list[str], int]:
     flags = {name: next(ports) for name in names}
     flags |= {f"{name}.grpc": next(ports) for name in names}
     command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
-    command += ["-volume.max=8", "-s3.port.iceberg=0", f"-s3.config={folder / 's3.json'}"]
+    command += ["-volume.max=8", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"]
     return [*command, *(f"-{name}={port}" for name, port in flags.items())], flags["s3.port"]
 
 

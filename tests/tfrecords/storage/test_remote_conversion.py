@@ -21,43 +21,49 @@ from tfrecords.base_errors import ConversionError, Interrupted, UsageError
 from tfrecords.convert import engine
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.receipt_watch import ReceiptWatch
+from tfrecords.convert.workers.shard_worker import Monitor, pack, unpack
 from tfrecords.format.dataset_verification import verify
-from tfrecords.storage import claims, drivers, remote_conversion
+from tfrecords.storage import claims, drivers
 from tfrecords.storage.claims import claimed
-from tfrecords.storage.remote_conversion import RemoteTarget, abort_uploads, remote_target, remove_leftovers
+from tfrecords.storage.handover import put_probe
+from tfrecords.storage.remote_conversion import abort_uploads, remote_target, remove_leftovers
 from tfrecords.storage.remote_dataset import local_dataset
+from tfrecords.storage.uploads import Upload
 
 DATA, URL = "s3://own/data", "s3://own/data/zoo/1.0.0"
 IN_MEMORY = "memory://data"
 # Converts as the test does, and gets a signal when so many files were sent.
 KILLED = """
 import os, sys, time
-from tfrecords.storage import remote_conversion
-put, count = remote_conversion.RemoteTarget._put, [int(sys.argv[3])]
+from tfrecords.storage import remote_conversion, uploads
+put, count = uploads.Upload._put, [int(sys.argv[3])]
 def killed(self, *arguments, **options):
     count[0] -= 1
     if count[0] < 0:
         os.kill(os.getpid(), int(sys.argv[4]))
         time.sleep(60)
     return put(self, *arguments, **options)
-remote_conversion.RemoteTarget._put = killed
-remote_conversion._NUM_THREADS = 1
+uploads.Upload._put = killed
+uploads._NUM_THREADS = 1
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 if __name__ == "__main__":
     with remote_conversion.remote_target(sys.argv[1], "zoo") as target:
         config = dict(image_dir=sys.argv[2], name="zoo", image_size=16, num_workers=1)
-        convert(ConvertConfig(data_dir=target.data_dir, **config))
-        target.send(print)
+        made = convert(ConvertConfig(data_dir=target.data_dir, **config)).dataset_dir
+        target.send(made, print)
         target.finish()
 """
 
 
 def converted(url: str, photos: Path, **options: Any) -> ConvertSummary:
     config = ConvertConfig(image_dir=str(photos), name="zoo", image_size=16, num_workers=1)
-    with remote_target(url, "zoo") as target:
+    with remote_target(url, "zoo", whole=options.get("append", False)) as target:
         summary = engine.convert(dataclasses.replace(config, data_dir=target.data_dir, **options))
-        target.send(lambda text: None)
+        if target.is_new(summary.dataset_dir):
+            target.send(summary.dataset_dir, lambda text: None)
         target.finish()
     return summary
 
@@ -119,13 +125,13 @@ def test_ended_at_any_file(
     assert len([path for path in empty.find("own/data") if ".writing" not in path]) == sent
     with pytest.raises(UsageError, match="has no dataset_info.json|it is being written|does not exist"):
         local_dataset(URL)
-    put, names = RemoteTarget._put, []
+    put, names = Upload._put, []
 
     def counted(self: Any, name: str, *arguments: Any, **options: Any) -> Any:
         names.append(name)
         return put(self, name, *arguments, **options)
 
-    monkeypatch.setattr(RemoteTarget, "_put", counted)
+    monkeypatch.setattr(Upload, "_put", counted)
     summary = converted(DATA, photos)
     assert summary.num_converted == 0  # the shards were finished
     assert len(names) <= 7 - min(sent, 5) + 1  # what was sent and written down is not sent again
@@ -189,7 +195,7 @@ def test_who_was_taken_for_dead_publishes_nothing(empty: Any, photos: Path) -> N
             config = ConvertConfig(image_dir=str(photos), name="zoo", image_size=16, num_workers=1)
             engine.convert(dataclasses.replace(config, data_dir=target.data_dir))
             empty.rm("own/data/zoo/.1.0.0.writing", recursive=True)
-            target.send(lambda text: None)
+            target.send(target.dataset_dir, lambda text: None)
     assert not empty.exists("own/data/zoo/1.0.0/dataset_info.json")
 
 
@@ -200,7 +206,7 @@ def test_the_last_object_is_never_overwritten(empty: Any, photos: Path) -> None:
             config = ConvertConfig(image_dir=str(photos), name="zoo", image_size=16, num_workers=1)
             engine.convert(dataclasses.replace(config, data_dir=target.data_dir))
             empty.pipe_file("own/data/zoo/1.0.0/dataset_info.json", b"another")
-            target.send(lambda text: None)
+            target.send(target.dataset_dir, lambda text: None)
     assert empty.cat_file("own/data/zoo/1.0.0/dataset_info.json") == b"another"
 
 
@@ -254,11 +260,11 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_conversion, "in_threads", interrupted)
+        patch.setattr("tfrecords.storage.uploads.in_threads", interrupted)
         with pytest.raises(Interrupted, match="the same command resumes"):
             converted(IN_MEMORY, photos)
     assert not memory.find("/data/zoo/1.0.0")
-    monkeypatch.setattr(drivers, "_WAITS_S", (0.01, 0.01))  # both failures may be of one file
+    monkeypatch.setattr(drivers, "WAITS_S", (0.01, 0.01))  # both failures may be of one file
     put, failures = type(memory).put_file, iter([TimeoutError("slow"), ConnectionError("lost")])
 
     def shaky(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -268,6 +274,40 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
 
     monkeypatch.setattr(type(memory), "put_file", shaky)
     assert converted(IN_MEMORY, photos).num_examples == 40
+
+
+class Elsewhere(Runner):
+    """Runs tasks as machines do that share no folder with this one; each task twice, as after a lost node."""
+
+    def run(self, tasks: Any, on_done: Any, on_progress: Any) -> None:
+        watch = ReceiptWatch(tasks, on_done, on_progress)
+        for task in list(watch.waiting):
+            for element in (pack(task), pack(task)):
+                unpack(element).run_elsewhere(Monitor())
+                assert not list(task.shard.parent.iterdir()) or watch.num_done
+        watch.settle()
+        assert not watch.waiting
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "jpeg", "resize": "short"}])
+def test_machines_without_a_common_folder(
+    memory: Any, photos: Path, tmp_path: Path, digests_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    config = ConvertConfig(
+        image_dir=str(photos), data_dir=tmp_path, name="zoo", image_size=16, num_workers=1, **options
+    )
+    here = engine.convert(config)
+    monkeypatch.setattr(engine, "_runner", lambda *arguments: Elsewhere())
+    with remote_target(IN_MEMORY, "zoo") as target:
+        there = engine.convert(dataclasses.replace(config, data_dir=target.data_dir), handover=target.handover)
+        assert digests_of(there.dataset_dir) == digests_of(here.dataset_dir)
+        assert memory.find("/data/zoo/.1.0.0.shards")
+        target.send(there.dataset_dir, lambda text: None)
+        target.finish()
+    assert not memory.find("/data/zoo/.1.0.0.shards")
+    put_probe(target.handover, "late")  # of a machine that was given up
+    assert remove_leftovers(target.url) == (1, True)
 
 
 def test_a_server_that_ignores_conditions(memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from tfrecords.format.jpeg_frame import read_sizes
 from tfrecords.format.naming import INFO_FILE, LAYOUT_FILE
 from tfrecords.storage import drivers
 from tfrecords.storage.remote_conversion import remove_leftovers
-from tfrecords.storage.remote_dataset import local_dataset, origin_of
+from tfrecords.storage.remote_dataset import local_dataset
+from tfrecords.storage.remote_folder import origin_of
 
 MEMORY = "memory://bucket/zoo/1.0.0"
 URL = "s3://own/zoo/1.0.0"
@@ -143,7 +144,7 @@ def test_a_shard_of_another_length(memory: Any, made: Path) -> None:
 
 
 def test_what_fails_for_a_moment_is_tried_again(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drivers, "_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(drivers, "WAITS_S", (0.01, 0.01))
     read, failures = type(memory).get_file, iter([TimeoutError("slow"), ConnectionError("lost")])
 
     def shaky(self: Any, path: str, target: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords.base_errors import as_named
 from tfrecords.convert.output.reshard import complete_indices, link_or_copy, link_shard
 from tfrecords.convert.plan.conversion_job import ConversionJob, FinalPlan, versions_of
 from tfrecords.convert.plan.convert_config import ConvertConfig
@@ -104,7 +105,7 @@ def _shard_files(job: ConversionJob, final: ShardPlan) -> dict[str, list[str]]:
 def _named_source(config: ConvertConfig) -> dict[str, str]:
     """Return the flags that name the source, as they were given."""
     named = {"image_dir": config.image_dir, "table": config.table, "from": config.from_dataset}
-    return {flag: printable(redacted(value)) for flag, value in named.items() if value}
+    return {flag: as_named(printable(redacted(value))) for flag, value in named.items() if value}
 
 
 def _make_manifest(job: ConversionJob, final: FinalPlan, receipt: Receipt) -> Manifest:

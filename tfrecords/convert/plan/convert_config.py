@@ -33,7 +33,6 @@ from tfrecords.format.image_size import ImageSize, parse_image_size
 from tfrecords.format.naming import ARRAY_RECORD, FILE_FORMATS, TFRECORD, check_name, name_after
 from tfrecords.format.record_layout import ENCODINGS, OWN_SHAPES, Offsets
 from tfrecords.format.schema import LABEL_TYPES
-from tfrecords.locations import url_of
 from tfrecords.options import check_choices, option
 
 ENGINES = ("local", "ray", "beam")
@@ -57,9 +56,10 @@ class ConvertConfig:
         url=True,
     )
     from_dataset: str = option(
-        "Dataset folder to convert into another size or encoding from its stored images, without the files.",
+        "Dataset folder or URL to convert into another size or encoding from its stored images, without the files.",
         "",
         flag="from",
+        url=True,
     )
     data_dir: Path = option("Folder or URL of datasets; this one goes to DATA_DIR/NAME/1.0.0.", Path("data"), url=True)
     name: str = option("Name of the dataset; by default that of the image folder.", "")
@@ -243,12 +243,6 @@ class ConvertConfig:
             raise UsageError(f"--categories={','.join(self.categories)}: numbers have no classes. Leave it out.")
         if len(set(self.categories)) < len(self.categories):
             raise UsageError(f"--categories={','.join(self.categories)}: has a category twice.")
-        if (url := url_of(self.data_dir)) and (self.append or self.engine != "local"):
-            given = "--append" if self.append else f"--engine={self.engine}"
-            raise UsageError(
-                f"--data_dir={url}: {given} needs a folder that all workers see. Convert to a folder and copy the "
-                "finished dataset, or leave it out."
-            )
         for name, of in (("beam_options", "beam"), ("ray_address", "ray")):
             if getattr(self, name) and self.engine != of:
                 raise UsageError(f"--{name}={getattr(self, name)!r} needs --engine={of}.")

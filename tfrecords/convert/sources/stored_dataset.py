@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfrecords.base_errors import DataError, UsageError
+from tfrecords.base_errors import DataError, UsageError, as_named
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import NO_LABEL, FileListing, source_of_labels
 from tfrecords.convert.sources.row_values import RowValues
@@ -30,6 +30,7 @@ from tfrecords.format.layout import Layout, ShardInfo
 from tfrecords.format.manifest import Manifest, read_manifest
 from tfrecords.format.naming import TFRECORD
 from tfrecords.format.shard import ShardReader
+from tfrecords.locations import url_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +70,16 @@ def load_layout(dataset_dir: str) -> Layout:
 
 def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
     """Return options of a conversion, of which `image_size` and `channels` are those of the dataset to convert, if
-    there is one, unless they are given. Images in their own shapes have no size.
+    there is one, unless they are given. Images in their own shapes have no size. A dataset at a URL becomes a folder.
+
+    Raises what `local_dataset` raises.
     """
+    from tfrecords.storage.remote_dataset import local_dataset  # which imports this package
+
     folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
+    if url_of(folder):
+        folder = str(local_dataset(folder, what="--from"))
+        given = {**given, "from_dataset": folder}
     if not folder or not Layout.exists(Path(folder)):
         return given
     layout = load_layout(folder)
@@ -143,7 +151,7 @@ def open_stored(dataset_dir: str, categories: Sequence[str] = (), selection: Sel
         found.add(manifest.paths[row], length, containers.stamps[at], (at, offset, length), label=name, split=split)
     source = source_of_labels(
         found,
-        location=dataset_dir,
+        location=as_named(dataset_dir),
         files=StoredFiles(
             TfdsFiles(containers, "image"),
             width_height(layout.image_size) if layout.encoding == "raw" else None,

@@ -37,7 +37,7 @@ def run_task(element: bytes) -> None:
         return
     task = unpack(element)
     try:
-        task.run(_Noting())
+        task.run_elsewhere(_Noting())
     except Stopped:  # not an error, which could be mistaken for the one that stopped all workers
         return
     except BaseException:

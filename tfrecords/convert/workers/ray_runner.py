@@ -300,11 +300,16 @@ def _connect(address: str, num_cores: int) -> None:
 @contextmanager
 def _agreement(task: Task) -> Iterator[Agreement]:
     """Yield what each node has to agree to, with a file in the folder of the shards that they have to see."""
-    folder = task.shard.parent
-    probe = folder / f".{secrets.token_hex(8)}{TEMPORARY}probe"
+    folder = task.handover or str(task.shard.parent)
+    name = f".{secrets.token_hex(8)}{TEMPORARY}probe"
+    agreement = Agreement(ray_worker.versions(), folder, name, _sample(task))
+    if task.handover:  # each node puts it, and all of it is removed at the end
+        yield agreement
+        return
+    probe = Path(folder, name)
     probe.touch()
     try:
-        yield Agreement(ray_worker.versions(), str(folder), probe.name, _sample(task))
+        yield agreement
     finally:
         probe.unlink(missing_ok=True)
 

@@ -16,14 +16,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfrecords.base_errors import ConversionError
+from tfrecords.base_errors import ConversionError, SimimgError
 from tfrecords.convert.image.decoder import PIXELS, decoder_versions
 from tfrecords.convert.sources import Files, printable
 from tfrecords.convert.sources.read_errors import read_file
 from tfrecords.convert.workers.shard_worker import Monitor, unpack
 from tfrecords.format.quarantine import Refusal
 from tfrecords.installed_versions import installed_version
+from tfrecords.locations import url_of
 from tfrecords.machine_limits import limit_cores
+from tfrecords.storage.handover import put_probe
 
 SIGN_S = 2.0  # between two signs of life
 
@@ -69,7 +71,7 @@ class Agreement:
 
     Attributes:
         versions: all that makes pixels, with the code of this package itself, as sorted pairs.
-        folder: the folder of the shards.
+        folder: the folder of the shards, or the URL where they are handed over.
         probe: a file in it, under a name that no other run has.
         sample: a file of the source that the parent could read, its place and the SHA-256 of its bytes; or None.
     """
@@ -84,7 +86,12 @@ class Agreement:
         differing = [f"{name} {ours} (here {theirs})" for (name, theirs), (_, ours) in self._compared()]
         if differing:
             return f"has {', '.join(differing)}, which could make other pixels; install the same versions there"
-        if not Path(self.folder, self.probe).exists():
+        if url_of(self.folder):
+            try:
+                put_probe(self.folder, self.probe)
+            except SimimgError as error:
+                return f"cannot write to the store: {str(error).rstrip('.')}"
+        elif not Path(self.folder, self.probe).exists():
             return f"does not see {self.folder}; mount --data_dir there under the same path"
         if self.sample is not None:
             files, path, place, digest = self.sample
@@ -140,7 +147,7 @@ def run_task(element: bytes, attempt: int, board: Any, agreement: Agreement) -> 
     limit_cores(1)  # Ray runs a task on each of the others
     monitor = _Signs(attempt, board)
     try:
-        unpack(element).run(monitor)
+        unpack(element).run_elsewhere(monitor)
     finally:
         monitor.stop()
 

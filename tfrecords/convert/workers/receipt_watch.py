@@ -1,4 +1,6 @@
-"""Finds finished tasks by their receipts in the folder that all workers share, also those that other machines wrote."""
+"""Finds finished tasks by their receipts, also those of other machines: in the folder that all workers share, or in the
+store where they are handed over.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterable
 from tfrecords.convert.sources.read_errors import machine_errors
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers.shard_worker import Task
+from tfrecords.storage.handover import collect
 
 _POLL_S = 0.5
 # How long a file written by another machine may stay invisible here: network file systems cache missing names.
@@ -38,6 +41,7 @@ class ReceiptWatch:
 
     def look(self) -> None:
         """Report the tasks that have finished since the last call."""
+        collect(task for task in self.waiting if task.handover)
         # One listing instead of a lookup per name: it is cheap, and it makes NFS drop its cache of missing names.
         there: set[str] = set()
         for folder in {task.receipt.parent for task in self.waiting}:

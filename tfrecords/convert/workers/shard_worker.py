@@ -31,6 +31,7 @@ from tfrecords.format.image_size import num_pixels
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import OWN_SHAPES, encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
+from tfrecords.storage.handover import run_and_hand_over
 
 _BATCH_BYTES = 1 << 18
 _HASHED_PX = 64  # side of the square that images in their own shapes are compared by
@@ -59,13 +60,15 @@ class Monitor:
 class Task:
     """A piece of work that is cheap to pickle: a shard to be made of `rows` of the source, int64 `[num_files]`.
 
-    `inputs` is a digest of the files that the shard is made from, so that a receipt of other files is recognized.
+    `inputs` is a digest of the files that the shard is made from, so that a receipt of other files is recognized. If
+    workers do not see the folders of this machine, `handover` is the URL where they put what they make.
     """
 
     shard: Path
     receipt: Path
     inputs: str
     rows: np.ndarray
+    handover: str = ""
 
     def run(self, monitor: Monitor) -> None:
         """Write the shard and its receipt.
@@ -75,6 +78,13 @@ class Task:
             ConversionError: the shard cannot be written.
         """
         raise NotImplementedError
+
+    def run_elsewhere(self, monitor: Monitor) -> None:
+        """Run it on a machine that may not see the folders of the one that planned it; see `run`."""
+        if self.handover:
+            run_and_hand_over(self, monitor)
+        else:
+            self.run(monitor)
 
     def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
         """Yield what the task reads: files, a path in them, and its place there. By default nothing is told."""
