@@ -25,7 +25,7 @@ import psutil
 
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.workers import ray_runner
+from tfrecords.convert.workers import ray_attempts
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    ray_runner._SILENT_S = 15.0  # the rounds with a frozen node would take minutes
+    ray_attempts._SILENT_S = 15.0  # the rounds with a frozen node would take minutes
     rng = random.Random(options.seed)
     node = {"num_cpus": 1, "object_store_memory": 80 << 20}
     with tempfile.TemporaryDirectory() as folder:

@@ -102,6 +102,7 @@ def update_index(
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
+    from tfrecords.convert.workers.runner import open_runner
     from tfrecords.storage.remote_dataset import local_dataset
 
     stored = None if dataset_dir is None else local_dataset(dataset_dir)
@@ -122,10 +123,8 @@ def update_index(
         return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
     assert files_in is not None
     runner_of = None
-    if engine == "ray":
-        from tfrecords.convert.workers.ray_runner import RayRunner
-
-        runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
+    if engine != "local":
+        runner_of = functools.partial(open_runner, engine, ray_address=ray_address, num_gpus=num_gpus_per_worker)
     return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
 
 

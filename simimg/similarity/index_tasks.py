@@ -27,7 +27,7 @@ from simimg.similarity.image_table import IndexedImage
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.state.receipts import write_receipt
-from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Reason, Refusal

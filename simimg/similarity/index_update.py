@@ -34,7 +34,7 @@ from simimg.similarity.index_tasks import embed_on
 from simimg.similarity.search_index import SearchIndex, write_generation
 from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Selection
-from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.runner import Runner
 from tfrecords.format.dataset_images import DatasetImages
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import Manifest, read_manifest
