@@ -61,6 +61,7 @@ class Attempts:
         self._turns = itertools.count()
         self._crashes = Counter[Path]()
         self._signs: dict[int, tuple[float, Sign]] = {}
+        self._read_at = 0.0  # when the signs were read, by time.monotonic()
 
     def run(self, tasks: Iterator[Task]) -> None:
         """Run the tasks; after an error none goes on."""
@@ -76,12 +77,16 @@ class Attempts:
                     raise ConversionError(
                         "the Ray cluster has no node with a core. Start one, and give the same command again."
                     )
-                ended, _ = ray.wait(list(self._running), timeout=POLL_S)
-                self._signs = self._runner.signs()
-                for handle in ended:
-                    self._take(handle)
-                self._give_again()
-                self._report()
+                if ray.wait(list(self._running), timeout=POLL_S)[0]:
+                    ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+                    for handle in ended:
+                        self._take(handle)
+                if time.monotonic() - self._read_at > POLL_S:
+                    self._signs = self._runner.signs()
+                    self._read_at = time.monotonic()
+                    self._give_again()
+                    self._report()
+            self._report()
         except BaseException:
             self._stop()
             raise
@@ -105,7 +110,6 @@ class Attempts:
         ray = imported_ray()
         attempt = self._running.pop(handle)
         task = attempt.task
-        self._runner.forget(attempt.number)
         try:
             ray.get(handle)
         except ray.exceptions.RayTaskError as error:
@@ -113,6 +117,7 @@ class Attempts:
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             self._crashes[task.shard] += 1
             if self._crashes[task.shard] == _CRASHES:
+                self._signs = self._runner.signs()
                 raise self._death(attempt) from None
             self._give(task, again=True)
         except ray.exceptions.RuntimeEnvSetupError as error:
@@ -124,6 +129,7 @@ class Attempts:
             self._finished.settle()
             if self._finished.waiting:
                 raise not_there(task.shard)
+        self._runner.forget(attempt.number)
 
     def _give_again(self) -> None:
         """Give the tasks again of which nothing was heard for long, since their machine hangs or cannot be reached.
