@@ -8,6 +8,7 @@ Beam runs on this machine with one worker process per core. Beam is the extra `b
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import shlex
@@ -56,12 +57,10 @@ class BeamRunner(Runner):
             import apache_beam as beam
 
             _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(run_task)
-            if is_local:
-                error = run_here(pipeline, Path(folder), todo, watch)
-                if error is not None:
-                    raise _explained(error) from error
-            else:
+            if not is_local:
                 _run_there(pipeline, watch)
+            elif error := run_here(pipeline, Path(folder), todo, watch):
+                raise _explained(error) from error
         watch.settle()
 
 
@@ -80,6 +79,8 @@ def _begin(text: str, folder: str) -> tuple[Any, bool]:
     def refuse(reason: str) -> NoReturn:
         raise UsageError(f"--beam_options={text}: {reason.strip().rstrip('.')}. Options look like --name=value.")
 
+    with suppress(ImportError):  # a class, whose module has options; what is wrong with it, Beam says
+        importlib.import_module("".join(re.findall(r"--runner=([\w.]+)\.\w+", text)) or "apache_beam")
     parsers: list[Any] = []  # with the options of all runners; by default Beam ignores unknown options
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].error = refuse

@@ -170,6 +170,27 @@ def check_beam(options: str) -> None:
 
 
 @needs_beam
+def test_a_runner_that_is_named_by_its_class_has_its_own_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `apache_beam.runners.dask.dask_runner.DaskRunner`, whose module Beam does not import by itself."""
+    (tmp_path / "own_runner.py").write_text(
+        "from apache_beam.options.pipeline_options import PipelineOptions\n"
+        "from apache_beam.runners.runner import PipelineRunner\n"
+        "class OwnOptions(PipelineOptions):\n"
+        "    @classmethod\n"
+        "    def _add_argparse_args(cls, parser):\n"
+        "        parser.add_argument('--own_address')\n"
+        "class OwnRunner(PipelineRunner):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    check_beam("--runner=own_runner.OwnRunner --own_address=here")
+    with pytest.raises(UsageError, match=r"no_such\.Runner"):
+        check_beam("--runner=no_such.Runner")
+
+
+@needs_beam
 @pytest.mark.parametrize(
     ("options", "message"),
     [
