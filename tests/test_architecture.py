@@ -117,7 +117,8 @@ def test_engines_are_small_and_known_to_one_function_alone() -> None:
     assert all(len(path.read_text().splitlines()) < 150 for path in engines)
     others = [path for path in SOURCES if path not in engines and below(name_of(path), "tfrecords", "simimg")]
     names = tuple(map(name_of, engines))
-    assert [path for path in others if any(below(name, *names) for name in imports(path))] == [workers / "runner.py"]
+    knowing = {path for path in others if any(below(name, *names) for name in imports(path))}
+    assert knowing == {workers / "runner.py", workers / "ray_attempts.py"}  # the second one, as a part of Ray's
 
 
 def test_the_product_imports_nothing_that_only_measures_or_draws() -> None:

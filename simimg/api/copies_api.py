@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Counter, Folder, here
-from simimg.api.search_api import index, update_index
+from simimg.api.search_api import index, task_runner, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
 
@@ -38,6 +38,8 @@ def duplicates(
     exclude: Iterable[str] = (),
     exclude_from: Folder | None = None,
     max_pixels: int = 0,
+    engine: str = "local",
+    ray_address: str = "",
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -65,9 +67,13 @@ def duplicates(
         exclude: as for `index`.
         exclude_from: as for `index`.
         max_pixels: as for `index`.
+        engine: what reads, embeds and compares images: `local`, this process; or `ray` (extra `ray`), tasks on a
+            cluster, which need an `index_dir` that all nodes see.
+        ray_address: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+        progress: called with the stage (`indexing`, `comparing`; also `examining`, whose unit are pairs of images, with
+            tasks), the number of images done and the total.
 
     Raises:
         UsageError: no source was given, or an argument is not valid.
@@ -83,6 +89,7 @@ def duplicates(
     from simimg.similarity.fingerprint import prepare_fingerprint
     from simimg.similarity.fingerprint_store import FingerprintStore
     from simimg.similarity.keeper_choice import check_keep
+    from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
@@ -99,7 +106,7 @@ def duplicates(
     store = FingerprintStore(None if index_dir is None else here(index_dir, "index_dir"))
     with ExitStack() as stack:
         if image_dir is not None:
-            folder = stack.enter_context(index_folder_or_temporary(index_dir))
+            folder = stack.enter_context(index_folder_or_temporary(index_dir, engine))
             counter = partial(progress, "indexing")
             update = (
                 _index_hashes(image_dir, folder, max_pixels, counter, selection)
@@ -111,6 +118,8 @@ def duplicates(
                     max_pixels=max_pixels,
                     progress=counter,
                     selection=selection,
+                    engine=engine,
+                    ray_address=ray_address,
                     also=partial(prepare_fingerprint, store=store),
                 )
             )
@@ -128,6 +137,8 @@ def duplicates(
             keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
+        runner_of = task_runner(engine, ray_address)
+        tasks = stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining")))
         found = find_duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
@@ -137,6 +148,7 @@ def duplicates(
             keep=rules,
             by_hash=fast,
             store=store,
+            tasks=tasks,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
@@ -145,11 +157,17 @@ def duplicates(
 
 
 @contextmanager
-def index_folder_or_temporary(index_dir: Folder | None) -> Iterator[Path]:
-    """Yield the folder of an index, or a temporary one, of which nothing is left."""
+def index_folder_or_temporary(index_dir: Folder | None, engine: str = "local") -> Iterator[Path]:
+    """Yield the folder of an index, or a temporary one, of which nothing is left.
+
+    Raises:
+        UsageError: a temporary folder, which is of this machine alone, cannot be used by an engine of several.
+    """
     if index_dir is not None:
         yield here(index_dir, "index_dir")
         return
+    if engine != "local":
+        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see.")
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
 
@@ -185,6 +203,8 @@ def leaks(
     edits: Iterable[str] = (),
     clean: Folder | None = None,
     deal: str = "first",
+    engine: str = "local",
+    ray_address: str = "",
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Leaks:
     """Find the copies across a dataset's splits: test images that the model has seen in training.
@@ -198,7 +218,9 @@ def leaks(
         edits: as for `duplicates`.
         clean: also write an image table (CSV) in which all copies of an image are in one split.
         deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+        engine: as for `duplicates`.
+        ray_address: as for `index`.
+        progress: as for `duplicates`.
 
     Raises:
         UsageError: the folder is not a dataset of `simimg convert`, or an argument is not valid.
@@ -209,20 +231,32 @@ def leaks(
     """
     from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.edits import counted_edits
+    from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
     check_threshold(threshold)
     counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with index_folder_or_temporary(index_dir) as folder:
-        update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+    with ExitStack() as stack:
+        folder = stack.enter_context(index_folder_or_temporary(index_dir, engine))
+        update = index(
+            image_dir,
+            folder,
+            dataset_dir=dataset_dir,
+            model=model,
+            engine=engine,
+            ray_address=ray_address,
+            progress=partial(progress, "indexing"),
+        )
         opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+        runner_of = task_runner(engine, ray_address)
         found = find_leaks(
             opened,
             threshold=threshold or opened.copy_threshold,
             edits=counted,
             deal=deal if clean else None,
+            tasks=stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining"))),
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if clean is not None and found.cleaned is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simimg.similarity.query_search import SearchResult
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
+    from tfrecords.convert.workers.runner import Runner
 
 
 def index(
@@ -102,7 +103,6 @@ def update_index(
     from simimg.similarity.embeddings import load_embedder
     from simimg.similarity.index_update import index_dataset, index_folder
     from simimg.similarity.search_index import index_precision
-    from tfrecords.convert.workers.runner import open_runner
     from tfrecords.storage.remote_dataset import local_dataset
 
     stored = None if dataset_dir is None else local_dataset(dataset_dir)
@@ -119,13 +119,22 @@ def update_index(
     if precision == "auto":
         precision = index_precision(folder) or _new_precision(model, stored, files_in)
     embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
+    runner_of = task_runner(engine, ray_address, num_gpus_per_worker)
     if stored is not None:
-        return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
+        return index_dataset(folder, stored, embedder, image_dir=files_in, runner_of=runner_of, **calls)
     assert files_in is not None
-    runner_of = None
-    if engine != "local":
-        runner_of = functools.partial(open_runner, engine, ray_address=ray_address, num_gpus=num_gpus_per_worker)
     return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
+
+
+def task_runner(
+    engine: str, ray_address: str = "", num_gpus: float = 0.0
+) -> Callable[[Callable[[int], str]], Runner] | None:
+    """Return what makes the runner of an engine's tasks, see `index_folder`; None for `local`, which has none."""
+    from tfrecords.convert.workers.runner import open_runner
+
+    if engine == "local":
+        return None
+    return functools.partial(open_runner, engine, ray_address=ray_address, num_gpus=num_gpus)
 
 
 def _new_precision(model: str, dataset_dir: Path | None, image_dir: Path | None) -> str:
