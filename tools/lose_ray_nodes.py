@@ -104,8 +104,8 @@ class Machine:
         ip("netns", "add", name)
         ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
         ip("link", "set", f"{name}h", "master", _BRIDGE, "up")
-        for words in (f"addr add {address}/24 dev eth0", "link set eth0 up", "link set lo up"):
-            ip("-n", name, *words.split())
+        for given in (f"addr add {address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+            ip("-n", name, *given.split())
         ip("-n", name, "route", "add", "default", "via", f"{_NET}.1")
         node = [
             sys.executable,

@@ -95,13 +95,14 @@ def measure_conversions(folder: Path, image_dir: str, engine: str, address: str,
             for number in range(2 * rounds + 2):
                 name = ("local", engine)[number % 2]
                 shutil.rmtree(folder / "data", ignore_errors=True)
-                options = {
-                    "engine": name,
-                    "num_workers": num_workers,
-                    **({"ray_address": address} if number % 2 else {}),
-                }
                 config = ConvertConfig(
-                    image_dir=image_dir, data_dir=folder / "data", name="c", image_size=256, **options
+                    image_dir=image_dir,
+                    data_dir=folder / "data",
+                    name="c",
+                    image_size=256,
+                    num_workers=num_workers,
+                    engine=name,
+                    ray_address=address if number % 2 else "",
                 )
                 made = convert(config)
                 if number > 1:  # the first of each is a warm-up
@@ -135,7 +136,8 @@ def measure_plan(folder: Path, num_entries: int) -> None:
         raise Planned
 
     shard_task = engine._shard_task
-    engine.open_source, engine._shard_task = source, stop  # type: ignore[assignment]
+    for name, stand_in in (("open_source", source), ("_shard_task", stop)):
+        setattr(engine, name, stand_in)
     peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]
     start = time.perf_counter()
     config = ConvertConfig(image_dir=str(folder), data_dir=folder / "data", name="c", num_workers=1)
