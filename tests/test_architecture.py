@@ -110,6 +110,17 @@ def test_nobody_imports_the_commands() -> None:
     assert not [path for path in inner if any(below(name, "simimg.commands") for name in imports(path))]
 
 
+def test_engines_are_small_and_known_to_one_function_alone() -> None:
+    """Another engine is another module like these, and a line of `open_runner`."""
+    workers = ROOT / "tfrecords" / "convert" / "workers"
+    engines = [workers / f"{name}.py" for name in ("pool", "ray_runner", "beam_runner")]
+    assert all(len(path.read_text().splitlines()) < 150 for path in engines)
+    others = [path for path in SOURCES if path not in engines and below(name_of(path), "tfrecords", "simimg")]
+    names = tuple(map(name_of, engines))
+    knowing = {path for path in others if any(below(name, *names) for name in imports(path))}
+    assert knowing == {workers / "runner.py", workers / "ray_attempts.py"}  # the second one, as a part of Ray's
+
+
 def test_the_product_imports_nothing_that_only_measures_or_draws() -> None:
     """`benchmarks` and `tools` are not installed; `simimg.bench` is for the command of that name."""
     product = [path for path in SOURCES if below(name_of(path), "tfrecords", "simimg")]

@@ -1,22 +1,31 @@
-"""Converts images on a Ray cluster of this machine whose nodes are lost at random moments, and compares the bytes.
+"""Converts images on a Ray cluster whose nodes are lost at random moments, and compares the bytes.
 
-    python -m tools.lose_ray_nodes --image_dir=photos --rounds=10
+    sudo python -m tools.lose_ray_nodes --image_dir=photos --rounds=10
 
-Each round converts on two nodes. At a random moment one of them is killed (its raylet alone, or with all its workers)
-or frozen, and another one joins. The bytes have to be those of a conversion without Ray. Needs the extra `ray`.
+Each node is a set of processes of this machine with a network and a disk of its own (network and mount namespaces, with
+iproute2): an address behind a bridge, and a small tmpfs in place of Ray's folder. Each round converts on two nodes. At
+a random moment one of them is lost, and another one joins: its raylet is killed, or all of it, or it is frozen, or its
+network is cut, or its disk is filled; or none is lost, and one joins late. The bytes have to be those of a conversion
+without Ray. Needs root and the extra `ray`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
+import itertools
+import os
 import random
+import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +34,13 @@ import psutil
 
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.workers import ray_runner
+from tfrecords.convert.workers import ray_attempts
+from tfrecords.convert.workers.ray_cluster import connect, living_nodes
+
+FAULTS = ("raylet", "killed", "frozen", "cut", "full", "late")
+_BRIDGE, _NET, _PORT = "simimg0", "10.77.0", 6399
+_RAY = "-m ray.scripts.scripts start --block --disable-usage-stats --object-store-memory=80000000"
+_START_S = 120.0
 
 
 def main() -> None:
@@ -34,44 +49,160 @@ def main() -> None:
     parser.add_argument("--image_dir", required=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", default=",".join(FAULTS))
     options = parser.parse_args()
-    import ray
-    from ray.cluster_utils import Cluster
-
-    ray_runner._SILENT_S = 15.0  # the rounds with a frozen node would take minutes
+    ray_attempts._SILENT_S = 15.0  # the rounds with a frozen node would take minutes
     rng = random.Random(options.seed)
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    with tempfile.TemporaryDirectory() as folder:
-        expected, seconds = converted(options.image_dir, Path(folder, "here"), engine="local")
+    faults = options.faults.split(",")
+    rng.shuffle(faults)
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder, "ray")) as machines:
+        expected, seconds = converted(options.image_dir, Path(folder, "here"), engine="local", num_workers=1)
         tell(f"without Ray: {len(expected)} files in {seconds:.1f} s")
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False})
-        nodes = [cluster.add_node(**node), cluster.add_node(**node)]
-        on_ray = {"engine": "ray", "ray_address": cluster.address}
-        found, undisturbed = converted(options.image_dir, Path(folder, "ray"), **on_ray)
+        nodes = [next(machines), next(machines)]
+        connect(f"{_NET}.1:{_PORT}", 0)
+        deadline = time.monotonic() + _START_S
+        while len(living_nodes()) < len(nodes) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        on_ray = {"engine": "ray", "ray_address": f"{_NET}.1:{_PORT}"}
+        converted(options.image_dir, Path(folder, "there"), **on_ray)  # workers start, which takes most of the time
+        found, undisturbed = converted(options.image_dir, Path(folder, "there"), **on_ray)
         tell(f"on two nodes: {undisturbed:.1f} s, {'same bytes' if found == expected else 'OTHER BYTES'}")
         all_same = found == expected
         for number in range(1, options.rounds + 1):
-            how = rng.choice(["its raylet killed", "killed", "frozen"])
+            fault = faults[number % len(faults)]
             after = rng.uniform(0.1, 0.9) * undisturbed
             lost = nodes.pop(rng.randrange(2))
+            if fault == "late":
+                lost.end()
             with ThreadPoolExecutor(1) as executor:
-                result = executor.submit(converted, options.image_dir, Path(folder, "ray"), **on_ray)
+                result = executor.submit(converted, options.image_dir, Path(folder, "there"), **on_ray)
                 time.sleep(after)
-                processes = processes_of(lost)
-                for process in processes[: 1 if how == "its raylet killed" else None]:
-                    process.send_signal(signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
-                nodes.append(cluster.add_node(**node))
+                is_late = result.done()
+                lost.suffer(fault)
+                nodes.append(next(machines))
                 found, seconds = result.result()
+            lost.end()
+            same = "same bytes" if found == expected else "OTHER BYTES"
+            same += ", but it had ended before" if is_late else ""
+            tell(f"{number}: {fault} after {after:.1f} s: {seconds:.1f} s, {same}")
+            all_same &= found == expected
+    raise SystemExit(0 if all_same else 1)
+
+
+@dataclasses.dataclass
+class Machine:
+    """A node of the cluster with the number `number`, whose last part of the address is that plus 1."""
+
+    number: int
+    disk: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, number: int, disk: Path) -> Machine:
+        """Start a node; `disk` is the folder that it has a file system of its own for."""
+        name, address = f"simimg{number}", f"{_NET}.{number + 1}"
+        ip("netns", "add", name)
+        ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", f"{name}h", "master", _BRIDGE, "up")
+        for given in (f"addr add {address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+            ip("-n", name, *given.split())
+        ip("-n", name, "route", "add", "default", "via", f"{_NET}.1")
+        node = [
+            sys.executable,
+            *_RAY.split(),
+            f"--address={_NET}.1:{_PORT}",
+            f"--node-ip-address={address}",
+            "--num-cpus=1",
+        ]
+        mounted = ["sh", "-c", f'mount -t tmpfs -o size=64m tmpfs {disk} && exec "$@"', "sh"]
+        log = subprocess.DEVNULL
+        words = ["ip", "netns", "exec", name, *mounted, *node]
+        return cls(number, disk, subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True))
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all processes of the node."""
+        numbers = subprocess.run(
+            ["ip", "netns", "pids", f"simimg{self.number}"], capture_output=True, check=True
+        ).stdout
+        found = []
+        for number in map(int, numbers.split()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(number))
+        return found
+
+    def suffer(self, fault: str) -> None:
+        """Do to the node what the fault is."""
+        if fault == "cut":
+            ip("link", "set", f"simimg{self.number}h", "down")
+        elif fault == "full":
+            fill = f"cat /dev/zero >{self.disk}/fill"
+            words = ["nsenter", f"--target={self.process.pid}", "--mount", "sh", "-c", fill]
+            subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
+        elif fault != "late":
+            processes = self.processes()
+            if fault == "raylet":
+                processes = [process for process in processes if process.name() == "raylet"]
+            for process in processes:
+                process.send_signal(signal.SIGSTOP if fault == "frozen" else signal.SIGKILL)
+
+    def end(self) -> None:
+        """Remove the node, if it is still there."""
+        if not Path(f"/run/netns/simimg{self.number}").exists():
+            return
+        while processes := self.processes():
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            cluster.remove_node(lost, allow_graceful=False)
-            same = "same bytes" if found == expected else "OTHER BYTES"
-            tell(f"{number}: a node {how} after {after:.1f} s: {seconds:.1f} s, {same}")
-            all_same &= found == expected
-        ray.shutdown()
-        cluster.shutdown()
-    raise SystemExit(0 if all_same else 1)
+            time.sleep(0.1)
+        self.process.wait()
+        ip("link", "delete", f"simimg{self.number}h")
+        ip("netns", "delete", f"simimg{self.number}")
+
+
+@contextlib.contextmanager
+def cluster(disk: Path) -> Iterator[Iterator[Machine]]:
+    """Start a head without cores; yield its further machines, each of which is started when it is asked for."""
+    disk.mkdir()
+    ip("link", "add", _BRIDGE, "type", "bridge")
+    head: subprocess.Popen[bytes] | None = None
+    machines: list[Machine] = []
+    try:
+        ip("addr", "add", f"{_NET}.1/24", "dev", _BRIDGE)
+        ip("link", "set", _BRIDGE, "up")
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        words = [
+            sys.executable,
+            *_RAY.split(),
+            "--head",
+            f"--port={_PORT}",
+            f"--node-ip-address={_NET}.1",
+            "--num-cpus=0",
+        ]
+        words += ["--include-dashboard=false", f"--temp-dir={disk}"]
+        head = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        yield started(machines, disk)
+    finally:
+        for machine in machines:
+            machine.end()
+        if head is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(head.pid).children(recursive=True):
+                    process.kill()
+            head.kill()
+        ip("link", "delete", _BRIDGE)
+
+
+def started(machines: list[Machine], disk: Path) -> Iterator[Machine]:
+    """Yield machines as they are asked for, and keep them in a list."""
+    for number in itertools.count(1):
+        machines.append(Machine.start(number, disk))
+        yield machines[-1]
+
+
+def ip(*words: str) -> None:
+    """Run iproute2."""
+    subprocess.run(["ip", *words], check=True)
 
 
 def tell(line: str) -> None:
@@ -86,13 +217,6 @@ def converted(image_dir: str, data_dir: Path, **options: Any) -> tuple[dict[str,
     summary = convert(ConvertConfig(image_dir=image_dir, data_dir=data_dir, name="c", image_size=256, **options))
     files = sorted(path for path in summary.dataset_dir.iterdir() if path.is_file())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}, summary.seconds
-
-
-def processes_of(node: Any) -> list[psutil.Process]:
-    """Return a node's raylet with all that it started."""
-    (raylet,) = node.all_processes["raylet"]
-    parent = psutil.Process(raylet.process.pid)
-    return [parent, *parent.children(recursive=True)]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Counter, Folder, here
-from simimg.api.search_api import index, update_index
+from simimg.api.search_api import check_shared, index, task_runner, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
 from tfrecords.locations import path_of
@@ -39,6 +39,8 @@ def duplicates(
     exclude: Iterable[str] = (),
     exclude_from: Folder | None = None,
     max_pixels: int = 0,
+    engine: str = "local",
+    ray_address: str = "",
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -66,9 +68,13 @@ def duplicates(
         exclude: as for `index`.
         exclude_from: as for `index`.
         max_pixels: as for `index`.
+        engine: what reads, embeds and compares images: `local`, this process; or `ray` (extra `ray`), tasks on a
+            cluster, which need an `index_dir` that all nodes see.
+        ray_address: as for `index`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+        progress: called with the stage (`indexing`, `comparing`; also `examining`, whose unit are pairs of images, with
+            tasks), the number of images done and the total.
 
     Raises:
         UsageError: no source was given, or an argument is not valid.
@@ -84,6 +90,7 @@ def duplicates(
     from simimg.similarity.fingerprint import prepare_fingerprint
     from simimg.similarity.fingerprint_store import FingerprintStore
     from simimg.similarity.keeper_choice import check_keep
+    from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
@@ -97,9 +104,10 @@ def duplicates(
     selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and selection.has_patterns:
         raise UsageError("include, exclude and exclude_from are about the files of an image_dir, and there is none.")
+    check_shared(engine, index_dir)
     with ExitStack() as stack:
         if image_dir is not None:
-            folder = stack.enter_context(index_folder_or_temporary(index_dir))
+            folder = stack.enter_context(index_folder_or_temporary(index_dir, engine))
             store = FingerprintStore(None if index_dir is None else folder)
             counter = partial(progress, "indexing")
             update = (
@@ -112,6 +120,8 @@ def duplicates(
                     max_pixels=max_pixels,
                     progress=counter,
                     selection=selection,
+                    engine=engine,
+                    ray_address=ray_address,
                     also=partial(prepare_fingerprint, store=store),
                 )
             )
@@ -130,6 +140,8 @@ def duplicates(
             keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
+        runner_of = task_runner(engine, ray_address)
+        tasks = stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining")))
         found = find_duplicates(
             opened,
             threshold=threshold or opened.copy_threshold,
@@ -139,6 +151,7 @@ def duplicates(
             keep=rules,
             by_hash=fast,
             store=store,
+            tasks=tasks,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if plan is not None:
@@ -147,14 +160,22 @@ def duplicates(
 
 
 @contextmanager
-def index_folder_or_temporary(index_dir: Folder | None) -> Iterator[Path]:
-    """Yield the folder of an index that is updated, or a temporary one, of which nothing is left."""
+def index_folder_or_temporary(index_dir: Folder | None, engine: str = "local") -> Iterator[Path]:
+    """Yield the folder of an index that is updated, or a temporary one, of which nothing is left.
+
+    Raises:
+        UsageError: a temporary folder, or that of a URL, which are of this machine alone, cannot be used by an engine
+            of several.
+    """
     from simimg.similarity.remote_index import updated_index
 
+    check_shared(engine, index_dir)
     if index_dir is not None:
         with updated_index(index_dir) as index_folder:
             yield index_folder
         return
+    if engine != "local":
+        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see.")
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
 
@@ -190,6 +211,8 @@ def leaks(
     edits: Iterable[str] = (),
     clean: Folder | None = None,
     deal: str = "first",
+    engine: str = "local",
+    ray_address: str = "",
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
 ) -> Leaks:
     """Find the copies across a dataset's splits: test images that the model has seen in training.
@@ -203,7 +226,9 @@ def leaks(
         edits: as for `duplicates`.
         clean: also write an image table (CSV) in which all copies of an image are in one split.
         deal: with `clean`: copies go to the `first` of their splits, or are dealt so that splits keep their `shares`.
-        progress: called with the stage (`indexing`, `comparing`), the number of images done and the total.
+        engine: as for `duplicates`.
+        ray_address: as for `index`.
+        progress: as for `duplicates`.
 
     Raises:
         UsageError: the folder is not a dataset of `simimg convert`, or an argument is not valid.
@@ -214,20 +239,32 @@ def leaks(
     """
     from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.edits import counted_edits
+    from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.split_leaks import DEALS, find_leaks, write_clean_table
 
     check_threshold(threshold)
     counted = counted_edits(edits)
     if deal not in DEALS:
         raise UsageError(f"deal={deal!r} should be one of {', '.join(DEALS)}.")
-    with index_folder_or_temporary(index_dir) as folder:
-        update = index(image_dir, folder, dataset_dir=dataset_dir, model=model, progress=partial(progress, "indexing"))
+    with ExitStack() as stack:
+        folder = stack.enter_context(index_folder_or_temporary(index_dir, engine))
+        update = index(
+            image_dir,
+            folder,
+            dataset_dir=dataset_dir,
+            model=model,
+            engine=engine,
+            ray_address=ray_address,
+            progress=partial(progress, "indexing"),
+        )
         opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+        runner_of = task_runner(engine, ray_address)
         found = find_leaks(
             opened,
             threshold=threshold or opened.copy_threshold,
             edits=counted,
             deal=deal if clean else None,
+            tasks=stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining"))),
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
         )
         if clean is not None and found.cleaned is not None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder, here
 from simimg.errors import UsageError
-from tfrecords.locations import path_of
+from tfrecords.convert.sources.read_errors import redacted
+from tfrecords.locations import path_of, url_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from simimg.similarity.query_search import SearchResult
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
+    from tfrecords.convert.workers.runner import Runner
 
 
 def index(
@@ -116,19 +118,37 @@ def update_index(
         raise UsageError(
             "include, exclude and exclude_from are about the files of an image_dir; a dataset is indexed as a whole."
         )
-    runner_of = None
-    if engine == "ray":
-        from tfrecords.convert.workers.ray_runner import RayRunner
-
-        runner_of = functools.partial(RayRunner, ray_address, 0, num_gpus=num_gpus_per_worker)
+    runner_of = task_runner(engine, ray_address, num_gpus_per_worker)
+    check_shared(engine, index_dir, dataset_dir)
     with updated_index(index_dir) as folder:
         if precision == "auto":
             precision = index_precision(folder) or _new_precision(model, stored, files_in)
         embedder = load_embedder(model, precision=precision, many=engine == "local").with_limit(max_pixels)
         if stored is not None:
-            return index_dataset(folder, stored, embedder, image_dir=files_in, **calls)
+            return index_dataset(folder, stored, embedder, image_dir=files_in, runner_of=runner_of, **calls)
         assert files_in is not None
         return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
+
+
+def check_shared(engine: str, *folders: Folder | None) -> None:
+    """Raise UsageError if an engine of several machines should use what is at a URL, which is cached on this one."""
+    for folder in folders:
+        if engine != "local" and folder is not None and (url := url_of(folder)):
+            raise UsageError(
+                f"{redacted(url)} with engine={engine!r}: the nodes need a folder that all of them see. Copy it to "
+                "one, or leave the engine out."
+            )
+
+
+def task_runner(
+    engine: str, ray_address: str = "", num_gpus: float = 0.0
+) -> Callable[[Callable[[int], str]], Runner] | None:
+    """Return what makes the runner of an engine's tasks, see `index_folder`; None for `local`, which has none."""
+    from tfrecords.convert.workers.runner import open_runner
+
+    if engine == "local":
+        return None
+    return functools.partial(open_runner, engine, ray_address=ray_address, num_gpus=num_gpus)
 
 
 def _new_precision(model: str, dataset_dir: Path | None, image_dir: Path | None) -> str:

@@ -35,6 +35,7 @@ import numpy as np
 from simimg import api
 from simimg.commands.console import Result, note, noting_skipped, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
+from simimg.commands.engine_options import EngineOptions
 from simimg.errors import UsageError
 from simimg.image_files import LoadedFile, check_max_pixels, load_files
 from simimg.report.contact_sheet import Tile
@@ -59,7 +60,7 @@ from tfrecords.convert.sources import (
     walk,
 )
 from tfrecords.locations import location_text
-from tfrecords.options import option
+from tfrecords.options import check_choices, option
 from tfrecords.storage.object_cache import CacheOptions
 
 JSON_KEYS = (
@@ -76,7 +77,7 @@ _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(CacheOptions):
+class Options(EngineOptions, CacheOptions):
     """Options of `duplicates`. Raises UsageError if there is no source or the threshold is not valid."""
 
     image_dir: Path | None = option("Image folder, searched at any depth.", None)
@@ -107,6 +108,7 @@ class Options(CacheOptions):
     exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         super().__post_init__()
         check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:
@@ -116,6 +118,8 @@ class Options(CacheOptions):
         counted_edits(self.edits)
         planned_edits(self.plan_edits)
         check_keep(self.keep, self.image_dir)
+        if self.fast and self.engine != "local":
+            raise UsageError(f"--fast takes no cluster. Leave out --engine={self.engine}, or --fast.")
         if self.fast and self.image_dir is not None and self.index_dir is not None:
             raise UsageError("--fast makes no index that could be kept. Leave out --index_dir, or --fast.")
 
@@ -143,6 +147,8 @@ def run(options: Options) -> Result:
             exclude=options.exclude,
             exclude_from=options.exclude_from,
             max_pixels=options.max_pixels,
+            engine=options.engine,
+            ray_address=options.ray_address,
             refused=noting_skipped(refused),
             noted=lambda text: note(f"note: {text}"),
             progress=show,

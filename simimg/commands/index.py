@@ -15,11 +15,11 @@ from pathlib import Path
 
 from simimg import api
 from simimg.commands.console import Result, note, progress_bar, showing
+from simimg.commands.engine_options import EngineOptions
 from simimg.errors import UsageError
 from simimg.image_files import check_max_pixels
 from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
-from tfrecords.convert.plan.convert_config import RAY_ADDRESS_HELP
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.locations import location_text
 from tfrecords.options import check_choices, option
@@ -31,7 +31,7 @@ _REFUSALS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(CacheOptions):
+class Options(EngineOptions, CacheOptions):
     """Options of `index`. Raises UsageError unless exactly one source is given, and for a precision not listed."""
 
     image_dir: Path | None = option(
@@ -60,27 +60,18 @@ class Options(CacheOptions):
         0,
         words={"auto": 0},
     )
-    engine: str = option(
-        "Where files are embedded: in this process, or by tasks on Ray (extra `ray`).",
-        "local",
-        choices=("local", "ray"),
-        group="workers",
-    )
-    ray_address: str = option(RAY_ADDRESS_HELP, "", group="workers")
     num_gpus_per_worker: float = option(
         "GPUs of each task on Ray, also a fraction; without, a task computes on a core.", 0.0, group="workers"
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        CacheOptions.__post_init__(self)
         check_choices(self)
-        for name in ("ray_address", "num_gpus_per_worker"):
-            if getattr(self, name) and self.engine != "ray":
-                raise UsageError(f"--{name}={getattr(self, name)} needs --engine=ray.")
+        EngineOptions.__post_init__(self)
+        if self.num_gpus_per_worker and self.engine != "ray":
+            raise UsageError(f"--num_gpus_per_worker={self.num_gpus_per_worker} needs --engine=ray.")
         if self.num_gpus_per_worker < 0:
             raise UsageError(f"--num_gpus_per_worker={self.num_gpus_per_worker}: should be 0 or more.")
-        if self.engine == "ray" and self.dataset_dir is not None:
-            raise UsageError("--engine=ray embeds files: name an --image_dir instead of --dataset_dir.")
         check_max_pixels(self.max_pixels)
         if (self.image_dir is None) == (self.dataset_dir is None):
             raise UsageError("name one source: --image_dir=PATH or --dataset_dir=PATH.")

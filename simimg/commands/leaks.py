@@ -21,6 +21,7 @@ from typing import Any
 from simimg import api
 from simimg.commands.console import Result, note, stage_bars
 from simimg.commands.copy_tiles import THRESHOLD_HELP, left_out, marked_pair
+from simimg.commands.engine_options import EngineOptions
 from simimg.errors import UsageError
 from simimg.report.contact_sheet import Tile, tile_sheet
 from simimg.report.copies_report import CopyRow, write_copies_report
@@ -45,7 +46,7 @@ _MIN_SHARE_LEFT = 0.5  # of a split; below it, another --deal is suggested
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(CacheOptions):
+class Options(EngineOptions, CacheOptions):
     """Options of `leaks`. Raises UsageError if a choice or the threshold is not valid."""
 
     dataset_dir: Path = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", url=True)
@@ -66,8 +67,9 @@ class Options(CacheOptions):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        CacheOptions.__post_init__(self)
         check_choices(self)
+        EngineOptions.__post_init__(self)
         check_threshold(self.threshold)
         counted_edits(self.edits)
 
@@ -89,6 +91,8 @@ def run(options: Options) -> Result:
             edits=options.edits,
             clean=options.clean,
             deal=options.deal,
+            engine=options.engine,
+            ray_address=options.ray_address,
             progress=show,
         )
     index = found.index

@@ -32,26 +32,27 @@ from simimg.similarity.affine import compose
 from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
-from simimg.similarity.fingerprint import Fingerprint
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import alike
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
+from simimg.similarity.pair_tasks import PairTasks
 from simimg.similarity.search_index import SearchIndex
-from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH
 from tfrecords.machine_limits import num_cores
 
-_NEIGHBORS = 24  # nearest embeddings that are verified, at most
+NEIGHBORS = 24  # nearest embeddings that are verified, at most
 # Of the photos of imagededup's protocol that have a copy among their first eight neighbors, all have one in a group.
-_GROUP = 4
+GROUP = 4
 _FIRST_GROUP = 0.9  # of the time for an image goes to its first group of neighbors, in a collection with few copies
 # A neighbor is examined if its cosine is this many times that of an image's farther neighbors, and by fine keypoints
 # from that cosine on, which 3 % of images reach with another photo.
 _NEARER, _CLOSE = 1.3, 0.3
 _FEW_IMAGES = 500  # their neighbors are examined in any case: that takes little time
+_Block = tuple[dict[int, list[int]], Callable[[tuple[int, int]], bool]]  # the nearest of each row, and what is close
 _SAME_POSITION = 0.96  # similarity of images that are the same but for their position, size and compression
 _POSITION_TOLERANCE = 0.01  # of the map between the unit squares of two images
 _QUERIES_PER_BLOCK = 256
+_BLOCKS_AHEAD = 64  # whose first groups are verified at once by the tasks of an engine
 
 
 class PairExaminer:
@@ -78,10 +79,12 @@ class PairExaminer:
         edits: frozenset[str] = COUNTED,
         store: FingerprintStore | None = None,
         noticed: Callable[[int, int], object] = lambda row, other: None,
+        tasks: PairTasks | None = None,
     ) -> None:
         """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`.
 
-        For `store`, see `IndexImages`. `noticed` is called with each pair that reaches the threshold, at once.
+        For `store`, see `IndexImages`. `noticed` is called with each pair that reaches the threshold, at once. `tasks`
+        verify those pairs elsewhere that are sure to be needed.
         """
         self.index = index
         self.images = IndexImages(index, store=store)
@@ -94,6 +97,7 @@ class PairExaminer:
         self._decided = self.decisions.rows(index.images)
         self._threshold = threshold
         self._noticed = noticed
+        self._tasks = tasks
         num_pixels = index.images.column("width").astype(np.int64) * index.images.column("height")
         self._order = np.lexsort((index.images.column("sha256").astype(str), -num_pixels))
         self.rank: list[int] = np.argsort(self._order).tolist()
@@ -124,7 +128,9 @@ class PairExaminer:
         pairs = set(hash_pairs(self.index, rows[single[rows]], kinds))
         if kinds is None:
             spanning = candidate_pairs.spanning_pairs(sorted(pairs, key=self._place_of))
+            self._examine_ahead(spanning, lambda pair: not by_hash)
             self.examine_pairs(spanning, lambda pair: not by_hash)
+        self._examine_ahead(self._undecided(pairs), lambda pair: not by_hash)
         self._examine_unconnected(pairs, lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
@@ -198,6 +204,18 @@ class PairExaminer:
                 self.neighbors[pair[1]].add(pair[0])
                 self._connected.join(*pair)
 
+    def _examine_ahead(self, pairs: Iterable[tuple[int, int]], is_close: Callable[[tuple[int, int]], bool]) -> None:
+        """Have pairs verified by the tasks, if there are any, for `examine_pairs`."""
+        if self._tasks is None:
+            return
+        todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
+        wanted = [(*self._directed(pair), is_close(pair)) for pair in todo]
+        self.images.ahead = self._tasks.examine(wanted, self._threshold)
+
+    def _undecided(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the pairs that are not postponed as things are: most pairs that copies connect are left out."""
+        return [pair for pair in pairs if not (self._postpones and self._connected.are_joined(*pair))]
+
     def examine_postponed(self, rows: Iterable[int]) -> None:
         """Verify the pairs that were left out of rows that copies connect, all of them."""
         pairs = {(row, other): close for row in rows for other, close in self._postponed.pop(row, {}).items()}
@@ -246,41 +264,63 @@ class PairExaminer:
 
     def _examine_neighbors(self, rows: np.ndarray, among: np.ndarray, progress: Callable[[int], object]) -> None:
         """Verify each row with its nearest embeddings among some, in groups as long as most of a group are copies."""
+        starts = range(0, len(rows), _QUERIES_PER_BLOCK)
+        for first in range(0, len(starts), _BLOCKS_AHEAD):
+            blocks: Iterator[_Block] = (
+                self._neighbors_of(rows[start : start + _QUERIES_PER_BLOCK], among)
+                for start in starts[first : first + _BLOCKS_AHEAD]
+            )
+            if self._tasks is not None:
+                blocks = self._with_first_groups_ahead(list(blocks))
+            for nearest, close in blocks:
+                self._examine_block(nearest, close, progress)
+
+    def _with_first_groups_ahead(self, blocks: list[_Block]) -> Iterator[_Block]:
+        wanted: dict[tuple[int, int], bool] = {}
+        for nearest, is_close in blocks:
+            for row, others in nearest.items():
+                pairs = [(min(row, other), max(row, other)) for other in others[:GROUP]]
+                wanted |= {pair: is_close(pair) for pair in pairs}
+        self._examine_ahead(self._undecided(wanted), wanted.__getitem__)
+        return iter(blocks)
+
+    def _neighbors_of(self, block: np.ndarray, among: np.ndarray) -> _Block:
+        """Return the nearest rows of each row of a block, and which pairs are close."""
         vectors, rank = self.index.vectors["copy"], np.array(self.rank)
         few = len(vectors) <= _FEW_IMAGES
-        for start in range(0, len(rows), _QUERIES_PER_BLOCK):
-            block = rows[start : start + _QUERIES_PER_BLOCK]
-            cosines, found = self.index.nearest_vectors(
-                np.asarray(vectors[block])[:, None], _NEIGHBORS + 1, among=among
-            )
-            by_rank = np.lexsort((rank[found], -cosines))
-            cosines, found = (np.take_along_axis(values, by_rank, axis=1) for values in (cosines, found))
-            least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
-            near = cosines >= least
-            cosine_of = {
-                (min(row, other), max(row, other)): cosine
-                for row, others, values in zip(block.tolist(), found.tolist(), cosines.tolist(), strict=True)
-                for other, cosine in zip(others, values, strict=True)
-            }
-            nearest = {
-                row: [other for other, flag in zip(others, flags, strict=True) if flag and other != row][:_NEIGHBORS]
-                for row, others, flags in zip(block.tolist(), found.tolist(), near.tolist(), strict=True)
-            }
-            active = list(nearest)
-            told = 0
+        cosines, found = self.index.nearest_vectors(np.asarray(vectors[block])[:, None], NEIGHBORS + 1, among=among)
+        by_rank = np.lexsort((rank[found], -cosines))
+        cosines, found = (np.take_along_axis(values, by_rank, axis=1) for values in (cosines, found))
+        least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
+        near = cosines >= least
+        cosine_of = {
+            (min(row, other), max(row, other)): cosine
+            for row, others, values in zip(block.tolist(), found.tolist(), cosines.tolist(), strict=True)
+            for other, cosine in zip(others, values, strict=True)
+        }
+        nearest = {
+            row: [other for other, flag in zip(others, flags, strict=True) if flag and other != row][:NEIGHBORS]
+            for row, others, flags in zip(block.tolist(), found.tolist(), near.tolist(), strict=True)
+        }
+        return nearest, at_least({} if few else cosine_of, _CLOSE)
 
-            def advance(share: float, num_images: int = len(block)) -> None:
-                nonlocal told
-                if (done := int(_FIRST_GROUP * share * num_images)) > told:
-                    progress(done - told)
-                    told = done
+    def _examine_block(
+        self, nearest: dict[int, list[int]], close: Callable[[tuple[int, int]], bool], progress: Callable[[int], object]
+    ) -> None:
+        active = list(nearest)
+        told = 0
 
-            for first in range(0, _NEIGHBORS, _GROUP):
-                group = {row: nearest[row][first : first + _GROUP] for row in active}
-                close = at_least({} if few else cosine_of, _CLOSE)
-                self._examine_in_turn(group, close, advance if not first else lambda share: None)
-                active = [row for row in active if sum(self._are_copies(row, one) for one in group[row]) > _GROUP // 2]
-            progress(len(block) - told)
+        def advance(share: float) -> None:
+            nonlocal told
+            if (done := int(_FIRST_GROUP * share * len(nearest))) > told:
+                progress(done - told)
+                told = done
+
+        for first in range(0, NEIGHBORS, GROUP):
+            group = {row: nearest[row][first : first + GROUP] for row in active}
+            self._examine_in_turn(group, close, advance if not first else lambda share: None)
+            active = [row for row in active if sum(self._are_copies(row, one) for one in group[row]) > GROUP // 2]
+        progress(len(nearest) - told)
 
     def _examine_in_turn(
         self, others: dict[int, list[int]], is_close: Callable[[tuple[int, int]], bool],
@@ -356,46 +396,3 @@ class PairExaminer:
         """Stop the threads, and keep what they computed of the images."""
         self.executor.shutdown(cancel_futures=True)
         self.images.save()
-
-
-def copies_among(
-    images: IndexImages,
-    executor: ThreadPoolExecutor,
-    new: Fingerprint,
-    embedding: np.ndarray,
-    hashes: tuple[int, int],
-    among: np.ndarray | None = None,
-) -> dict[int, float]:
-    """Return the rows of an index that a new image is a copy of, with their similarities, by the steps 2 to 4 above.
-
-    So `simimg calibrate` measures pairs as `simimg duplicates` finds them.
-
-    Args:
-        images: the index.
-        executor: for the verifications.
-        new: the image's fingerprint, as a candidate.
-        embedding: `[network_dim]`, of the image as it is.
-        hashes: its perceptual hash, and that of the position that all eight share.
-        among: bool `[num_images]`, the images that it may be a copy of; by default all.
-    """
-    index, found, done = images.index, dict[int, float](), set[int]()
-
-    def examine(rows: Sequence[int]) -> bool:
-        """Verify rows; return whether most of them are copies."""
-        todo = [row for row in rows if row not in done]
-        done.update(todo)
-        with one_blas_thread():
-            verified = list(executor.map(lambda row: images.verify_new(new, row), todo))
-        found.update({row: copy.similarity for row, copy in zip(todo, verified, strict=True) if copy is not None})
-        return sum(row in found for row in rows) > _GROUP // 2
-
-    known = index.images.hashes()
-    wanted = np.array([hashes[0], hashes[0], hashes[1]], np.uint64)[:, None]
-    near = (known != NO_HASH) & (wanted != NO_HASH) & (np.bitwise_count(known ^ wanted) <= MAX_DISTANCE)
-    examine(np.flatnonzero(near.any(axis=0) if among is None else near.any(axis=0) & among).tolist())
-    vector = index.projections["copy"](embedding[None, None])
-    nearest = index.nearest_vectors(vector, _NEIGHBORS, among=among)[1][0].tolist()
-    for first in range(0, len(nearest), _GROUP):
-        if not examine(nearest[first : first + _GROUP]):
-            break
-    return found

@@ -28,6 +28,7 @@ from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
 from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
+from simimg.similarity.pair_tasks import PairTasks
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.transparency import TRANSPARENT
 from tfrecords.convert.sources.folder_layout import split_of
@@ -110,6 +111,7 @@ def find_duplicates(
     store: FingerprintStore | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
     noticed: Callable[[int, int], object] = lambda row, other: None,
+    tasks: PairTasks | None = None,
 ) -> Duplicates:
     """Return the groups of copies, of a similarity of `threshold` (0.5..1) or more, among the images of an index.
 
@@ -119,9 +121,9 @@ def find_duplicates(
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
     since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
     `noticed` is called with two rows that look like copies, before it is known whether they are.
-    For `store`, see `IndexImages`.
+    For `store`, see `IndexImages`, and for `tasks`, `PairExaminer`.
     """
-    with closing(PairExaminer(index, threshold, edits, store, noticed)) as examiner:
+    with closing(PairExaminer(index, threshold, edits, store, noticed, tasks)) as examiner:
         identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}

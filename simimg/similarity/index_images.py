@@ -52,10 +52,23 @@ class _Known(NamedTuple):
     size_and_time: tuple[int, ...]
 
 
+class Examined(NamedTuple):
+    """What came of a pair: its verification, the same at full size if that was compared, and the rows `stored` and
+    `missing` as in `IndexImages`.
+    """
+
+    found: Verification | None
+    compared: Verification | None
+    stored: frozenset[int]
+    missing: frozenset[int]
+
+
 class IndexImages:
     """The images of an index, by row. Thread-safe.
 
     Attributes:
+        ahead: what came of pairs that were examined elsewhere, by query, candidate, and whether thoroughly; each is
+            used once.
         index: the index.
         missing: requested rows that have neither a file nor stored pixels.
         stored: requested rows of which the stored pixels were used.
@@ -74,6 +87,8 @@ class IndexImages:
         """
         self.missing: set[int] = set()
         self.stored: set[int] = set()
+        self.ahead: dict[tuple[int, int, bool], Examined] = {}
+        self._compared_ahead: dict[tuple[int, int], Examined] = {}
         self.index = index
         self._background = background
         self._facts = index.images.table
@@ -152,8 +167,19 @@ class IndexImages:
         """Do the same without `thorough`, see `simimg.similarity.match_verification.verify`."""
         return self._verify(one, other, thorough=False)
 
+    def examine(self, one: int, other: int, *, thorough: bool, threshold: float) -> Examined:
+        """Return what comes of a pair, compared at full size if it reaches the threshold. Not thread-safe."""
+        self.stored.clear()
+        self.missing.clear()
+        found = self._verify(one, other, thorough=thorough)
+        compared = self.compared(found, one, other) if found is not None and found.similarity >= threshold else None
+        return Examined(found, compared, frozenset(self.stored), frozenset(self.missing))
+
     def compared(self, found: Verification, one: int, other: int) -> Verification:
         """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
+        known = self._compared_ahead.pop((one, other), None)
+        if known is not None and known.compared is not None and known.found is found:
+            return known.compared
         as_files = self.file(one) is not None and self.file(other) is not None
         ours, theirs = (self.full_file(row) if as_files else self._full_square(row) for row in (one, other))
         return found if ours is None or theirs is None else compared(found, ours, theirs)
@@ -197,6 +223,13 @@ class IndexImages:
         return [] if ours is None or theirs is None else geometric_edits(ours, theirs, place)
 
     def _verify(self, one: int, other: int, *, thorough: bool) -> Verification | None:
+        known = self.ahead.pop((one, other, thorough), None)
+        if known is not None:
+            self.stored.update(known.stored)
+            self.missing.update(known.missing)
+            if known.compared is not None:
+                self._compared_ahead[one, other] = known
+            return known.found
         ours, theirs = self._both(one, other)
         return None if ours is None or theirs is None else _verified(ours, theirs, thorough=thorough)
 

@@ -1,4 +1,4 @@
-"""The part of an index update that can run on other machines: tasks that embed some files each and save them as a part.
+"""The part of an index update that can run on other machines: tasks that embed some images and save them as a part.
 
 A part is one of those that an interrupted update leaves, with a row more for each file, so that an update which is
 interrupted goes on with what its tasks have finished. See `simimg.similarity.embedding_cache`.
@@ -13,53 +13,58 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from simimg.errors import SearchIndexError
-from simimg.image_files import load_files
+from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
 from simimg.inference.inference_engine import MAX_DIFFERENCE
 from simimg.similarity.embedding_cache import IMAGES_PER_PART, EmbeddingCache
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import IndexedImage
+from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.state.receipts import write_receipt
-from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
-from tfrecords.format.layout import ShardInfo
+from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.manifest import read_manifest
+from tfrecords.format.naming import LAYOUT_FILE
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.machine_limits import num_cores
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IndexTask(Task):
-    """Embeds files below `image_dir` and saves them as a part, the shard of this task.
+class EmbeddingTask(Task):
+    """Embeds images and saves them as a part, the shard of this task.
 
-    `times` are those of the files when they were listed, int64 `[num_files, 2]`: their `num_bytes` and `modified_ns`.
     `model`, `precision` and `max_pixels` make the embedder, whose weights have the `fingerprint`; with `on_gpu`, that
     of many images, which computes on a GPU if there is one.
     """
 
-    image_dir: Path
-    paths: tuple[str, ...]
-    times: np.ndarray
     model: str
     precision: str
     max_pixels: int
     fingerprint: str
     on_gpu: bool
 
-    def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
-        """Yield the files."""
-        for path in self.paths:
-            yield FolderFiles(str(self.image_dir)), path, None
+    def load(self, embedder: Embedder, known: EmbeddingCache) -> Iterator[LoadedFile | Refusal]:
+        """Yield the image of each row, without the pixels of `known` ones, or why it cannot be used."""
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return further columns of the part."""
+        return {}
 
     def run(self, monitor: Monitor) -> None:
-        """Embed the files; raises SearchIndexError if the model has other weights here."""
+        """Embed the images; raises SearchIndexError if the model has other weights here."""
         embedder = _embedder(self.model, self.precision, self.on_gpu).with_limit(self.max_pixels)
         if embedder.fingerprint != self.fingerprint:
             raise SearchIndexError(
@@ -67,9 +72,8 @@ class IndexTask(Task):
                 "folder of the model visible under the same path."
             )
         cache = EmbeddingCache(None, embedder, None)
-        checksums, refused = [""] * len(self.paths), {}
-        loaded = load_files(self.paths, embedder.image_options, self.image_dir, known=cache, visible=True)
-        for row, (_, file) in enumerate(loaded):
+        checksums, refused = [""] * len(self.rows), {}
+        for row, file in enumerate(self.load(embedder, cache)):
             monitor.begin(int(self.rows[row]))
             if isinstance(file, Refusal):
                 refused[row] = [file.reason.value, file.detail]
@@ -82,8 +86,7 @@ class IndexTask(Task):
             cache.save(
                 self.shard,
                 sorted(set(checksums) - {""}),
-                paths=np.array(self.paths, str),
-                times=self.times,
+                **self.columns(),
                 file_sha256=np.array(checksums, str),
                 refused=np.array(json.dumps(refused)),
                 engine=np.array(json.dumps(dataclasses.asdict(embedder.engine))),
@@ -91,9 +94,91 @@ class IndexTask(Task):
         with writing(self.receipt):
             size = self.shard.stat().st_size
             info = ShardInfo(
-                file=self.shard.name, num_examples=len(self.paths) - len(refused), num_bytes=size, sha256=""
+                file=self.shard.name, num_examples=len(self.rows) - len(refused), num_bytes=size, sha256=""
             )
             write_receipt(self.receipt, self.inputs, info)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IndexTask(EmbeddingTask):
+    """Embeds files below `image_dir`.
+
+    `times` are those of the files when they were listed, int64 `[num_files, 2]`: their `num_bytes` and `modified_ns`.
+    """
+
+    image_dir: Path
+    paths: tuple[str, ...]
+    times: np.ndarray
+
+    def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
+        """Yield the files."""
+        for path in self.paths:
+            yield FolderFiles(str(self.image_dir)), path, None
+
+    def load(self, embedder: Embedder, known: EmbeddingCache) -> Iterator[LoadedFile | Refusal]:
+        """Yield the files."""
+        for _, file in load_files(self.paths, embedder.image_options, self.image_dir, known=known, visible=True):
+            yield file
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the names and times of the files, by which an interrupted update knows them."""
+        return {"paths": np.array(self.paths, str), "times": self.times}
+
+
+class StoredImages:
+    """The examples of a dataset, as an index embeds them.
+
+    Attributes:
+        dataset_dir: the folder.
+        layout: its layout.
+        manifest: its manifest.
+    """
+
+    def __init__(self, dataset_dir: Path) -> None:
+        """Open a dataset; raises DataError if it is damaged."""
+        self.dataset_dir = dataset_dir
+        self.layout, self.manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
+        self._images = DatasetImages(dataset_dir, self.layout, self.manifest)
+
+    def sha256(self, row: int) -> str:
+        """Return the checksum of the file that a row of the manifest was made of, in hexadecimal."""
+        return self.manifest.sha256[row].tobytes().hex()
+
+    def load(self, rows: Sequence[int], embedder: Embedder, known: Container[str]) -> Iterator[LoadedFile]:
+        """Yield the images of rows of the manifest, without the pixels of those whose checksum is known; images in
+        their own shapes become squares.
+        """
+
+        def load(row: int) -> LoadedFile:
+            width, height = int(self.manifest.widths[row]), int(self.manifest.heights[row])
+            if (sha256 := self.sha256(row)) in known:
+                return LoadedFile(sha256, width, height, None)
+            image = self._images.image(row)
+            own = self.layout.own_shapes
+            square = resize(image, embedder.image_size, embedder.resize) if own else np.asarray(image)
+            return LoadedFile(sha256, width, height, square)
+
+        return map_ahead(load, rows, num_threads=num_cores(), num_ahead=4 * BATCH_SIZE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredTask(EmbeddingTask):
+    """Embeds the images of a dataset that are `rows` of its manifest."""
+
+    dataset_dir: Path
+
+    def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
+        """Yield the file that says what the dataset is."""
+        yield FolderFiles(str(self.dataset_dir)), LAYOUT_FILE, None
+
+    def load(self, embedder: Embedder, known: EmbeddingCache) -> Iterator[LoadedFile | Refusal]:
+        """Yield the stored images."""
+        return _stored(self.dataset_dir).load(self.rows.tolist(), embedder, known)
+
+
+@functools.lru_cache(maxsize=1)
+def _stored(dataset_dir: Path) -> StoredImages:
+    return StoredImages(dataset_dir)
 
 
 @functools.cache
@@ -117,7 +202,7 @@ class Embedded:
             self.refused[paths[int(row)]] = Refusal(Reason(reason), detail)
 
 
-def embed_on(
+def embed_files(
     runner: Runner,
     image_dir: Path,
     images: Mapping[str, IndexedImage],
@@ -135,22 +220,62 @@ def embed_on(
     Raises:
         SimimgError: as `Runner.run`; the parts of finished tasks are kept for the next call.
     """
+    found = Embedded()
+
+    def task(rows: np.ndarray, **values: Any) -> IndexTask:
+        some = tuple(paths[row] for row in rows.tolist())
+        return IndexTask(
+            **values,
+            inputs=hashlib.sha256(repr(some).encode(errors="surrogatepass")).hexdigest(),
+            rows=rows,
+            image_dir=image_dir.resolve(),
+            paths=some,
+            times=np.array([(images[path].num_bytes, images[path].modified_ns) for path in some], np.int64),
+        )
+
+    _run(runner, np.arange(len(paths)), task, embedder, cache, found.add, progress)
+    return found
+
+
+def embed_stored(
+    runner: Runner,
+    stored: StoredImages,
+    rows: Sequence[int],
+    embedder: Embedder,
+    cache: EmbeddingCache,
+    *,
+    progress: Callable[[int], object] = lambda num_images: None,
+) -> None:
+    """Embed `rows` of a dataset's manifest, as tasks of a runner; the arguments and errors are as of `embed_files`."""
+
+    def task(some: np.ndarray, **values: Any) -> StoredTask:
+        inputs = hashlib.sha256(stored.manifest.sha256[some].tobytes() + some.tobytes()).hexdigest()
+        return StoredTask(**values, inputs=inputs, rows=some, dataset_dir=stored.dataset_dir.resolve())
+
+    _run(runner, np.array(rows, np.int64), task, embedder, cache, lambda columns: None, progress)
+
+
+def _run(
+    runner: Runner,
+    rows: np.ndarray,
+    task_of: Callable[..., EmbeddingTask],
+    embedder: Embedder,
+    cache: EmbeddingCache,
+    on_part: Callable[[Mapping[str, np.ndarray]], None],
+    progress: Callable[[int], object],
+) -> None:
+    """Run a task for every few rows, and take over what each has embedded; a line tells if engines differ."""
     assert cache.folder is not None
     cache.folder.mkdir(parents=True, exist_ok=True)
-    found, told = Embedded(), 0
+    told = 0
 
-    def tasks() -> Iterator[IndexTask]:
-        for number, first in enumerate(range(0, len(paths), IMAGES_PER_PART), cache.num_parts):
-            some = tuple(paths[first : first + IMAGES_PER_PART])
+    def tasks() -> Iterator[EmbeddingTask]:
+        for number, first in enumerate(range(0, len(rows), IMAGES_PER_PART), cache.num_parts):
             part = cache.part(number)
-            yield IndexTask(
+            yield task_of(
+                rows[first : first + IMAGES_PER_PART],
                 shard=part,
                 receipt=part.with_suffix(".json"),
-                inputs=hashlib.sha256(repr(some).encode(errors="surrogatepass")).hexdigest(),
-                rows=np.arange(first, first + len(some)),
-                image_dir=image_dir.resolve(),
-                paths=some,
-                times=np.array([(images[path].num_bytes, images[path].modified_ns) for path in some], np.int64),
                 model=os.path.abspath(embedder.name) if os.path.exists(embedder.name) else embedder.name,
                 precision=embedder.engine.precision,
                 max_pixels=embedder.max_pixels,
@@ -163,7 +288,7 @@ def embed_on(
         progress(num_done - told)
         told = num_done
 
-    runner.run(tasks(), lambda task: found.add(cache.adopt(task.shard)), on_progress)
+    runner.run(tasks(), lambda task: on_part(cache.adopt(task.shard)), on_progress)
     engines = cache.engines - Counter({embedder.engine: cache.engines[embedder.engine]})
     for engine, count in engines.items() if len(cache.engines) > 1 else ():
         _LOG.info(
@@ -173,4 +298,3 @@ def embed_on(
             next(other for other in cache.engines if other != engine),
             MAX_DIFFERENCE,
         )
-    return found

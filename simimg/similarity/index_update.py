@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from simimg.errors import SearchIndexError, UsageError
-from simimg.image_files import BATCH_SIZE, LoadedFile, load_files, map_ahead
+from simimg.image_files import load_files
 from simimg.inference.inference_engine import MAX_DIFFERENCE, Engine
 from simimg.similarity.decisions import DECISIONS_FILE
 from simimg.similarity.embedding_cache import UNFINISHED, EmbeddingCache
@@ -32,16 +32,14 @@ from simimg.similarity.fingerprint_store import is_fingerprints
 from simimg.similarity.folder_images import find_images
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import INFO_FILE, LOCK_FILE, all_of, locked_index
-from simimg.similarity.index_tasks import embed_on
+from simimg.similarity.index_tasks import StoredImages, embed_files, embed_stored
 from simimg.similarity.search_index import SearchIndex, write_generation
-from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Selection
-from tfrecords.convert.workers.pool import Runner
-from tfrecords.format.dataset_images import DatasetImages
+from tfrecords.convert.workers.runner import Runner
 from tfrecords.format.layout import Layout
-from tfrecords.format.manifest import Manifest, read_manifest
+from tfrecords.format.manifest import Manifest
 from tfrecords.format.quarantine import Refusal
-from tfrecords.machine_limits import memory_limit, num_cores
+from tfrecords.machine_limits import memory_limit
 from tfrecords.storage.remote_folder import origin_of
 
 _GROWTH = 1.5  # thresholds should be calibrated again if the collection has grown or shrunk by this factor
@@ -138,7 +136,7 @@ def index_folder(
                 progress(1)
         else:
             with runner_of(to_read.__getitem__) as runner:
-                embedded = embed_on(runner, image_dir, images, to_read, embedder, cache, progress=progress)
+                embedded = embed_files(runner, image_dir, images, to_read, embedder, cache, progress=progress)
             for path in to_read:
                 if (refusal := embedded.refused.get(path)) is not None:
                     refused.append((path, refusal))
@@ -166,14 +164,15 @@ def index_dataset(
     embedder: Embedder,
     *,
     image_dir: Path | None = None,
+    runner_of: Callable[[Callable[[int], str]], Runner] | None = None,
     begin: _Progress = lambda num_examples: None,
     progress: _Progress = lambda num_examples: None,
 ) -> IndexUpdate:
     """Create an index of all splits of a dataset of `simimg convert`, or update it.
 
     The stored pixels are embedded; images in their own shapes become squares as files do. `image_dir`, the folder of
-    the files that the dataset was made of, is for verification. `begin` and `progress` are those of `index_folder`, for
-    examples instead of files.
+    the files that the dataset was made of, is for verification. `runner_of`, `begin` and `progress` are those of
+    `index_folder`, for examples instead of files.
 
     Raises:
         UsageError: `dataset_dir` is not a dataset, or has more images than fit into memory, or `index_dir` is not an
@@ -183,36 +182,32 @@ def index_dataset(
     """
     if not Layout.exists(dataset_dir):
         raise UsageError(f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json.")
-    layout = Layout.load(dataset_dir)
-    manifest = read_manifest(dataset_dir)
-    stored = _in_order(manifest, layout)
-    _check_memory(len(stored), embedder)
-    begin(len(stored))
-    if not stored:
+    stored = StoredImages(dataset_dir)
+    layout, manifest = stored.layout, stored.manifest
+    rows = _in_order(manifest, layout)
+    _check_memory(len(rows), embedder)
+    begin(len(rows))
+    if not rows:
         raise UsageError(f"--dataset_dir={dataset_dir} has no examples. Convert some images.")
-    squares = DatasetImages(dataset_dir, layout, manifest)
     with _locked(index_dir):
         before = _open_before(index_dir, embedder, dataset_dir=dataset_dir)
         pixels = _pixels_id(layout, embedder)
         same_pixels = before is not None and before.info.pixels == pixels
         cache = EmbeddingCache(index_dir, embedder, before if same_pixels else None, pixels)
+        if runner_of is not None:
+            first_of = {stored.sha256(row): row for row in reversed(rows)}
+            todo = [row for row in rows if first_of[stored.sha256(row)] == row and stored.sha256(row) not in cache]
+            progress(len(rows) - len(todo))
+            with runner_of(lambda row: manifest.paths[row]) as runner:
+                embed_stored(runner, stored, todo, embedder, cache, progress=progress)
         images: list[IndexedImage] = []
-
-        def load(row: int) -> tuple[int, np.ndarray | None]:
-            if manifest.sha256[row].tobytes().hex() in cache:
-                return row, None
-            image = squares.image(row)
-            if layout.own_shapes:
-                return row, resize(image, embedder.image_size, embedder.resize)
-            return row, np.asarray(image)
-
-        for row, square in map_ahead(load, stored, num_threads=num_cores(), num_ahead=4 * BATCH_SIZE):
-            sha256, label = manifest.sha256[row].tobytes().hex(), layout.counted_names[manifest.labels[row]]
+        for row, file in zip(rows, stored.load(rows, embedder, cache), strict=True):
+            label = layout.counted_names[manifest.labels[row]]
             split = manifest.split_names[manifest.splits[row]]
-            images.append(IndexedImage(path=manifest.paths[row], sha256=sha256, label=label, split=split))
-            width, height = int(manifest.widths[row]), int(manifest.heights[row])
-            cache.add(LoadedFile(sha256, width, height, square))
-            progress(1)
+            images.append(IndexedImage(path=manifest.paths[row], sha256=file.sha256, label=label, split=split))
+            cache.add(file)
+            if runner_of is None:
+                progress(1)
         return _finish(
             index_dir, embedder, cache, images, before, [], image_dir=image_dir, dataset_dir=dataset_dir, pixels=pixels
         )

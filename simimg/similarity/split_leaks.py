@@ -34,6 +34,7 @@ from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.edits import COUNTED
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE
+from simimg.similarity.pair_tasks import PairTasks
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import natural_key
 from tfrecords.format.atomic_files import atomic_file
@@ -104,12 +105,14 @@ def find_leaks(
     threshold: float,
     edits: frozenset[str] = COUNTED,
     deal: str | None = None,
+    tasks: PairTasks | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Leaks:
     """Return the copies, of a similarity of `threshold` (0.5..1) or more, across the splits of an index of a dataset.
 
     `edits` are the kinds of edits that a copy may show, see `simimg.similarity.edits`. With `deal`, one of `DEALS`,
-    clean splits are computed as well. `progress` is called with the number of images since its last call.
+    clean splits are computed as well. For `tasks`, see `PairExaminer`. `progress` is called with the number of images
+    since its last call.
     """
     if deal is not None and deal not in DEALS:
         raise ValueError(f"`deal` should be one of {DEALS}. Received: deal={deal!r}")
@@ -117,7 +120,7 @@ def find_leaks(
     names = tuple(sorted(dict.fromkeys(split_names), key=lambda name: (name != "train", name == "test")))
     splits = np.array([names.index(name) for name in split_names], np.int64)
     labels = np.unique(index.images.column("label").astype(str), return_inverse=True)[1]
-    with closing(PairExaminer(index, threshold, edits)) as examiner:
+    with closing(PairExaminer(index, threshold, edits, tasks=tasks)) as examiner:
         edges = _edges(examiner, splits, progress)
         pairs = _pairs(examiner, splits, edges)
         dealt, joined = splits, edges

@@ -558,6 +558,23 @@ def test_any_value_arrives_as_it_was_given(toy: types.ModuleType, **values: Any)
     assert given_to(toy, [*arguments, "--", *values["items"]]) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["duplicates", "--image_dir=p", "--engine=ray"], "--engine=ray needs --index_dir=PATH, a folder that all"),
+        (["leaks", "--dataset_dir=d", "--engine=ray"], "--engine=ray needs --index_dir=PATH, a folder that all"),
+        (["duplicates", "--image_dir=p", "--engine=beam"], "--engine=beam: should be one of local, ray."),
+        (["duplicates", "--image_dir=p", "--index_dir=i", "--fast", "--engine=ray"], "--fast takes no cluster."),
+        (["leaks", "--dataset_dir=d", "--ray_address=auto"], "--ray_address=auto needs --engine=ray."),
+        (["index", "--dataset_dir=d", "--index_dir=i", "--num_gpus_per_worker=1"], "--num_gpus_per_worker=1.0 needs"),
+    ],
+)
+def test_an_engine_needs_what_its_nodes_see(arguments: list[str], reason: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert reason in err
+
+
 def test_home_is_expanded(toy: types.ModuleType) -> None:
     options = given_to(toy, ["--source=~/photos", "--target=~/index", "a", "b"])
     assert (options.source, options.target) == (Path.home() / "photos", Path.home() / "index")
@@ -600,7 +617,10 @@ BESIDE = {
     ("audit", "delete"): {"decisions": Path("findings.csv")},
     ("convert", "beam_options"): {"engine": "beam"},
     ("convert", "ray_address"): {"engine": "ray"},
-    ("index", "ray_address"): {"engine": "ray"},
+    **{
+        (name, flag): {"index_dir": Path("i")} for name in ("duplicates", "leaks") for flag in ("engine", "ray_address")
+    },
+    **{(name, "ray_address"): {"engine": "ray", "index_dir": Path("i")} for name in ("duplicates", "index", "leaks")},
     ("index", "num_gpus_per_worker"): {"engine": "ray"},
     ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
     **{

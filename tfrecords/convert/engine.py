@@ -40,13 +40,11 @@ from tfrecords.convert.sources.labels import some_of
 from tfrecords.convert.sources.linked_files import none_known
 from tfrecords.convert.state.receipts import Receipt, read_receipt
 from tfrecords.convert.state.workdir import WorkDir
-from tfrecords.convert.workers import pool
-from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.runner import Runner, open_runner
 from tfrecords.convert.workers.shard_worker import ShardTask, Task, not_there, unwritable
 from tfrecords.format.layout import ShardInfo
 from tfrecords.format.naming import TFRECORD, dataset_dir
 from tfrecords.locations import refuse_url
-from tfrecords.machine_limits import num_cores
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,7 +88,13 @@ def convert(
     options = config.resolved()
     try:
         previous = find_previous_version(options)
-        with _runner(options, lambda row: printable(source.paths[row])) as runner:
+        with open_runner(
+            options.engine,
+            lambda row: printable(source.paths[row]),
+            num_workers=options.num_workers,
+            ray_address=options.ray_address,
+            beam_options=options.beam_options,
+        ) as runner:
             if previous is None or options.append:
                 if runner.announcement:
                     describe(runner.announcement)
@@ -182,18 +186,6 @@ def _description(source: Source, options: ResolvedConfig) -> str:
     return f"{printable(source.location)}: {form}; {splits}"
 
 
-def _runner(options: ResolvedConfig, name_of: Callable[[int], str]) -> Runner:
-    if options.engine == "beam":
-        from tfrecords.convert.workers.beam_runner import BeamRunner
-
-        return BeamRunner(options.beam_options)
-    if options.engine == "ray":
-        from tfrecords.convert.workers.ray_runner import RayRunner
-
-        return RayRunner(options.ray_address, options.num_workers, name_of)
-    return pool.Pool(options.num_workers or num_cores(), name_of)
-
-
 def _convert(
     job: ConversionJob, workdir: WorkDir, runner: Runner, progress: OnProgress, start: float, handover: str
 ) -> ConvertSummary:
@@ -210,7 +202,7 @@ def _convert(
         tables = background.submit(write_tables, job, final, receipt, workdir)
         if handover:  # all shards are on this machine now, and on no other
             runner.dismiss()
-            runner = stack.enter_context(pool.Pool(num_cores(), str))
+            runner = stack.enter_context(open_runner("local", str))
         shards = reshard(job, final.plan, receipt, infos, workdir, runner)
         manifest = tables.result()
     runner.dismiss()

@@ -29,10 +29,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from simimg.determinism import exact_matmul
+from simimg.determinism import exact_matmul, one_blas_thread
 from simimg.errors import UsageError
 from simimg.image_files import map_ahead
-from simimg.similarity.copy_pairs import copies_among
+from simimg.similarity.copy_pairs import GROUP, NEIGHBORS
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, read_unchanged
@@ -43,7 +43,7 @@ from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, make_query
 from tfrecords.convert.image.decoder import decode_visible
 from tfrecords.convert.image.image_formats import ANY_SIZE
-from tfrecords.convert.image.near_duplicates import perceptual_hashes, position_hashes
+from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, perceptual_hashes, position_hashes
 from tfrecords.format.quarantine import Refusal
 from tfrecords.machine_limits import num_cores
 
@@ -154,7 +154,7 @@ def measure_retrieval(
         among = np.arange(len(index.images)) != row if is_distractor else None
         (embedding,) = embedder.embed(square)
         own_hashes = int(perceptual_hashes(square)[0]), int(position_hashes(square)[0])
-        pairs = copies_among(images, executor, as_file, embedding, own_hashes, among)
+        pairs = _copies_among(images, executor, as_file, embedding, own_hashes, among)
         scored["pairs"] += [(pairs[other], other == row) for other in pairs if other not in twice]
         progress(1)
         if is_distractor:
@@ -303,3 +303,45 @@ def indexed_image(index: SearchIndex, row: int) -> Image.Image:
         raise UsageError(
             f"{path} of {index.index_dir} cannot be read: {error}. Update the index first, with `simimg index`."
         ) from None
+
+
+def _copies_among(
+    images: IndexImages,
+    executor: ThreadPoolExecutor,
+    new: Fingerprint,
+    embedding: np.ndarray,
+    hashes: tuple[int, int],
+    among: np.ndarray | None = None,
+) -> dict[int, float]:
+    """Return the rows of an index that a new image is a copy of, with their similarities, by the steps of
+    `simimg.similarity.copy_pairs`. So `simimg calibrate` measures pairs as `simimg duplicates` finds them.
+
+    Args:
+        images: the index.
+        executor: for the verifications.
+        new: the image's fingerprint, as a candidate.
+        embedding: `[network_dim]`, of the image as it is.
+        hashes: its perceptual hash, and that of the position that all eight share.
+        among: bool `[num_images]`, the images that it may be a copy of; by default all.
+    """
+    index, found, done = images.index, dict[int, float](), set[int]()
+
+    def examine(rows: Sequence[int]) -> bool:
+        """Verify rows; return whether most of them are copies."""
+        todo = [row for row in rows if row not in done]
+        done.update(todo)
+        with one_blas_thread():
+            verified = list(executor.map(lambda row: images.verify_new(new, row), todo))
+        found.update({row: copy.similarity for row, copy in zip(todo, verified, strict=True) if copy is not None})
+        return sum(row in found for row in rows) > GROUP // 2
+
+    known = index.images.hashes()
+    wanted = np.array([hashes[0], hashes[0], hashes[1]], np.uint64)[:, None]
+    near = (known != NO_HASH) & (wanted != NO_HASH) & (np.bitwise_count(known ^ wanted) <= MAX_DISTANCE)
+    examine(np.flatnonzero(near.any(axis=0) if among is None else near.any(axis=0) & among).tolist())
+    vector = index.projections["copy"](embedding[None, None])
+    nearest = index.nearest_vectors(vector, NEIGHBORS, among=among)[1][0].tolist()
+    for first in range(0, len(nearest), GROUP):
+        if not examine(nearest[first : first + GROUP]):
+            break
+    return found

@@ -1,5 +1,6 @@
 """Groups of copies, who is kept, and a plan that is carried out, stopped, and undone."""
 
+import functools
 import io
 import json
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 
 from simimg.cli import main
 from simimg.errors import DataError, UsageError
-from simimg.similarity import file_quarantine
+from simimg.similarity import file_quarantine, pair_tasks
 from simimg.similarity.candidate_pairs import spanning_pairs
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.duplicate_groups import _clusters, _group, find_duplicates
@@ -21,9 +22,11 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import is_lossless
+from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.plan_file import load_plan
 from simimg.similarity.search_index import SearchIndex, write_generation
+from tfrecords.convert.workers.pool import Pool
 
 Scene = Callable[..., Image.Image]
 
@@ -72,6 +75,32 @@ def test_groups_keepers_and_reasons(index: SearchIndex) -> None:
             "old/1-crop.jpg": "cropped to 73% of its area, JPEG about quality 75",
         },
     }
+
+
+def test_tasks_find_the_same_groups(index: SearchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By verifications that are taken from them; a second such search of the index is refused meanwhile."""
+    expected = find_duplicates(index, threshold=0.6)
+    monkeypatch.setattr(pair_tasks, "MIN_PAIRS", 1)
+    monkeypatch.setattr(pair_tasks, "PAIRS_PER_TASK", 5)
+    examined: list[int] = []
+    examine = IndexImages.examine
+    monkeypatch.setattr(
+        IndexImages, "examine", lambda *args, **options: examined.append(1) or examine(*args, **options)
+    )
+    computed: list[int] = []
+    both = IndexImages._both
+    monkeypatch.setattr(IndexImages, "_both", lambda *args: computed.append(1) or both(*args))
+    told: list[tuple[int, int]] = []
+    runner_of = functools.partial(Pool, 1)
+    with pair_tasks.pair_tasks(index, runner_of, lambda *numbers: told.append(numbers)) as tasks:
+        with pytest.raises(UsageError, match="another process"), pair_tasks.pair_tasks(index, runner_of):
+            pass
+        found = find_duplicates(index, threshold=0.6, tasks=tasks)
+    assert found == expected
+    assert len(examined) >= expected.num_pairs_examined - 2  # others were seen to be needed later
+    assert len(computed) - len(examined) < len(examined) / 2  # what groups need, such as the other direction
+    assert told[-1] == (len(examined), len(examined))
+    assert not (index.index_dir / "unfinished" / "pairs").exists()
 
 
 def test_rules_decide_before_the_default_order(index: SearchIndex) -> None:

@@ -1,5 +1,6 @@
 """Copies across splits: found, counted, and gone from the dataset that the cleaned table makes."""
 
+import functools
 import json
 import shlex
 import shutil
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from simimg.cli import main
+from simimg.similarity import index_tasks, pair_tasks
 from simimg.similarity.embeddings import load_embedder
 from simimg.similarity.index_update import index_dataset
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import deal_groups, find_leaks
+from tfrecords.convert.workers.pool import Pool
 from tfrecords.format.manifest import read_manifest
 
 Scene = Callable[..., Image.Image]
@@ -126,6 +129,34 @@ def test_files_that_were_changed_since_are_not_looked_at(
     assert {(pair.image.path, pair.other.path) for pair in found.pairs} == {leak[:2] for leak in LEAKS}
     assert found.num_missing == 0
     assert found.num_stored > 0
+
+
+@pytest.mark.parametrize("of_files", [True, False])
+def test_tasks_make_the_same_index_and_find_the_same_leaks(
+    photos: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_files: bool
+) -> None:
+    """Also where the files are gone and stored pixels are compared."""
+    monkeypatch.setattr(index_tasks, "IMAGES_PER_PART", 5)
+    monkeypatch.setattr(pair_tasks, "MIN_PAIRS", 1)
+    monkeypatch.setattr(pair_tasks, "PAIRS_PER_TASK", 7)
+    embedder, runner_of = load_embedder("lite0"), functools.partial(Pool, 1)
+    image_dir = photos if of_files else None
+    advanced: list[int] = []
+    made = [
+        index_dataset(tmp_path / name, dataset_dir, embedder, image_dir=image_dir, **options)
+        for name, options in (("here", {}), ("tasks", {"runner_of": runner_of, "progress": advanced.append}))
+    ]
+    here, there = (
+        {path.name: path.read_bytes() for path in (one.index.index_dir / "generation-000001").iterdir()} for one in made
+    )
+    assert here == there
+    assert made[0].num_embedded == made[1].num_embedded == sum(advanced) - 1  # one file is there twice
+    with pair_tasks.pair_tasks(made[1].index, runner_of) as tasks:
+        found = find_leaks(made[1].index, threshold=0.9, tasks=tasks)
+    assert found == find_leaks(made[0].index, threshold=0.9)
+    assert (found.num_stored > 0) is not of_files
+    again = index_dataset(tmp_path / "tasks", dataset_dir, embedder, image_dir=image_dir, runner_of=runner_of)
+    assert again.num_embedded == 0
 
 
 def test_pairs_that_are_no_copies_as_decided_are_left_out(

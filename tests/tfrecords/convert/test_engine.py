@@ -19,7 +19,7 @@ from tfrecords.convert import engine
 from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.workers import pool
+from tfrecords.convert.workers import pool, runner
 from tfrecords.format.dataset_verification import verify
 from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
@@ -353,7 +353,7 @@ def test_num_workers_is_how_many_there_are(
             super().__init__(1, name_of)
 
     monkeypatch.setattr(pool, "Pool", Spy)
-    monkeypatch.setattr(engine, "num_cores", lambda: 5)
+    monkeypatch.setattr(runner, "num_cores", lambda: 5)
     convert(a_config(photos, tmp_path, num_workers=num_workers))
     assert seen == [expected_workers]
 

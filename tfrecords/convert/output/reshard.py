@@ -19,7 +19,7 @@ from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.shard_plan import PlannedShard, ShardPlan
 from tfrecords.convert.state.receipts import Receipt, read_info, write_receipt
 from tfrecords.convert.state.workdir import WorkDir
-from tfrecords.convert.workers.pool import Runner
+from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, not_there, writing
 from tfrecords.format.array_record_shard import ArrayRecordReader, ArrayRecordWriter
 from tfrecords.format.atomic_files import sync_file

@@ -8,29 +8,23 @@ Beam runs on this machine with one worker process per core. Beam is the extra `b
 
 from __future__ import annotations
 
+import importlib
 import logging
-import os
 import re
 import shlex
-import signal
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tfrecords.base_errors import ConversionError, UsageError
-from tfrecords.convert.sources import printable
-from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S, run_task
-from tfrecords.convert.workers.pool import Runner, death
+from tfrecords.convert.workers.beam_local import POLL_S, Job, local_runner, run_here
+from tfrecords.convert.workers.beam_worker import run_task
 from tfrecords.convert.workers.receipt_watch import ReceiptWatch
-from tfrecords.convert.workers.shard_worker import ShardTask, Task, pack
+from tfrecords.convert.workers.runner import Runner
+from tfrecords.convert.workers.shard_worker import Task, pack
 from tfrecords.machine_limits import num_cores
-
-_POLL_S = 0.5
-_LOG = ".log"  # ends the name of the file with what a local worker printed; the name begins with its process id
 
 
 class BeamRunner(Runner):
@@ -63,10 +57,10 @@ class BeamRunner(Runner):
             import apache_beam as beam
 
             _ = pipeline | "plan" >> beam.Create(elements) | beam.Reshuffle() | "write shards" >> beam.Map(run_task)
-            if is_local:
-                _run_here(pipeline, Path(folder), todo, watch)
-            else:
+            if not is_local:
                 _run_there(pipeline, watch)
+            elif error := run_here(pipeline, Path(folder), todo, watch):
+                raise _explained(error) from error
         watch.settle()
 
 
@@ -85,6 +79,8 @@ def _begin(text: str, folder: str) -> tuple[Any, bool]:
     def refuse(reason: str) -> NoReturn:
         raise UsageError(f"--beam_options={text}: {reason.strip().rstrip('.')}. Options look like --name=value.")
 
+    with suppress(ImportError):  # a class, whose module has options; what is wrong with it, Beam says
+        importlib.import_module("".join(re.findall(r"--runner=([\w.]+)\.\w+", text)) or "apache_beam")
     parsers: list[Any] = []  # with the options of all runners; by default Beam ignores unknown options
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].error = refuse
@@ -95,46 +91,9 @@ def _begin(text: str, folder: str) -> tuple[Any, bool]:
     options.view_as(SetupOptions).save_main_session = False  # workers need nothing from a user's script
     is_local = options.view_as(StandardOptions).runner is None
     try:
-        return beam.Pipeline(_local_runner(folder) if is_local else None, options), is_local
+        return beam.Pipeline(local_runner(folder) if is_local else None, options), is_local
     except (ValueError, ImportError, AttributeError) as error:  # no such runner, or a required option is missing
         refuse(" ".join(str(error).split()))
-
-
-def _local_runner(folder: str) -> Any:
-    """Return Beam's runner of worker processes on this machine. It is chosen explicitly because Beam's default
-    downloads another one.
-    """
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    code = (
-        f"import sys; sys.path[:] = {sys.path}; "
-        f"from tfrecords.convert.workers.beam_worker import work_here; work_here({folder!r}, {os.getpid()})"
-    )
-    words = (sys.executable, "-c", code)
-    # No shell process in between: $$ is the worker's own id. One file each, because two that die at once would write
-    # into each other's last line.
-    command = f"exec {shlex.join(words)} >>{shlex.quote(folder)}/$${_LOG} 2>&1"
-    return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
-
-
-def _run_here(pipeline: Any, folder: Path, todo: list[Task], watch: ReceiptWatch) -> None:
-    """Run the pipeline in worker processes of this machine."""
-    go = folder / GO
-    go.touch()
-    with _deaths() as deaths:
-        job = _Job(lambda: pipeline.run().wait_until_finish())
-        try:
-            while job.is_alive() and not deaths:
-                job.join(_POLL_S)
-                watch.look()
-        finally:
-            go.unlink(missing_ok=True)
-            job.join(END_S if deaths else STOP_S)
-    if deaths and (job.is_alive() or job.error is not None):  # Beam itself would wait for that worker forever
-        raise _death(deaths[0], folder, todo)
-    if job.error is not None:
-        raise _explained(job.error) from job.error
 
 
 def _run_there(pipeline: Any, watch: ReceiptWatch) -> None:
@@ -143,10 +102,10 @@ def _run_there(pipeline: Any, watch: ReceiptWatch) -> None:
         result = pipeline.run()  # in the main thread, because runners set signal handlers
     except Exception as error:  # each runner has its own error types
         raise _explained(error) from error
-    job = _Job(result.wait_until_finish)
+    job = Job(result.wait_until_finish)
     try:
         while job.is_alive():
-            job.join(_POLL_S)
+            job.join(POLL_S)
             watch.look()
     except BaseException:
         with suppress(Exception):
@@ -156,25 +115,6 @@ def _run_there(pipeline: Any, watch: ReceiptWatch) -> None:
         raise _explained(job.error) from job.error
     if job.value in ("FAILED", "CANCELLED"):
         raise ConversionError(f"Apache Beam's job ended as {job.value}. {_ADVICE}")
-
-
-class _Job(threading.Thread):
-    """Waits for Beam in a thread that does not get Ctrl-C; neither do the threads and processes that it starts."""
-
-    def __init__(self, wait: Callable[[], Any]) -> None:
-        super().__init__(name="beam", daemon=True)
-        self._wait = wait
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Wait, and keep the result."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.value = self._wait()
-        except BaseException as error:
-            self.error = error
 
 
 _ADVICE = "Finished shards are kept; give the same command again."
@@ -189,59 +129,6 @@ def _explained(error: BaseException) -> ConversionError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = re.sub(r" \[while running .*", "", lines[-1]) if lines else type(error).__name__
     return ConversionError(f"Apache Beam could not finish: {last.rstrip('.')}. {_ADVICE}")
-
-
-def _death(error: BaseException, folder: Path, todo: list[Task]) -> ConversionError:
-    """Return the error about a local worker that died, with the file that it was converting."""
-    code = int(found[0]) if (found := re.findall(r"-?\d+$", str(error))) else 0
-    said = [path.read_text(errors="replace").strip() for path in _of_the_dead(folder, _LOG)]
-    rows = [int.from_bytes(path.read_bytes(), "little", signed=True) for path in _of_the_dead(folder, ROW)]
-    where = next((f": {text.splitlines()[-1]}" for text in said if text), "")
-    where = next((f" while it converted {_name(row, todo)}" for row in rows if row >= 0), where)
-    return death("a Beam worker process", code, where, "--direct_num_workers")
-
-
-def _of_the_dead(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of workers that are no longer there; their names begin with the process id."""
-    return [path for path in sorted(folder.glob(f"*{suffix}")) if not _is_alive(int(path.stem))]
-
-
-def _is_alive(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
-
-
-def _name(row: int, todo: list[Task]) -> str:
-    for task in todo:
-        if isinstance(task, ShardTask) and (found := (task.rows == row).nonzero()[0]).size:
-            return printable(task.paths[int(found[0])])
-    return f"row {row}"
-
-
-@contextmanager
-def _deaths() -> Iterator[list[BaseException]]:
-    """Collect the errors of Beam's threads that wait for local workers, and drop its other threads' reports of the
-    same.
-    """
-    deaths: list[BaseException] = []
-    before = threading.excepthook
-
-    def hook(arguments: threading.ExceptHookArgs) -> None:
-        name = arguments.thread.name if arguments.thread is not None else ""
-        if name == "run_worker" and arguments.exc_value is not None:
-            deaths.append(arguments.exc_value)
-        elif not name.startswith("beam"):
-            before(arguments)
-
-    threading.excepthook = hook
-    try:
-        yield deaths
-    finally:
-        threading.excepthook = before
 
 
 @contextmanager

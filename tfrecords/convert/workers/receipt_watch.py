@@ -47,7 +47,10 @@ class ReceiptWatch:
         for folder in {task.receipt.parent for task in self.waiting}:
             with machine_errors(str(folder)):
                 there.update(os.listdir(folder))
-        for task in [task for task in self.waiting if task.receipt.name in there]:
+        self._take([task for task in self.waiting if task.receipt.name in there])
+
+    def _take(self, finished: list[Task]) -> None:
+        for task in finished:
             info = read_info(task.receipt, task.inputs, task.shard)
             if info is None:  # of an earlier call with other files
                 continue
@@ -60,7 +63,7 @@ class ReceiptWatch:
     def settle(self) -> None:
         """Wait until everything that other machines have written is visible here, or the time for that is over."""
         deadline = time.monotonic() + _SETTLE_S
-        self.look()
+        self._take([task for task in self.waiting if task.receipt.exists()])  # a folder of many is not listed
         while self.waiting and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
             self.look()
+            time.sleep(_POLL_S if self.waiting else 0)

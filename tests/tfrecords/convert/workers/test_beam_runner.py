@@ -22,8 +22,8 @@ from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.state.workdir import WorkDir
+from tfrecords.convert.workers import beam_local, receipt_watch
 from tfrecords.convert.workers import beam_runner as beam_module
-from tfrecords.convert.workers import receipt_watch
 from tfrecords.convert.workers.beam_runner import BeamRunner
 from tfrecords.convert.workers.shard_worker import ShardTask, pack
 from tfrecords.format.layout import ShardInfo
@@ -93,7 +93,7 @@ def test_the_last_words_of_a_dead_worker_are_read_whole_while_others_still_write
     dead.wait(WAIT_S)
     (tmp_path / f"{os.getpid()}.log").write_text("Traceback:\nImportError: a bro")
     (tmp_path / f"{dead.pid}.log").write_text("Traceback:\nImportError: a broken installation\n")
-    error = beam_module._death(RuntimeError("Worker subprocess exited with return code 1"), tmp_path, [])
+    error = beam_local._death(RuntimeError("Worker subprocess exited with return code 1"), tmp_path, [])
     assert str(error).startswith("a Beam worker process died (exit code 1): ImportError: a broken installation. Finis")
 
 
@@ -167,6 +167,27 @@ def check_beam(options: str) -> None:
     """Makes a pipeline with these options and runs nothing."""
     with beam_module._quiet():
         beam_module._begin(options, "")
+
+
+@needs_beam
+def test_a_runner_that_is_named_by_its_class_has_its_own_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `apache_beam.runners.dask.dask_runner.DaskRunner`, whose module Beam does not import by itself."""
+    (tmp_path / "own_runner.py").write_text(
+        "from apache_beam.options.pipeline_options import PipelineOptions\n"
+        "from apache_beam.runners.runner import PipelineRunner\n"
+        "class OwnOptions(PipelineOptions):\n"
+        "    @classmethod\n"
+        "    def _add_argparse_args(cls, parser):\n"
+        "        parser.add_argument('--own_address')\n"
+        "class OwnRunner(PipelineRunner):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    check_beam("--runner=own_runner.OwnRunner --own_address=here")
+    with pytest.raises(UsageError, match=r"no_such\.Runner"):
+        check_beam("--runner=no_such.Runner")
 
 
 @needs_beam

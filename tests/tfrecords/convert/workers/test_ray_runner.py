@@ -21,8 +21,7 @@ import pytest
 from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.workers import ray_runner as ray_module
-from tfrecords.convert.workers import ray_worker
+from tfrecords.convert.workers import ray_attempts, ray_worker
 from tfrecords.convert.workers.ray_runner import RayRunner
 from tfrecords.convert.workers.ray_worker import Agreement
 from tfrecords.convert.workers.shard_worker import Monitor, ShardTask
@@ -251,7 +250,7 @@ def test_a_node_that_is_lost_costs_only_its_tasks(
     nodes: Nodes, tasks_of: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests_of: Digests, how: str
 ) -> None:
     """A worker that is orphaned goes on, and its result counts."""
-    monkeypatch.setattr(ray_module, "_SILENT_S", 8.0)
+    monkeypatch.setattr(ray_attempts, "_SILENT_S", 8.0)
     first = nodes.add()
     run = Run(nodes, tasks_of(HOLD))
     until(lambda: held(tmp_path) and len(run.done) == NUM_SHARDS - 1)

@@ -1,0 +1,189 @@
+"""The part of a search for copies that can run on other machines: tasks that verify pairs before the search needs them.
+
+What a search verifies next depends on what it has found, so it stays in one process (`simimg.similarity.copy_pairs`).
+But most pairs are sure to be needed, and a verification depends on the two images alone. So tasks verify these pairs
+where the images are, and the search takes their results from `IndexImages.ahead`, or else computes them. It finds the
+same copies with any engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import pickle
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from simimg.determinism import one_blas_thread
+from simimg.errors import SearchIndexError
+from simimg.similarity.embedding_cache import UNFINISHED
+from simimg.similarity.index_images import Examined, IndexImages
+from simimg.similarity.index_info import locked_index
+from simimg.similarity.search_index import SearchIndex
+from tfrecords.convert.sources import Files
+from tfrecords.convert.sources.image_folder import FolderFiles
+from tfrecords.convert.state.receipts import write_receipt
+from tfrecords.convert.workers.runner import Runner
+from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
+from tfrecords.format.atomic_files import atomic_file
+from tfrecords.format.layout import ShardInfo
+
+PAIRS_PER_TASK = 256  # some seconds of work
+MIN_PAIRS = 64  # fewer are verified sooner here
+_FOLDER = "pairs"
+
+Pair = tuple[int, int, bool]
+"""The rows of a query and of its candidate, and whether fine keypoints are compared, too."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairTask(Task):
+    """Verifies pairs of an index; `rows` are the queries, and `others`, of the same shape, the candidates.
+
+    `thorough` is bool `[num_pairs]`. Pairs that reach the `threshold` are compared at full size. `paths` are some of
+    the files, below `image_dir`, if the index is of files.
+    """
+
+    index_dir: Path
+    generation: int
+    others: np.ndarray
+    thorough: np.ndarray
+    threshold: float
+    image_dir: str
+    paths: tuple[str, ...]
+
+    def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
+        """Yield some of the files."""
+        for path in self.paths:
+            yield FolderFiles(self.image_dir), path, None
+
+    def run(self, monitor: Monitor) -> None:
+        """Verify the pairs; raises SearchIndexError if the index is another one here."""
+        images = _opened(self.index_dir, self.generation)
+        found = []
+        for one, other, thorough in _pairs(self):
+            monitor.begin(one)
+            with one_blas_thread():
+                found.append(images.examine(one, other, thorough=thorough, threshold=self.threshold))
+            monitor.end(refused=False)
+        with writing(self.shard), atomic_file(self.shard, sync=False) as file:
+            pickle.dump(found, file)
+        with writing(self.receipt):
+            size = self.shard.stat().st_size
+            info = ShardInfo(file=self.shard.name, num_examples=len(found), num_bytes=size, sha256="")
+            write_receipt(self.receipt, self.inputs, info)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(index_dir: Path, generation: int) -> IndexImages:
+    """Return the images of an index, of which this process keeps thumbnails in memory."""
+    index = SearchIndex.open(index_dir)
+    if index.info.generation != generation:
+        raise SearchIndexError(
+            f"{index_dir} has generation {index.info.generation} on a node and {generation} where the command runs. "
+            "Mount the same folder there, and give the same command again."
+        )
+    return IndexImages(dataclasses.replace(index, is_temporary=True))
+
+
+def _pairs(task: PairTask) -> Iterator[Pair]:
+    return zip(task.rows.tolist(), task.others.tolist(), task.thorough.tolist(), strict=True)
+
+
+class PairTasks:
+    """Verifies pairs of an index by the tasks of a runner."""
+
+    def __init__(
+        self, index: SearchIndex, runner: Runner, folder: Path, progress: Callable[[int, int], object]
+    ) -> None:
+        """Take a folder for results; `progress` is called with the numbers of pairs that are done and begun so far."""
+        self._index, self._runner, self._folder, self._progress = index, runner, folder, progress
+        self._num_done = self._num_tasks = 0
+
+    def examine(self, pairs: Sequence[Pair], threshold: float) -> dict[Pair, Examined]:
+        """Return what `IndexImages.examine` gives for pairs; nothing if they are too few to be worth it."""
+        if len(pairs) < MIN_PAIRS:
+            return {}
+        found: dict[Pair, Examined] = {}
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def take(task: Task) -> None:
+            assert isinstance(task, PairTask)
+            found.update(zip(_pairs(task), pickle.loads(task.shard.read_bytes()), strict=True))
+            task.shard.unlink()
+
+        def on_progress(num_done: int, _: int) -> None:
+            self._progress(self._num_done + num_done, self._num_done + len(pairs))
+
+        self._runner.run(self._tasks(_near_together(pairs), threshold), take, on_progress)
+        self._num_done += len(pairs)
+        return found
+
+    def _tasks(self, pairs: Sequence[Pair], threshold: float) -> Iterator[PairTask]:
+        info, images = self._index.info, self._index.images
+        for first in range(0, len(pairs), PAIRS_PER_TASK):
+            rows, others, thorough = zip(*pairs[first : first + PAIRS_PER_TASK], strict=True)
+            name = f"pairs-{self._num_tasks:06d}"
+            self._num_tasks += 1
+            path = self._index.name_of(images[rows[0]].path)
+            yield PairTask(
+                shard=self._folder / f"{name}.pickle",
+                receipt=self._folder / f"{name}.json",
+                inputs=hashlib.sha256(repr((rows, others, thorough, threshold)).encode()).hexdigest(),
+                rows=np.array(rows, np.int64),
+                index_dir=self._index.index_dir.resolve(),
+                generation=info.generation,
+                others=np.array(others, np.int64),
+                thorough=np.array(thorough, bool),
+                threshold=threshold,
+                image_dir=info.image_dir or "",
+                paths=(path,) if info.image_dir and (Path(info.image_dir) / path).is_file() else (),
+            )
+
+
+@contextmanager
+def pair_tasks(
+    index: SearchIndex,
+    runner_of: Callable[[Callable[[int], str]], Runner] | None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Iterator[PairTasks | None]:
+    """Yield what verifies pairs by tasks of the runner that `runner_of` makes, or None without one.
+
+    The index is locked meanwhile; `runner_of` is that of `index_folder`.
+
+    Raises:
+        UsageError: another process writes to the index, or uses it for such a search.
+    """
+    if runner_of is None:
+        yield None
+        return
+    folder = index.index_dir / UNFINISHED / _FOLDER
+    with locked_index(index.index_dir):
+        shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed
+        try:
+            with runner_of(lambda row: index.images[row].path) as runner:
+                yield PairTasks(index, runner, folder.resolve(), progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _near_together(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return pairs in such an order that those of the same images are near each other, so that few tasks read each.
+
+    The order of the rows is that of Cuthill and McKee, "Reducing the bandwidth of sparse symmetric matrices", 1969.
+    """
+    ends = np.array([pair[:2] for pair in pairs], np.int64)
+    rows, numbers = np.unique(ends, return_inverse=True)
+    numbers = numbers.reshape(ends.shape)
+    graph = coo_array((np.ones(len(pairs), bool), (numbers[:, 0], numbers[:, 1])), shape=(len(rows),) * 2)
+    place = np.empty(len(rows), np.int64)
+    place[reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)] = np.arange(len(rows))
+    order = np.lexsort((place[numbers].max(axis=1), place[numbers].min(axis=1)))
+    return [pairs[number] for number in order.tolist()]

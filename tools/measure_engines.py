@@ -1,0 +1,157 @@
+"""Measures what an engine costs: a task that does nothing, and the conversion of images beside the local engine.
+
+    python -m tools.measure_engines --engine=ray --tasks=10000 --image_dir=photos
+
+Each conversion is repeated, in turn with that of the local engine; processor time is of this process and, for local
+workers, of those that have ended. `--entries` makes the plan of that many files instead, and prints the memory of this
+process, which is that of the driver. Needs the extra `ray`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tfrecords.convert.engine import convert
+from tfrecords.convert.plan.conversion_job import ConversionJob
+from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.plan.shard_plan import PlannedShard
+from tfrecords.convert.sources import Source
+from tfrecords.convert.sources.image_folder import FolderFiles
+from tfrecords.convert.state.receipts import write_receipt
+from tfrecords.convert.state.workdir import WorkDir
+from tfrecords.convert.workers.runner import open_runner
+from tfrecords.convert.workers.shard_worker import Monitor, Task, pack
+from tfrecords.format.layout import ShardInfo
+
+
+class EmptyTask(Task):
+    """Writes an empty shard and its receipt."""
+
+    def run(self, monitor: Monitor) -> None:
+        """Write the two files."""
+        self.shard.touch()
+        write_receipt(
+            self.receipt, self.inputs, ShardInfo(file=self.shard.name, num_examples=0, num_bytes=0, sha256="")
+        )
+
+
+def main() -> None:
+    """Measure what the flags name."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--engine", default="ray")
+    parser.add_argument("--ray_address", default="")
+    parser.add_argument("--tasks", type=int, default=0)
+    parser.add_argument("--image_dir")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--entries", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.tasks:
+            for engine in ("local", given.engine):
+                measure_tasks(Path(folder, engine), engine, given.ray_address, given.tasks)
+        if given.image_dir:
+            measure_conversions(Path(folder), given.image_dir, given.engine, given.ray_address, given.rounds)
+        if given.entries:
+            measure_plan(Path(folder), given.entries)
+
+
+def measure_tasks(folder: Path, engine: str, address: str, num_tasks: int) -> None:
+    """Print the time of a task that does nothing, without the start of the engine."""
+    folder.mkdir()
+    rows = np.arange(1)
+
+    def tasks(name: str, count: int) -> list[Task]:
+        return [
+            EmptyTask(shard=folder / f"{name}-{number}", receipt=folder / f"{name}-{number}.json", inputs="", rows=rows)
+            for number in range(count)
+        ]
+
+    with open_runner(engine, str, num_workers=2, ray_address=address) as runner:
+        done: list[Task] = []
+        runner.run(iter(tasks("first", 8)), done.append, lambda *_: None)
+        start, used = time.perf_counter(), time.process_time()
+        runner.run(iter(tasks("task", num_tasks)), done.append, lambda *_: None)
+        seconds, used = time.perf_counter() - start, time.process_time() - used
+    assert len(done) == num_tasks + 8
+    tell(f"{engine}: {1e3 * seconds / num_tasks:.2f} ms per empty task, {1e3 * used / num_tasks:.2f} ms of the driver")
+
+
+def measure_conversions(folder: Path, image_dir: str, engine: str, address: str, rounds: int) -> None:
+    """Print images/s of conversions by one and two workers, by turns with those of the local engine."""
+    with contextlib.ExitStack() as stack:
+        if engine == "ray" and not address:  # one start for all rounds
+            stack.enter_context(open_runner("ray", str, num_workers=2)).start(1)
+        for num_workers in (1, 2):
+            speeds: dict[str, list[float]] = {"local": [], engine: []}
+            for number in range(2 * rounds + 2):
+                name = ("local", engine)[number % 2]
+                shutil.rmtree(folder / "data", ignore_errors=True)
+                config = ConvertConfig(
+                    image_dir=image_dir,
+                    data_dir=folder / "data",
+                    name="c",
+                    image_size=256,
+                    num_workers=num_workers,
+                    engine=name,
+                    ray_address=address if number % 2 else "",
+                )
+                made = convert(config)
+                if number > 1:  # the first of each is a warm-up
+                    speeds[name].append(made.num_converted / made.seconds)
+            here, there = (float(np.median(speeds[name])) for name in ("local", engine))
+            tell(f"{num_workers} workers: {there:,.0f} images/s, local {here:,.0f}: {there / here:.2f}")
+
+
+def measure_plan(folder: Path, num_entries: int) -> None:
+    """Print the memory that the plan of so many files takes, up to the first task."""
+    from tfrecords.convert import engine
+
+    class Planned(Exception):
+        pass
+
+    def source(*_: object, **__: object) -> Source:
+        numbers = np.arange(num_entries)
+        return Source(
+            location="drawn",
+            class_names=tuple(f"{number:03d}" for number in range(1000)),
+            paths=[f"{number % 1000:03d}/{number:09d}.jpg" for number in range(num_entries)],
+            labels=(numbers % 1000).astype(np.int32),
+            sizes=numbers,
+            stamps=numbers + 1,
+            files=FolderFiles(str(folder)),
+        )
+
+    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> None:
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        assert len(pack(shard_task(job, planned, workdir))) < 64 * len(planned.rows) + 4096
+        raise Planned
+
+    shard_task = engine._shard_task
+    for name, stand_in in (("open_source", source), ("_shard_task", stop)):
+        setattr(engine, name, stand_in)
+    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]
+    start = time.perf_counter()
+    config = ConvertConfig(image_dir=str(folder), data_dir=folder / "data", name="c", num_workers=1)
+    with contextlib.suppress(Planned):
+        convert(config)
+    seconds = time.perf_counter() - start
+    tell(f"{num_entries:,} entries: {peaks[1]:.2f} GiB until the first task, {peaks[0]:.2f} before, {seconds:.0f} s")
+
+
+def tell(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
