@@ -6,9 +6,10 @@ The vectors, float16 `[n, 256]`, are drawn once into FOLDER and stay there: 5 GB
 vectors `copy` of a collection: unit vectors in clusters of about 50, two of which have a cosine of 0.2 to 0.7. Queries
 are further members of the clusters. Each way runs in a process of its own; its line goes to FOLDER/results.jsonl.
 
-`exact` and `cells` are those of `simimg.similarity.nearest_neighbors`. Of an index with compressed vectors, the best
-100 are compared again with the float16 vectors, which stay on disk. Each is searched with twice the effort until the
-recall is 0.99: probed cells, or the length of HNSW's list (`efSearch`).
+`exact` and `cells` are those of `simimg.similarity`; the other ways with cells take theirs from `cells`. Of an index
+with compressed vectors, the best 100 (`cells`: as many as it compares) are compared again with the float16 vectors,
+which stay on disk. Each is built with all cores, and searched in one thread with twice the effort until the recall is
+0.99: probed cells, or the length of HNSW's list (`efSearch`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Outcome:
         build_cpu_s: processor time of that.
         index_bytes: its size in a file.
         peak_bytes: the most memory of the process that is no file's.
-        points: per effort, the recall@10, queries/s in calls of 64 (LanceDB: of one), and processor ms per query.
+        points: per effort, the recall@10, and processor ms per query in calls of 64 and of one. LanceDB: of one alone.
     """
 
     way: str
