@@ -56,13 +56,6 @@ def test_bad_values_are_usage_errors(option: str, value: Any, message: str) -> N
         config(**{option: value}, **({"label_column": "breed"} if option == "label_type" else {}))
 
 
-@pytest.mark.parametrize("options", [{"append": True}, {"engine": "ray"}, {"engine": "beam"}])
-@pytest.mark.parametrize("url", [Path("gs://bucket/data"), "gs://bucket/data"])
-def test_what_a_url_cannot_have(url: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="--data_dir=gs://bucket/data: --.* needs a folder that all workers see"):
-        config(data_dir=url, **options)
-
-
 def test_is_frozen_and_keyword_only() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config().seed = 1  # type: ignore[misc]
