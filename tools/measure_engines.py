@@ -154,4 +154,6 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tools import measure_engines  # workers find its task there, and not in a `__main__` of their own
+
+    measure_engines.main()

@@ -569,7 +569,7 @@ def test_any_value_arrives_as_it_was_given(toy: types.ModuleType, **values: Any)
         (["index", "--dataset_dir=d", "--index_dir=i", "--num_gpus_per_worker=1"], "--num_gpus_per_worker=1.0 needs"),
     ],
 )
-def test_an_engine_needs_what_its_nodes_see(arguments: list[str], reason: str) -> None:
+def test_an_engine_needs_what_its_nodes_see(run: Run, arguments: list[str], reason: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (1, "")
     assert reason in err

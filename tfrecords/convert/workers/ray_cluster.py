@@ -60,7 +60,9 @@ def connect(address: str, num_cores: int) -> None:
                 raise UsageError(f"{wanted}: should be HOST:PORT, as in 10.0.0.1:6379, or auto.")
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
         ray.init(address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError, OverflowError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # of no class of its own, if a process of Ray did not start in time
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         advice = (
             " Start a cluster with: ray start --head; then join its other machines with: ray start --address=HOST:6379"
