@@ -178,13 +178,13 @@ def broad_places(pair: Registered) -> tuple[Place, ...]:
 
     Noise of any kind hardly changes these means, so they tell images whose pixels differ by no more than noise does.
     """
-    sides = [cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate)]
-    if cv2.countNonZero(_broadly(sides[0], sides[1], pair.inside)) < _MIN_BROAD:
+    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
+    if cv2.countNonZero(_broadly(ours, theirs, pair.inside)) < _MIN_BROAD:
         return ()
-    ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in sides))
-    colors = Modeled(*fit_either(*sides, pair.inside, ranges < _MIXED))
-    colors = modeled(*sides, colors, pair.inside) or colors
-    differs = _broadly(sides[1] if colors.swapped else sides[0], colors.fitted.image, pair.inside)
+    ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in (ours, theirs)))
+    colors = Modeled(*fit_either(ours, theirs, pair.inside, ranges < _MIXED))
+    colors = modeled(ours, theirs, colors, pair.inside) or colors
+    differs = _broadly(theirs if colors.swapped else ours, colors.fitted.image, pair.inside)
     count, _, boxes, _ = cv2.connectedComponentsWithStats(differs, connectivity=8)
     found = [boxes[label].tolist() for label in range(1, count) if boxes[label][4] >= _MIN_BROAD]
     total = int(pair.inside.sum())
