@@ -25,9 +25,9 @@ from simimg.determinism import plain_opencv
 from simimg.similarity.fingerprint_store import FingerprintStore, StoredThumbnail
 from simimg.similarity.image_table import size_and_time
 from simimg.similarity.keypoints import Keypoints, detect_in, gray_pixels
-from simimg.similarity.reduced_image import is_worth_keeping, reduced_file
+from simimg.similarity.reduced_image import fitted_in, is_worth_keeping, reduced_file
 from tfrecords.convert.image.color import WHITE, color_name, contrasting
-from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, decode_composites, load_image
+from tfrecords.convert.image.decoder import decode_composites
 from tfrecords.convert.image.image_formats import ANY_SIZE, reading
 from tfrecords.convert.image.jpeg import resize_image
 from tfrecords.format.quarantine import Reason, Refusal
@@ -47,7 +47,6 @@ _LOCKS = [threading.Lock() for _ in range(64)]
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
-_DECODED_PX = 224  # a JPEG's decoder reduces it as for the squares of `lite0`, so that it is decoded once for all
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
@@ -231,28 +230,8 @@ def _cached(
 
 
 def _loaded(data: bytes, background: tuple[int, int, int]) -> StoredThumbnail:
-    # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
-    image, composites = _fitted_in(data, background, THUMBNAIL_PX)
+    image, composites = fitted_in(data, background, THUMBNAIL_PX)
     return StoredThumbnail.of((image.width, image.height), jpeg_quality(data), composites)
-
-
-def _fitted_in(data: bytes, background: tuple[int, int, int], px: int) -> tuple[DecodedImage, list[np.ndarray]]:
-    """Return a file padded to a square, and without the padding, on one or both backgrounds, the longer side `px`."""
-    options = ImageOptions(
-        image_size=px,
-        resize="pad",
-        truncated="keep",
-        background=background,
-        max_pixels=ANY_SIZE,
-        vector_code=True,
-        decoded_px=_DECODED_PX,
-    )
-    image = load_image(data, options, contrast=True)
-    size = image.width, image.height
-    width, height = (max(1, round(side * px / max(size))) for side in size)
-    left, top = (round((px - side) * 0.5) for side in (width, height))
-    part = slice(top, top + height), slice(left, left + width)
-    return image, [square[part] for square in (image.pixels, image.contrast) if square is not None]
 
 
 def _detailed_gray(path: str, sha256: str, background: tuple[int, int, int], on_contrast: bool) -> np.ndarray:
@@ -266,7 +245,7 @@ def _detailed_gray(path: str, sha256: str, background: tuple[int, int, int], on_
 def _grays(data: bytes, background: tuple[int, int, int]) -> list[np.ndarray]:
     """Return a file as its fine keypoints are detected in it, on one or both backgrounds."""
     px = _CANDIDATE[0]
-    return [gray_pixels(Image.fromarray(pixels), px) for pixels in _fitted_in(data, background, px)[1]]
+    return [gray_pixels(Image.fromarray(pixels), px) for pixels in fitted_in(data, background, px)[1]]
 
 
 def reduced_images(

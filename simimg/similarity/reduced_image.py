@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from simimg.similarity.differences import MOST_PX
-from tfrecords.convert.image.decoder import decode_composites
+from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, decode_composites, load_image
 from tfrecords.convert.image.image_formats import ANY_SIZE
 
 _GAP = 2  # times the size to which a large image is reduced by means of pixels, before it is resampled
+
+_DECODED_PX = 224  # a JPEG's decoder reduces it as for the squares of `lite0`, so that it is decoded once for all
 
 _WORTH_BYTES = MOST_PX * MOST_PX  # smaller images are decoded again: that takes little time
 
@@ -37,6 +39,26 @@ def reduced_file(data: bytes, background: tuple[int, int, int]) -> tuple[np.ndar
         data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=_GAP * MOST_PX
     )
     return tuple(reduced_pixels(image) for image in images if image is not None)
+
+
+def fitted_in(data: bytes, background: tuple[int, int, int], px: int) -> tuple[DecodedImage, list[np.ndarray]]:
+    """Return a file padded to a square, and without the padding, on one or both backgrounds, the longer side `px`."""
+    # Whoever made the index decides what becomes of truncated files. One that is in it is whole, or is kept as it is.
+    options = ImageOptions(
+        image_size=px,
+        resize="pad",
+        truncated="keep",
+        background=background,
+        max_pixels=ANY_SIZE,
+        vector_code=True,
+        decoded_px=_DECODED_PX,
+    )
+    image = load_image(data, options, contrast=True)
+    size = image.width, image.height
+    width, height = (max(1, round(side * px / max(size))) for side in size)
+    left, top = (round((px - side) * 0.5) for side in (width, height))
+    part = slice(top, top + height), slice(left, left + width)
+    return image, [square[part] for square in (image.pixels, image.contrast) if square is not None]
 
 
 def is_worth_keeping(pixels: np.ndarray) -> bool:

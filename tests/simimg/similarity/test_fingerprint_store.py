@@ -129,7 +129,7 @@ def test_a_large_file_is_decoded_once(tmp_path: Path, scene: Scene, monkeypatch:
     first = content(load(path, tmp_path / "missing"))
     store, sha256 = FingerprintStore(None), checksum(path)
     prepare_fingerprint(sha256, path.read_bytes(), store)
-    for name in ("load_image", "reduced_file"):
+    for name in ("fitted_in", "reduced_file"):
         monkeypatch.setattr(fingerprints, name, lambda *_, **__: pytest.fail("decoded again"))
     forget_fingerprints()
     assert content(fingerprint_file(path, sha256, store=store, unchanged=True)) == first
