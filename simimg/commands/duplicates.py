@@ -273,7 +273,7 @@ def _write_report(options: Options, report: Path, index: SearchIndex, found: Dup
         flag = (
             f"--image_dir={options.image_dir}"
             if options.image_dir
-            else f"--index_dir={location_text(options.index_dir)}"
+            else f"--index_dir={location_text(options.index_dir or '')}"
         )
         write = {"Write a plan, which you can read and change:": f"simimg duplicates {shlex.quote(flag)} --plan={plan}"}
         commands = write | commands

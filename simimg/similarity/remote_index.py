@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import shutil
@@ -109,7 +110,7 @@ def updated_index(index_dir: str | Path) -> Iterator[Path]:
         for name, found in objects.items():
             if _GENERATION.match(name) and not name.startswith(current):
                 with suppress(FileNotFoundError):
-                    patiently(lambda found=found: driver.rm_file(found.path), url, doing="write")
+                    patiently(functools.partial(driver.rm_file, found.path), url, doing="write")
         objects = _objects(driver, root, url)
         replace(base, lambda path: path.write_text(repr(objects[INFO_FILE])))
         with suppress(NoRoom):  # the folder keeps the files
@@ -139,7 +140,7 @@ def _link(remote: RemoteFolder, driver: Any, objects: Mapping[str, RemoteObject]
     for name in _SMALL:
         path = remote.folder / name
         if name in objects:
-            data = patiently(lambda name=name: driver.cat_file(objects[name].path), f"{remote.url}/{name}")
+            data = patiently(functools.partial(driver.cat_file, objects[name].path), f"{remote.url}/{name}")
             path.parent.mkdir(exist_ok=True)
             replace(path, lambda temporary, data=data: temporary.write_bytes(data))
         else:
