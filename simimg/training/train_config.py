@@ -134,10 +134,8 @@ class TrainConfig:
         0.0,
         words=_OFF,
     )
-    teacher: Path | None = option(
-        "Distillation: folder of a finished run of the same classes, whose outputs are learned.",
-        None,
-        group="optimization",
+    teacher: Path | None = _optimization(
+        "Distillation: folder of a finished run of the same classes, whose outputs are learned.", None
     )
     teacher_weight: float = _optimization(
         "Weight of the teacher's outputs in the loss; the rest, up to 1, is that of the labels.", 1.0
@@ -261,8 +259,7 @@ class TrainConfig:
     )
     data_service: str = _input("Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "")
     on_corrupt: str = _input(
-        "What to do with a corrupt record: fail, or skip and count it. unchecked does not verify the checksums of JPEG "
-        "and PNG records, which saves a few percent of the time of reading.",
+        "What to do with a corrupt record: fail, or skip and count it. unchecked verifies no checksum of JPEGs and PNGs.",
         "fail",
         choices=ON_CORRUPT,
     )
