@@ -134,8 +134,10 @@ class TrainConfig:
         0.0,
         words=_OFF,
     )
-    teacher: Path | None = _optimization(
-        "Distillation: folder of a finished run of the same classes, whose outputs are learned.", None
+    teacher: Path | None = option(
+        "Distillation: folder of a finished run of the same classes, whose outputs are learned.",
+        None,
+        group="optimization",
     )
     teacher_weight: float = _optimization(
         "Weight of the teacher's outputs in the loss; the rest, up to 1, is that of the labels.", 1.0
@@ -259,7 +261,7 @@ class TrainConfig:
     )
     data_service: str = _input("Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "")
     on_corrupt: str = _input(
-        "What to do with a corrupt record: fail, or skip and count it. unchecked verifies no checksum of JPEGs and PNGs.",
+        "What to do with a corrupt record: fail, or skip and count it. unchecked verifies no checksum of JPEG and PNG.",
         "fail",
         choices=ON_CORRUPT,
     )
@@ -345,10 +347,7 @@ class TrainConfig:
 
     @classmethod
     def with_preset(cls, given: dict[str, Any]) -> TrainConfig:
-        """Returns the options of the preset named in `given`, overridden by the other options in `given`.
-
-        The default preset is `small`, or `copy` for similarity.
-        """
+        """Returns the options of the preset that is named (by default `small` or `copy`), overridden by those given."""
         given = dataset_weights_in(given)
         name = given.get("preset", "copy" if given.get("objective") == "similarity" else "small")
         if name not in PRESETS:
