@@ -173,18 +173,19 @@ class Places:
         return has_outline and shared and int(within.sum()) >= 0.5 * int(hit.sum())
 
 
-def broad_places(pair: Registered) -> tuple[Place, ...]:
+def broad_places(pair: Registered, noise: int) -> tuple[Place, ...]:
     """Return where two images differ in the mean of many pixels, once one has the other's colors; largest first.
 
     Noise of any kind hardly changes these means, so they tell images whose pixels differ by no more than noise does.
+    `noise` are the levels by which a JPEG of a quality below 25 changes them.
     """
     ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
-    if cv2.countNonZero(_broadly(ours, theirs, pair.inside)) < _MIN_BROAD:
+    if cv2.countNonZero(_broadly(ours, theirs, pair.inside, noise)) < _MIN_BROAD:
         return ()
     ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in (ours, theirs)))
     colors = Modeled(*fit_either(ours, theirs, pair.inside, ranges < _MIXED))
     colors = modeled(ours, theirs, colors, pair.inside) or colors
-    differs = _broadly(theirs if colors.swapped else ours, colors.fitted.image, pair.inside)
+    differs = _broadly(theirs if colors.swapped else ours, colors.fitted.image, pair.inside, noise)
     count, _, boxes, _ = cv2.connectedComponentsWithStats(differs, connectivity=8)
     found = [boxes[label].tolist() for label in range(1, count) if boxes[label][4] >= _MIN_BROAD]
     total = int(pair.inside.sum())
@@ -194,12 +195,12 @@ def broad_places(pair: Registered) -> tuple[Place, ...]:
     )
 
 
-def _broadly(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _broadly(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, noise: int) -> np.ndarray:
     """Return where the means of luma of two images, YCrCb, differ: uint8 `[h, w]`, 1 and 0."""
     lumas, square = [cv2.extractChannel(side, 0) for side in (ours, theirs)], np.ones((_MEAN_PX, _MEAN_PX), np.uint8)
     difference = cv2.absdiff(*(cv2.blur(luma, (_MEAN_PX, _MEAN_PX)) for luma in lumas))
     spread = cv2.max(*(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) for luma in lumas))
-    beyond = difference.astype(np.int16) * _PER_RANGE - spread >= _MEAN_LEVELS * _PER_RANGE
+    beyond = difference.astype(np.int16) * _PER_RANGE - spread >= (_MEAN_LEVELS + noise) * _PER_RANGE
     core = cv2.erode(inside.view(np.uint8), square, borderValue=0)
     return (beyond & core.view(bool)).astype(np.uint8)
 
