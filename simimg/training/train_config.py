@@ -243,8 +243,7 @@ class TrainConfig:
     )
     data_service: str = _input("Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "")
     on_corrupt: str = _input(
-        "What to do with a corrupt record: fail, or skip and count it. unchecked does not verify the checksums of JPEG "
-        "and PNG records, which saves a few percent of the time of reading.",
+        "Corrupt records: fail; skip and count; or unchecked: JPEG and PNG without checksums.",
         "fail",
         choices=ON_CORRUPT,
     )
