@@ -14,8 +14,7 @@
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
 
-Wherever an order matters, it is that of the images' sizes and checksums. So the pairs are a function of the set of
-images: no name and no row decides anything.
+Where an order matters, it is that of sizes and checksums, so the pairs are a function of the set of images.
 """
 
 from __future__ import annotations
