@@ -6,12 +6,9 @@ C without the interpreter's lock, so several threads decode at the same time. An
 
 from __future__ import annotations
 
-import collections
 import copy
 import io
 import itertools
-import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -37,50 +34,15 @@ from tfrecords.format.shard import ShardReader
 ON_CORRUPT = ("fail", "skip", "unchecked")
 
 _ALIGNMENT = 64  # bytes; TensorFlow copies memory that is aligned to less, or crashes the process
-_MOST_BLOCKS = 32  # calls in flight, and batches that wait, on 16 cores
 _LENGTH_BYTES = 8  # of a record's header; the checksum of the length follows
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
     """Returns an uninitialized uint8 array in memory that TensorFlow can use without copying it."""
-    return _in_memory(np.empty(math.prod(shape) + _ALIGNMENT, np.uint8), shape)
-
-
-def _in_memory(memory: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % _ALIGNMENT
-    return memory[skipped : skipped + math.prod(shape)].reshape(shape)
-
-
-class ReusedMemory:
-    """Memory for arrays, which is used again when the array in it, its views and its tensors are gone.
-
-    The system maps new memory page by page, at the first write to each page. That takes a seventh of the time of a
-    JPEG of 64 px. Several threads can ask for arrays.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: collections.deque[np.ndarray] = collections.deque(maxlen=_MOST_BLOCKS)
-        block = np.empty(0, np.uint8)
-        self._unused = sys.getrefcount(block)  # an array counts the references of its views and tensors, too
-
-    def aligned(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns what the function `aligned` does."""
-        block = self._unused_block(math.prod(shape) + _ALIGNMENT)
-        array = _in_memory(block, shape)
-        self._blocks.append(block)
-        return array
-
-    def _unused_block(self, num_bytes: int) -> np.ndarray:
-        for _ in range(len(self._blocks)):
-            try:
-                block = self._blocks.popleft()  # so that no other thread finds it
-            except IndexError:
-                break
-            if sys.getrefcount(block) > self._unused:
-                self._blocks.append(block)
-            elif len(block) == num_bytes:
-                return block
-        return np.empty(num_bytes, np.uint8)
+    return memory[skipped : skipped + num_bytes].reshape(shape)
 
 
 def shared_tensor(array: np.ndarray) -> tf.Tensor:
@@ -145,7 +107,6 @@ class EncodedRecords:
         if self._crops is not None and decode:
             self._decode = crop_pixels
         self._skip, self._verify = on_corrupt == "skip", on_corrupt != "unchecked"
-        self._memory = ReusedMemory()
         self._shards = [shard for shard in split.shards if shard.num_examples]
         files = map_records([(shard.path, shard.path.stat().st_size) for shard in self._shards], 1)
         self._bytes = files.rows.ravel()
@@ -203,7 +164,7 @@ class EncodedRecords:
         if self._crops is not None:
             sizes = self._sizes[places]
             crops = zip(map(tuple, sizes.tolist()), self._crops.boxes(sizes, ids, run), strict=True)
-        images = self._memory.aligned((len(places), *self._shape))
+        images = aligned((len(places), *self._shape))
         faults = []
         view, crc32c, decode, verify = self._view, google_crc32c.value, self._decode, self._verify
         rows = zip(*(column.tolist() for column in columns), images, strict=True)

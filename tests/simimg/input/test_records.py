@@ -22,7 +22,7 @@ from PIL import Image
 
 import simimg.input.pipeline as pipeline
 from simimg.errors import CorruptRecordError, DataError
-from simimg.input.records import ON_CORRUPT, EncodedRecords, ReusedMemory, aligned, shared_tensor
+from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, shared_tensor
 from simimg.input.split import Shard, Split, open_split
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
@@ -186,29 +186,6 @@ def test_counts_that_the_files_are_too_short_for(datasets: dict[str, Path], tmp_
         dataclasses.replace(layout, splits={"train": (many, *rest)}).save(folder)
         with pytest.raises(DataError, match=rf"{first.file} is \d+ bytes long, which is too short for \d+ records"):
             open_split(folder, "train")
-
-
-def test_memory_is_used_again_when_nothing_refers_to_it() -> None:
-    memory = ReusedMemory()
-
-    def address(array: np.ndarray) -> int:
-        return array.ctypes.data
-
-    first, second = memory.aligned((3, 5)), memory.aligned((3, 5))
-    places = {address(first), address(second)}
-    assert len(places) == 2
-    assert all(place % 64 == 0 for place in places)
-    part, tensor = first[1:], shared_tensor(second)
-    del first, second
-    assert address(memory.aligned((3, 5))) not in places
-    del part
-    third = memory.aligned((5, 3))  # of as many bytes
-    assert address(third) in places
-    tensor[0, 0].numpy()
-    assert address(memory.aligned((3, 5))) not in {address(third), address(tensor.numpy())}
-    assert memory.aligned((200, 200)).shape == (200, 200)
-    many = [memory.aligned((1,)) for _ in range(100)]
-    assert len({address(array) for array in many}) == 100
 
 
 def _split_with_an_empty_record(folder: Path) -> Split:
