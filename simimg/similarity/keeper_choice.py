@@ -377,10 +377,11 @@ def _best(rows: list[int], worth: Callable[[int], float]) -> list[int]:
 
 def _chained_pairs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield each pair of rows once; each pair has a row in common with the one before it."""
-    first, *others = rows
-    while others:
+    left = list(rows)
+    while left:
+        first, *others = left
         yield from ((first, other) for other in others)
-        first, *others = reversed(others)
+        left = others[::-1]
 
 
 def _modified_ns(path: Path) -> int:

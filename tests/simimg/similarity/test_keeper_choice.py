@@ -393,6 +393,11 @@ def test_the_images_of_a_group_are_decoded_once_per_pair(folder: Path, monkeypat
     assert len(decoded) <= 6 + 16  # for the rules before, and then one for each of 15 pairs and one more
 
 
+def test_of_many_equal_images_one_is_kept_without_comparing_their_pixels(folder: Path) -> None:
+    sources = [png(Image.effect_noise((24, 18), 40 + number)) for number in range(7)]
+    assert kept(folder, {f"{number}.png": data for number, data in enumerate(sources)})[0] == "0.png"
+
+
 def test_a_thousand_names_of_the_same_bytes_are_read_once(folder: Path, scene: Scene) -> None:
     files = dict.fromkeys((f"{number}.jpg" for number in range(1000)), jpeg(scene(8, (64, 48)), 90))
     assert kept(folder, files) == ("0.jpg", "the shortest path")
