@@ -136,8 +136,6 @@ def _exact32(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
 def _cells(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     halves: Any = _Halves(vectors)
     built = build_cells(halves, _cells_path(folder, len(vectors)))
-    measured = {"num_probed": built.num_probed, "num_compared": built.num_compared, "recall": built.recall}
-    built.path.with_suffix(".json").write_text(json.dumps(measured))
 
     def search(queries: np.ndarray, effort: int) -> np.ndarray:
         return dataclasses.replace(built, num_probed=effort).nearest(queries[:, None], K)[1]

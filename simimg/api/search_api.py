@@ -108,6 +108,7 @@ def update_index(
     from simimg.similarity.search_index import index_precision
     from tfrecords.storage.remote_dataset import local_dataset
 
+    check_shared(engine, index_dir, dataset_dir)
     stored = None if dataset_dir is None else local_dataset(dataset_dir)
     files_in = None if image_dir is None else here(image_dir, "image_dir")
     counter = Counter(progress)
@@ -119,7 +120,6 @@ def update_index(
             "include, exclude and exclude_from are about the files of an image_dir; a dataset is indexed as a whole."
         )
     runner_of = task_runner(engine, ray_address, num_gpus_per_worker)
-    check_shared(engine, index_dir, dataset_dir)
     with updated_index(index_dir) as folder:
         if precision == "auto":
             precision = index_precision(folder) or _new_precision(model, stored, files_in)

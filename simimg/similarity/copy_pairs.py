@@ -14,7 +14,8 @@
    count, it is no pair of copies. Two images that differ in nothing from a third one are not compared, unless they
    may be planned for removal.
 
-Where an order matters, it is that of sizes and checksums, so the pairs are a function of the set of images.
+Where an order matters, it is that of sizes and checksums, so the pairs are a function of the set of images,
+unless more images than are compared have the very same embedding.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class PairExaminer:
         if self._tasks is None:
             return
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
-        wanted = [(*self._directed(pair), is_close(pair)) for pair in todo]
+        wanted = [(*self._directed(pair), is_close(pair)) for pair in todo if not self._are_different(*pair)]
         self.images.ahead = self._tasks.examine(wanted, self._threshold)
 
     def _undecided(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

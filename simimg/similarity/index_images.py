@@ -41,6 +41,7 @@ from tfrecords.format.manifest import read_manifest
 from tfrecords.format.quarantine import Refusal
 
 _COLUMNS = ("path", "sha256", "num_bytes", "modified_ns")
+_SUBFILE_TYPE = 254  # the TIFF tag
 _FULL_CACHED = 48  # images at the size at which they are compared: 110 MB
 
 
@@ -123,14 +124,20 @@ class IndexImages:
     def num_frames(self, row: int) -> int:
         """Return how many frames or pages a row's file has, of which the first one is the image; 1 if it is gone.
 
-        What follows the image in a JPEG file is a preview or a map of its light, and does not count.
+        What follows the image in a JPEG file is a preview or a map of its light, and does not count; nor do the reduced
+        pages of a TIFF file (bit 0 of the tag NewSubfileType).
         """
         try:
             data = self.read(row)
             if data.startswith(JPEG_START):
                 return 1
             with reading(data, max_pixels=ANY_SIZE):
-                return getattr(open_image(data, ANY_SIZE), "n_frames", 1)
+                image = open_image(data, ANY_SIZE)
+                num_frames = getattr(image, "n_frames", 1)
+                if image.format != "TIFF":
+                    return num_frames
+                is_reduced = [image.seek(page) or image.tag_v2.get(_SUBFILE_TYPE, 0) & 1 for page in range(num_frames)]
+                return is_reduced.count(0)
         except (OSError, Refusal):
             return 1
 

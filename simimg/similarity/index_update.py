@@ -146,12 +146,14 @@ def index_folder(
         if not images:
             raise UsageError(f"--image_dir={image_dir}: none of its {len(paths)} image files can be decoded.")
         pixels = _VECTOR_CODE if embedder.vector_code else ""
-        if before is not None and before.info.pixels != pixels and to_read:
-            _LOG.info(
-                "%s: new images are resized by vector code, those of before were by Pillow; embeddings of images that "
-                "are no JPEGs differ slightly (cosine 0.999 and more)",
-                index_dir,
-            )
+        if before is not None and before.info.pixels != pixels and len(to_read) < len(paths):
+            pixels = before.info.pixels  # as long as one of them is there
+            if to_read:
+                _LOG.info(
+                    "%s: new images are resized by vector code, those of before were by Pillow; embeddings of images "
+                    "that are no JPEGs differ slightly (cosine 0.999 and more)",
+                    index_dir,
+                )
         made = _finish(
             index_dir, embedder, cache, list(images.values()), before, refused, image_dir=image_dir, pixels=pixels
         )

@@ -238,12 +238,16 @@ def write_flat(vectors: np.ndarray, path: Path) -> None:
 def write_probed(cells: Cells, path: Path) -> None:
     """Write an inverted file and its vectors as faiss's IndexRefineFlat, which searches as `cells` do.
 
-    It gives inner products; ids are rows.
+    It gives inner products; ids are rows. Lists of whole vectors, of an index of an earlier version, need no others.
     All is read into memory, because faiss saves lists that stay on disk by their position only.
     """
     faiss = _faiss()
     index = faiss.read_index(str(cells.path))
     index.nprobe = cells.num_probed
+    if not cells.num_compared:
+        faiss.write_index(index, str(path))
+        return
+    index.qb = _QUERY_BITS
     refined = faiss.IndexRefineFlat(index, faiss.swig_ptr(cells.vectors))
     whole = faiss.downcast_index(refined.refine_index)
     refined.metric_type = whole.metric_type = faiss.METRIC_INNER_PRODUCT

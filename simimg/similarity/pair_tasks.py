@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from simimg.determinism import one_blas_thread
 from simimg.errors import SearchIndexError
@@ -179,6 +177,9 @@ def _near_together(pairs: Sequence[Pair]) -> list[Pair]:
 
     The order of the rows is that of Cuthill and McKee, "Reducing the bandwidth of sparse symmetric matrices", 1969.
     """
+    from scipy.sparse import coo_array  # 0.3 s of processor time, for clusters only
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
     ends = np.array([pair[:2] for pair in pairs], np.int64)
     rows, numbers = np.unique(ends, return_inverse=True)
     numbers = numbers.reshape(ends.shape)

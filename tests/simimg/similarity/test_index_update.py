@@ -118,13 +118,15 @@ def test_images_that_pillow_resized_stay_in_an_index_and_a_line_says_so(
     before = index_folder(tmp_path / "i", folder, stand_in()).index
     assert before.info.pixels == ""
     embedder = dataclasses.replace(stand_in(), vector_code=True)
-    for number, said in ((7, True), (8, False)):
-        draw(folder / "a" / f"{number}.png", number)
+    for number, num_new in ((None, 0), (7, 1), (8, 1), (None, 0)):
+        if number is not None:
+            draw(folder / "a" / f"{number}.png", number)
         caplog.clear()
         update = index_folder(tmp_path / "i", folder, embedder)
-        assert (update.num_embedded, update.index.info.pixels) == (1, "vector code")
-        assert ("those of before were by Pillow" in caplog.text) is said
-    assert index_folder(tmp_path / "i", folder, embedder).num_embedded == 0
+        assert (update.num_embedded, update.index.info.pixels) == (num_new, "")
+        assert ("those of before were by Pillow" in caplog.text) is (num_new > 0)
+    assert update.index.info.generation == 3
+    assert index_folder(tmp_path / "new", folder, embedder).index.info.pixels == "vector code"
 
 
 def test_two_files_of_the_same_bytes_are_embedded_once(folder: Path, tmp_path: Path) -> None:

@@ -298,9 +298,15 @@ def test_machines_without_a_common_folder(
         image_dir=str(photos), data_dir=tmp_path, name="zoo", image_size=16, num_workers=1, **options
     )
     here = engine.convert(config)
-    monkeypatch.setattr(engine, "_runner", lambda *arguments: Elsewhere())
+    opened = engine.open_runner
+    monkeypatch.setattr(
+        engine, "open_runner", lambda name, *args, **kwargs: (
+            opened(name, *args, **kwargs) if name == "local" else Elsewhere()
+        )
+    )  # fmt: skip
     with remote_target(IN_MEMORY, "zoo") as target:
-        there = engine.convert(dataclasses.replace(config, data_dir=target.data_dir), handover=target.handover)
+        elsewhere = dataclasses.replace(config, data_dir=target.data_dir, engine="ray")
+        there = engine.convert(elsewhere, handover=target.handover)
         assert digests_of(there.dataset_dir) == digests_of(here.dataset_dir)
         assert memory.find("/data/zoo/.1.0.0.shards")
         target.send(there.dataset_dir, lambda text: None)

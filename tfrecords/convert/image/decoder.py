@@ -73,7 +73,7 @@ class ImageOptions:
         channels: 3 for RGB; 1 for the luma of that, see `gray_of`; 4 for RGBA, without anything behind it. Beside a
             padded RGBA image, `background` is transparent.
         vector_code: whether other images than JPEGs are resized by vector code, too, which takes a sixth of the time
-            and changes a value by 0.1 on average.
+            and changes a value by 0.05 on average.
         decoded_px: the side of the square for which a JPEG's decoder reduces the image, so that one decoding serves
             several sizes (see `decoded_once`); None for `image_size` and `resize`.
     """

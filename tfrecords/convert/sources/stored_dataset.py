@@ -20,6 +20,7 @@ from PIL import Image
 from tfrecords.base_errors import DataError, UsageError, as_named
 from tfrecords.convert.sources.container_files import Containers
 from tfrecords.convert.sources.labels import NO_LABEL, FileListing, source_of_labels
+from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.sources.row_values import RowValues
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import Source
@@ -78,6 +79,11 @@ def with_stored_size(given: dict[str, Any]) -> dict[str, Any]:
 
     folder = os.path.expanduser(os.fspath(given.get("from_dataset") or ""))
     if url_of(folder):
+        if (engine := given.get("engine", "local")) != "local":
+            raise UsageError(
+                f"--from={redacted(folder)} is read through the cache of this machine, which the workers of "
+                f"--engine={engine} do not see. Copy the dataset to a folder that they see, or leave the engine out."
+            )
         folder = str(local_dataset(folder, what="--from"))
         given = {**given, "from_dataset": folder}
     if not folder or not Layout.exists(Path(folder)):

@@ -30,6 +30,7 @@ from tfrecords.base_errors import ConversionError
 from tfrecords.convert.sources import open_source
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.convert.workers import pool as pool_module
+from tfrecords.convert.workers import pool_worker
 from tfrecords.convert.workers.pool import Pool
 from tfrecords.convert.workers.shard_worker import ShardTask, Task
 from tfrecords.machine_limits import num_cores
@@ -181,13 +182,13 @@ def until(condition: Callable[[], Any]) -> None:
 @pytest.fixture
 def opened_at_the_end(some: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the gate open when the workers were told to stop, and are waited for: without the word they would go on."""
-    end = pool_module._Worker.end
+    end = pool_worker.Worker.end
 
     def opening(worker: Any) -> None:
         some.gate.touch()
         end(worker)
 
-    monkeypatch.setattr(pool_module._Worker, "end", opening)
+    monkeypatch.setattr(pool_worker.Worker, "end", opening)
 
 
 # Work
@@ -475,7 +476,7 @@ def test_workers_that_cannot_start_are_an_error(
 def test_workers_that_nothing_can_end_are_left_behind(some: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a disk that does not answer: neither the word nor the kill reaches them, and nobody may wait for that."""
     monkeypatch.setattr(pool_module, "_STOP_S", 0.01)
-    monkeypatch.setattr(pool_module, "_KILL_S", 0.01)
+    monkeypatch.setattr(pool_worker, "_KILL_S", 0.01)
     spared: list[BaseProcess] = []  # which keeps the ends of their connections open, too
     monkeypatch.setattr(BaseProcess, "kill", lambda process: spared.append(process))
 
