@@ -610,13 +610,11 @@ BESIDE = {
     ("index", "dataset_dir"): {"image_dir": None},
     ("search", "text"): {"text_model": "text.onnx"},
     ("search", "text_model"): {"text": ("red sailing boat",)},
-    ("decide", "index_dir"): {"list": True},
+    **{("decide", flag): {"list": True} for flag in ("index_dir", "cache_dir", "cache_bytes")},
     ("audit", "delete"): {"decisions": Path("findings.csv")},
     ("convert", "beam_options"): {"engine": "beam"},
     ("convert", "ray_address"): {"engine": "ray"},
-    **{
-        (name, flag): {"index_dir": Path("i")} for name in ("duplicates", "leaks") for flag in ("engine", "ray_address")
-    },
+    **{(name, "engine"): {"index_dir": Path("i")} for name in ("duplicates", "leaks")},
     **{(name, "ray_address"): {"engine": "ray", "index_dir": Path("i")} for name in ("duplicates", "index", "leaks")},
     ("index", "num_gpus_per_worker"): {"engine": "ray"},
     ("export", "index_dir"): {"model_dir": None, "out": Path("out")},
@@ -634,7 +632,7 @@ TEXTS = {
     **{(name, "rand_augment"): "2,9" for name in ("train", "sweep")},
     **{(name, "train_size"): "160:192" for name in ("train", "sweep")},
     **{(name, "dataset_weights"): "2" for name in ("train", "sweep")},
-    **{(name, "cache_bytes"): "5GB" for name in ("audit", "convert", "evaluate", "index", "leaks", "show", "verify")},
+    **{(name, "cache_bytes"): "5GB" for name in cli.COMMANDS},
 }
 LISTS = {
     "kinds": ("label", "dark"),

@@ -101,7 +101,7 @@ def test_a_data_set_can_be_indexed(photos: Path, tmp_path: Path, capsys: pytest.
         (["index", "--index_dir=i"], "name one source"),
         (["index", "--image_dir=a", "--dataset_dir=b", "--index_dir=i"], "name one source"),
         (["index", "--image_dir=/nowhere", "--index_dir=i"], "--image_dir=/nowhere is not a folder"),
-        (["search", "--index_dir=i"], "IMAGE... is required"),
+        (["search", "--index_dir=i"], "there is nothing to look for. Name images"),
         (["search", "--index_dir=i", "--k=0", "x.jpg"], "--k=0"),
     ],
 )
