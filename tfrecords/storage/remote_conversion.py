@@ -5,7 +5,8 @@
                                                                 or the existing one, which a new version is made from
     <cache>/conversions/<name>-<digest>/1.0.0-sent.jsonl        what is in the store, see `tfrecords.storage.uploads`
 
-1. One process writes a dataset, see `tfrecords.storage.claims`.
+1. One process writes a dataset, see `tfrecords.storage.claims`. Who makes a new version of one holds both, the new one
+   while it is sent.
 2. layout.json is put after everything else, and dataset_info.json after that. TFDS and simimg open no folder without
    it, so nobody sees a dataset that lacks something. Where the server can, it is put only if there is none.
    Before, what an interrupted conversion with other options had put there is removed.
@@ -19,7 +20,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,18 @@ class RemoteTarget:
         """Put all files of the dataset `made`, a version below `data_dir`, and make it visible.
 
         Raises:
-            ConversionError: another process has written the dataset meanwhile.
+            ConversionError: another process writes the dataset, or has written it meanwhile.
             DataError: the store does not take a file, after several attempts; those that it took are kept.
         """
         self.url, target = f"{self._parent_url}/{made.name}", f"{self._parent}/{made.name}"
         files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
         files = {name for name in files if not name.rpartition("/")[2].startswith(".")}
         last = [name for name in (LAYOUT_FILE, INFO_FILE) if name in files]
-        self._abort_uploads(target)
-        upload = Upload(self._driver, self.url, target, made, self.data_dir / f"{made.name}-{_SENT}", self._claim)
-        upload.send(sorted(files - {*last}), last, describe=describe, new=INFO_FILE, is_ours=_is_of_dataset)
+        is_held = made.name == self.dataset_dir.name
+        with nullcontext(self._claim) if is_held else claimed(self._driver, target, self.url, "--data_dir") as claim:
+            self._abort_uploads(target)
+            upload = Upload(self._driver, self.url, target, made, self.data_dir / f"{made.name}-{_SENT}", claim)
+            upload.send(sorted(files - {*last}), last, describe=describe, new=INFO_FILE, is_ours=_is_of_dataset)
 
     def _abort_uploads(self, target: str) -> None:
         with suppress(Exception):  # not every server has these requests, nor everybody the right to make them
