@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
-from tfrecords.locations import url_of
+from tfrecords.locations import path_of, url_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -112,8 +112,10 @@ def edit(
         given[name] = Path(given[name]) if given.get(name) else None
     config = EditConfig(**checked_options(EditConfig, "edit", given))
     config.check()
+    if config.dataset_dir is None:  # the new version is made beside the first one, also at a URL
+        config = dataclasses.replace(config, dataset_dir=path_of(config.merge[0]), merge=config.merge[1:])
     config = dataclasses.replace(config, merge=tuple(str(local_dataset(one, what="--merge")) for one in config.merge))
-    if config.dataset_dir is None or not (url := url_of(config.dataset_dir).rstrip("/")):
+    if not (url := url_of(config.dataset_dir).rstrip("/")):
         made = edit_dataset(config, progress=progress)
         write_conversion_report(made.dataset_dir, "")
         return made

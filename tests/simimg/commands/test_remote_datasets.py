@@ -19,7 +19,7 @@ import simimg as library
 from simimg import cli
 from simimg.commands.train import resolve
 from simimg.errors import UsageError
-from tfrecords.storage import drivers
+from tfrecords.storage import drivers, remote_folder
 from tfrecords.storage.claims import claimed
 
 URL = "memory://store/raw/1.0.0"
@@ -210,6 +210,26 @@ def test_new_versions(simimg: Callable[..., Any], photos: Path, stored: Any, tmp
             wanted = path.read_bytes().replace(str(tmp_path / "grown").encode(), b"memory://store/grown")
             assert stored.cat_file(f"/store/{name}") == wanted, name
     assert library.verify("memory://store/grown/raw/2.0.0").ok
+
+
+def test_merging_datasets_at_urls_alone(
+    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version is beside the first one, not in the cache; what somebody has put into the cache stays."""
+    for name in ("one", "two"):
+        stored.put(str(datasets["raw"]), f"/store/{name}/1.0.0", recursive=True)
+    made = simimg("edit", "--merge=memory://store/one/1.0.0,memory://store/two/1.0.0")
+    assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/one/1.1.0", 144)
+    assert library.verify(made["dataset_dir"]).ok
+    assert all((folder / ".url").is_file() for folder in (cache / "datasets").iterdir())
+    own = cache / "datasets" / "1.1.0" / "dataset_info.json"
+    own.parent.mkdir()
+    own.write_text("{}")
+    shutil.rmtree(cache / "objects")
+    monkeypatch.setattr(remote_folder, "_OLD_S", -1)
+    library.verify(URL)
+    assert len(list((cache / "datasets").iterdir())) == 2
+    assert own.exists()
 
 
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
