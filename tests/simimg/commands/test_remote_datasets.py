@@ -19,6 +19,7 @@ import simimg as library
 from simimg import cli
 from simimg.commands.train import resolve
 from simimg.errors import UsageError
+from tfrecords.format.atomic_files import file_sha256
 from tfrecords.storage import drivers, remote_folder
 from tfrecords.storage.claims import claimed
 
@@ -230,6 +231,28 @@ def test_merging_datasets_at_urls_alone(
     library.verify(URL)
     assert len(list((cache / "datasets").iterdir())) == 2
     assert own.exists()
+
+
+def test_a_plan_whose_index_is_gone(
+    simimg: Callable[..., Any], stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are moved, and moved back also if the store does not answer: nothing keeps them in quarantine."""
+    images = tmp_path / "images"
+    images.mkdir()
+    names = ("one.png", "two.png")
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(images / name)
+    one, two = ({"path": name, "sha256": file_sha256(images / name)} for name in names)
+    values = {"format": "simimg-plan/1", "image_dir": str(images), "groups": [{"keep": one, "remove": [two]}]}
+    Path("plan.json").write_text(json.dumps({**values, "index_dir": "memory://store/gone"}))
+    assert simimg("apply", "--plan=plan.json")["moved"] == ["two.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stored), "info", lambda *arguments, **options: 1 / 0)
+        assert simimg("undo", "--plan=plan.json")["moved"] == ["two.png"]
+        assert "memory://store/gone: the store does not answer" in simimg("apply", "--plan=plan.json", code=2)
+    assert {path.name for path in images.iterdir()} == {*names}
+    assert simimg("apply", "--plan=plan.json")["moved"] == ["two.png"]
+    assert simimg("undo", "--plan=plan.json")["moved"] == ["two.png"]
 
 
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:
