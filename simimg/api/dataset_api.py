@@ -120,7 +120,7 @@ def edit(
         write_conversion_report(made.dataset_dir, "")
         return made
     data_url, name, _ = url.rsplit("/", 2)
-    with remote_target(data_url, name, "--dataset_dir", whole=True) as target:
+    with remote_target(data_url, name, "--dataset_dir", whole=True, anew=True) as target:
         if target.url != url:
             raise UsageError(
                 f"{url} has a newer version, {target.url}. Edit that one, because the next version is made from it."

@@ -71,8 +71,11 @@ class RemoteTarget:
         self.dataset_dir = self.data_dir / name / version
         self.exists = driver.exists(f"{self._target}/{INFO_FILE}")
 
-    def prepare(self, claim: Claim, *, whole: bool) -> None:
-        """Fetch what there is to compare, or the `whole` dataset, and remove what an interrupted upload left."""
+    def prepare(self, claim: Claim, *, whole: bool, anew: bool) -> None:
+        """Fetch what there is to compare, or the `whole` dataset, and remove what an interrupted upload left.
+
+        Beside the same dataset, finished versions that were not sent stay, unless the conversion begins `anew`.
+        """
         self._claim = claim
         with _disk_errors(self.data_dir):
             self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ class RemoteTarget:
                 there = local_dataset(self.url, None if whole else "", what="--data_dir")
                 layout = self.dataset_dir / LAYOUT_FILE
                 same = layout.is_file() and layout.read_bytes() == (there / LAYOUT_FILE).read_bytes()
-                shutil.rmtree(self.dataset_dir if same else self.data_dir, ignore_errors=True)
+                shutil.rmtree(self.dataset_dir if same and not anew else self.data_dir, ignore_errors=True)
                 for path in there.rglob("*"):
                     if path.is_file() and not path.name.startswith("."):
                         target = self.dataset_dir / path.relative_to(there)
@@ -126,11 +129,14 @@ class RemoteTarget:
 
 
 @contextmanager
-def remote_target(data_url: str, name: str, what: str = "--data_dir", *, whole: bool = False) -> Iterator[RemoteTarget]:
+def remote_target(
+    data_url: str, name: str, what: str = "--data_dir", *, whole: bool = False, anew: bool = False
+) -> Iterator[RemoteTarget]:
     """Hold the right to write dataset `name` below a URL, and yield where to convert to.
 
     An existing dataset is then on this machine, too: without its shards, unless it is needed as a `whole`, to be
-    continued. Errors name the URL instead of the local folder.
+    continued. What an interrupted call made beside it is resumed, unless this one begins `anew`. Errors name the URL
+    instead of the local folder.
 
     Raises:
         UsageError: the store cannot be used; nothing was done.
@@ -143,10 +149,11 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir", *, whole: 
         target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"))
     try:
         with claimed(driver, f"{root}/{name}/{target.dataset_dir.name}", target.url, what) as claim:
-            target.prepare(claim, whole=whole)
+            target.prepare(claim, whole=whole, anew=anew)
             yield target
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command resumes the conversion.") from None
+        then = "begins again" if anew else "resumes the conversion"
+        raise Interrupted(f"interrupted; the same command {then}.") from None
     except SimimgError as error:
         text = str(error).replace("choose another --data_dir", "name another --cache_dir")
         raise type(error)(text) from error.__cause__

@@ -19,9 +19,11 @@ import simimg as library
 from simimg import cli
 from simimg.commands.train import resolve
 from simimg.errors import UsageError
+from tfrecords.base_errors import Interrupted
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.storage import drivers, remote_folder
 from tfrecords.storage.claims import claimed
+from tfrecords.storage.uploads import Upload
 
 URL = "memory://store/raw/1.0.0"
 
@@ -231,6 +233,27 @@ def test_merging_datasets_at_urls_alone(
     library.verify(URL)
     assert len(list((cache / "datasets").iterdir())) == 2
     assert own.exists()
+
+
+def test_an_edit_that_was_interrupted_while_it_was_sent(
+    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.put(str(datasets["raw"]), "/store/ended/1.0.0", recursive=True)
+    Path("delete.csv").write_text("id\n3\n")
+    put = Upload._put
+
+    def interrupted(self: Any, name: str, **options: Any) -> Any:
+        if name == "layout.json":
+            raise KeyboardInterrupt
+        return put(self, name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "_put", interrupted)
+        with pytest.raises(Interrupted, match="the same command begins again"):
+            library.edit("memory://store/ended/1.0.0", delete="delete.csv")
+    made = simimg("edit", "--dataset_dir=memory://store/ended/1.0.0", "--delete=delete.csv")
+    assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/ended/2.0.0", 71)
+    assert library.verify(made["dataset_dir"]).ok
 
 
 def test_a_plan_whose_index_is_gone(
