@@ -112,10 +112,12 @@ def edit(
         given[name] = Path(given[name]) if given.get(name) else None
     config = EditConfig(**checked_options(EditConfig, "edit", given))
     config.check()
-    if config.dataset_dir is None:  # the new version is made beside the first one, also at a URL
-        config = dataclasses.replace(config, dataset_dir=path_of(config.merge[0]), merge=config.merge[1:])
-    config = dataclasses.replace(config, merge=tuple(str(local_dataset(one, what="--merge")) for one in config.merge))
-    if not (url := url_of(config.dataset_dir).rstrip("/")):
+    base, others = config.dataset_dir, config.merge
+    if base is None:  # the new version is made beside the first one, also at a URL
+        base, others = path_of(others[0]), others[1:]
+    merge = tuple(str(local_dataset(one, what="--merge")) for one in others)
+    config = dataclasses.replace(config, dataset_dir=base, merge=merge)
+    if not (url := url_of(base).rstrip("/")):
         made = edit_dataset(config, progress=progress)
         write_conversion_report(made.dataset_dir, "")
         return made
