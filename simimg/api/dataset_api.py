@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simimg.api.arguments import Folder, checked_options, folders
 from simimg.errors import UsageError
-from tfrecords.locations import url_of
+from tfrecords.locations import path_of, url_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -112,13 +112,17 @@ def edit(
         given[name] = Path(given[name]) if given.get(name) else None
     config = EditConfig(**checked_options(EditConfig, "edit", given))
     config.check()
-    config = dataclasses.replace(config, merge=tuple(str(local_dataset(one, what="--merge")) for one in config.merge))
-    if config.dataset_dir is None or not (url := url_of(config.dataset_dir).rstrip("/")):
+    base, others = config.dataset_dir, config.merge
+    if base is None:  # the new version is made beside the first one, also at a URL
+        base, others = path_of(others[0]), others[1:]
+    merge = tuple(str(local_dataset(one, what="--merge")) for one in others)
+    config = dataclasses.replace(config, dataset_dir=base, merge=merge)
+    if not (url := url_of(base).rstrip("/")):
         made = edit_dataset(config, progress=progress)
         write_conversion_report(made.dataset_dir, "")
         return made
     data_url, name, _ = url.rsplit("/", 2)
-    with remote_target(data_url, name, "--dataset_dir", whole=True) as target:
+    with remote_target(data_url, name, "--dataset_dir", whole=True, anew=True) as target:
         if target.url != url:
             raise UsageError(
                 f"{url} has a newer version, {target.url}. Edit that one, because the next version is made from it."

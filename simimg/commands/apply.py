@@ -21,7 +21,7 @@ from typing import Any
 from simimg.commands.console import Result, note, progress_bar
 from simimg.similarity.file_quarantine import Applied, apply_plan
 from simimg.similarity.plan_file import load_plan
-from tfrecords.base_errors import as_named
+from tfrecords.locations import location_text
 from tfrecords.options import option
 
 JSON_KEYS = "moved num_bytes skipped sidecars_that_stay num_decisions quarantine_dir dry_run"
@@ -56,7 +56,7 @@ def run(options: Options) -> Result:
     lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
     if num_decisions:
         stored = "would be stored" if options.dry_run else "stored"
-        lines.append(f"decisions of the plan {stored} in {as_named(plan.index_dir)}: {num_decisions:,}")
+        lines.append(f"decisions of the plan {stored} in {location_text(plan.index_dir or '')}: {num_decisions:,}")
     if applied.moved and not options.dry_run:
         lines.append(f"`simimg undo --plan={shlex.quote(str(options.plan))}` moves them back")
     return Result(values=values, text="\n".join(lines), num_skipped=len(applied.skipped))

@@ -25,7 +25,6 @@ from typing import Any
 from simimg.errors import DataError, UsageError
 from simimg.similarity.decisions import DECISIONS, THIS_ONE, DecidedImage, Decision, check_decision
 from simimg.similarity.duplicate_groups import Group, Member
-from simimg.similarity.remote_index import local_index
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.sidecars import sidecars_of
 from tfrecords.convert.sources import printable, unprintable
@@ -70,7 +69,8 @@ class PlannedGroup:
 class Plan:
     """A plan: its file, the folder of the images, the groups, the content of the file, and the reference folders.
 
-    Reference folders are relative to the folder of the images. `index_dir` is the index that the plan was made with.
+    Reference folders are relative to the folder of the images. `index_dir` is the index that the plan was made with, a
+    folder or a URL, which may be gone.
     """
 
     path: Path
@@ -195,7 +195,7 @@ def load_plan(path: Path) -> Plan:
             raise ValueError(f"its format is {values['format']}, not {_FORMAT}")
         time = _last_change(path)
         groups = tuple(_group_at(number, path, group, time) for number, group in enumerate(values["groups"], 1))
-        index_dir = local_index(values["index_dir"], whole=False) if values.get("index_dir") else None
+        index_dir = Path(values["index_dir"]) if values.get("index_dir") else None
         return Plan(path, Path(values["image_dir"]), groups, data, _reference_dirs(values), index_dir)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

@@ -6,7 +6,7 @@ Only a plan that was made with an index has a place for them: it names the folde
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +25,25 @@ from simimg.similarity.decisions import (
 from simimg.similarity.index_info import INFO_FILE
 from simimg.similarity.plan_file import Plan, PlannedFile, PlannedGroup, load_plan
 from simimg.similarity.quarantine_journal import Move
+from simimg.similarity.remote_index import local_index
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import printable
+from tfrecords.locations import location_text
 
 
 def decisions_beside(plan: Plan) -> Decisions:
     """Return the decisions in the folder of the plan's index, those of the plan included; none without an index.
 
     Raises:
-        UsageError: the plan has decisions, and there is no index for them.
+        UsageError: the plan has decisions, and there is no index for them; or it is at a URL, and the store does not
+            answer.
         DataError: the file of decisions is damaged.
     """
     folder = _folder(plan)
     if plan.decisions and folder is None:
         where = "it names no index to keep them in"
         if plan.index_dir is not None:
-            where = f"its index, {plan.index_dir}, is not there"
+            where = f"its index, {location_text(plan.index_dir)}, is not there"
         number = "a decision" if len(plan.decisions) == 1 else f"{len(plan.decisions):,} decisions"
         raise UsageError(
             f"{plan.path} has {number} about its groups, but {where}. "
@@ -106,44 +109,51 @@ def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -
         moves: all moves of its journal.
         names: the files that were moved now; of the others, those that are known are not stored again.
     """
-    folder = _folder(plan)
     gone = _images(plan, [move for move in moves if move.is_moved and not move.is_undone])
-    if folder is None or not gone:
-        return f"its index, {plan.index_dir}, is not there" if gone and plan.index_dir is not None else ""
-    there = {group.keep.sha256 for group in plan.groups} | _checksums_there(folder, gone)
+    if not gone or plan.index_dir is None:
+        return ""
     now = {printable(name) for name in names}
-    return _stored(
-        folder,
-        lambda decisions: [
-            Decision(REMOVED, (image,))
-            for image in gone
-            if image.sha256 not in there and (image.path in now or image.sha256 not in decisions.removed)
-        ],
-    )
+    try:
+        if (folder := _folder(plan)) is None:
+            return f"its index, {location_text(plan.index_dir)}, is not there"
+        there = {group.keep.sha256 for group in plan.groups} | _checksums_there(folder, gone)
+        record(
+            folder,
+            lambda decisions: [
+                Decision(REMOVED, (image,))
+                for image in gone
+                if image.sha256 not in there and (image.path in now or image.sha256 not in decisions.removed)
+            ],
+        )
+    except SimimgError as error:
+        return str(error)
+    return ""
 
 
 def forget_removals(plan: Plan, moves: Iterable[Move]) -> str:
     """Store that files were moved back; return why it cannot, or "": nothing keeps files in quarantine."""
-    folder = _folder(plan)
-    back = _images(plan, moves)
-    if folder is None or not back:
+    if not (back := _images(plan, moves)):
         return ""
-    return _stored(
-        folder, lambda decisions: [Decision(RETURNED, (image,)) for image in back if image.sha256 in decisions.removed]
-    )
-
-
-def _stored(folder: Path, change: Callable[[Decisions], Sequence[Decision]]) -> str:
     try:
-        record(folder, change)
+        if (folder := _folder(plan)) is not None:
+            record(
+                folder,
+                lambda decisions: [Decision(RETURNED, (image,)) for image in back if image.sha256 in decisions.removed],
+            )
     except SimimgError as error:
         return str(error)
     return ""
 
 
 def _folder(plan: Plan) -> Path | None:
-    """Return the folder of the plan's index, if it is there."""
-    return plan.index_dir if plan.index_dir is not None and (plan.index_dir / INFO_FILE).is_file() else None
+    """Return the folder of the plan's index, if it is there; see `local_index` for errors of one at a URL."""
+    if plan.index_dir is None:
+        return None
+    try:
+        folder = local_index(plan.index_dir, whole=False)
+    except SearchIndexError:
+        return None
+    return folder if (folder / INFO_FILE).is_file() else None
 
 
 def _new(plan: Plan, decisions: Decisions) -> list[Decision]:

@@ -5,7 +5,8 @@
                                                                 or the existing one, which a new version is made from
     <cache>/conversions/<name>-<digest>/1.0.0-sent.jsonl        what is in the store, see `tfrecords.storage.uploads`
 
-1. One process writes a dataset, see `tfrecords.storage.claims`.
+1. One process writes a dataset, see `tfrecords.storage.claims`. Who makes a new version of one holds both, the new one
+   while it is sent.
 2. layout.json is put after everything else, and dataset_info.json after that. TFDS and simimg open no folder without
    it, so nobody sees a dataset that lacks something. Where the server can, it is put only if there is none.
    Before, what an interrupted conversion with other options had put there is removed.
@@ -19,7 +20,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,11 @@ class RemoteTarget:
         self.dataset_dir = self.data_dir / name / version
         self.exists = driver.exists(f"{self._target}/{INFO_FILE}")
 
-    def prepare(self, claim: Claim, *, whole: bool) -> None:
-        """Fetch what there is to compare, or the `whole` dataset, and remove what an interrupted upload left."""
+    def prepare(self, claim: Claim, *, whole: bool, anew: bool) -> None:
+        """Fetch what there is to compare, or the `whole` dataset, and remove what an interrupted upload left.
+
+        Beside the same dataset, finished versions that were not sent stay, unless the conversion begins `anew`.
+        """
         self._claim = claim
         with _disk_errors(self.data_dir):
             self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,7 @@ class RemoteTarget:
                 there = local_dataset(self.url, None if whole else "", what="--data_dir")
                 layout = self.dataset_dir / LAYOUT_FILE
                 same = layout.is_file() and layout.read_bytes() == (there / LAYOUT_FILE).read_bytes()
-                shutil.rmtree(self.dataset_dir if same else self.data_dir, ignore_errors=True)
+                shutil.rmtree(self.dataset_dir if same and not anew else self.data_dir, ignore_errors=True)
                 for path in there.rglob("*"):
                     if path.is_file() and not path.name.startswith("."):
                         target = self.dataset_dir / path.relative_to(there)
@@ -101,16 +105,18 @@ class RemoteTarget:
         """Put all files of the dataset `made`, a version below `data_dir`, and make it visible.
 
         Raises:
-            ConversionError: another process has written the dataset meanwhile.
+            ConversionError: another process writes the dataset, or has written it meanwhile.
             DataError: the store does not take a file, after several attempts; those that it took are kept.
         """
         self.url, target = f"{self._parent_url}/{made.name}", f"{self._parent}/{made.name}"
         files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
         files = {name for name in files if not name.rpartition("/")[2].startswith(".")}
         last = [name for name in (LAYOUT_FILE, INFO_FILE) if name in files]
-        self._abort_uploads(target)
-        upload = Upload(self._driver, self.url, target, made, self.data_dir / f"{made.name}-{_SENT}", self._claim)
-        upload.send(sorted(files - {*last}), last, describe=describe, new=INFO_FILE, is_ours=_is_of_dataset)
+        is_held = made.name == self.dataset_dir.name
+        with nullcontext(self._claim) if is_held else claimed(self._driver, target, self.url, "--data_dir") as claim:
+            self._abort_uploads(target)
+            upload = Upload(self._driver, self.url, target, made, self.data_dir / f"{made.name}-{_SENT}", claim)
+            upload.send(sorted(files - {*last}), last, describe=describe, new=INFO_FILE, is_ours=_is_of_dataset)
 
     def _abort_uploads(self, target: str) -> None:
         with suppress(Exception):  # not every server has these requests, nor everybody the right to make them
@@ -123,11 +129,14 @@ class RemoteTarget:
 
 
 @contextmanager
-def remote_target(data_url: str, name: str, what: str = "--data_dir", *, whole: bool = False) -> Iterator[RemoteTarget]:
+def remote_target(
+    data_url: str, name: str, what: str = "--data_dir", *, whole: bool = False, anew: bool = False
+) -> Iterator[RemoteTarget]:
     """Hold the right to write dataset `name` below a URL, and yield where to convert to.
 
     An existing dataset is then on this machine, too: without its shards, unless it is needed as a `whole`, to be
-    continued. Errors name the URL instead of the local folder.
+    continued. What an interrupted call made beside it is resumed, unless this one begins `anew`. Errors name the URL
+    instead of the local folder.
 
     Raises:
         UsageError: the store cannot be used; nothing was done.
@@ -140,10 +149,11 @@ def remote_target(data_url: str, name: str, what: str = "--data_dir", *, whole: 
         target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"))
     try:
         with claimed(driver, f"{root}/{name}/{target.dataset_dir.name}", target.url, what) as claim:
-            target.prepare(claim, whole=whole)
+            target.prepare(claim, whole=whole, anew=anew)
             yield target
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command resumes the conversion.") from None
+        then = "begins again" if anew else "resumes the conversion"
+        raise Interrupted(f"interrupted; the same command {then}.") from None
     except SimimgError as error:
         text = str(error).replace("choose another --data_dir", "name another --cache_dir")
         raise type(error)(text) from error.__cause__

@@ -200,9 +200,9 @@ def replace(path: Path, make: Any) -> None:
 
 
 def _remove_old(folders: Path) -> None:
-    """Remove folders of which nothing is in the cache any more."""
+    """Remove folders of which nothing is in the cache any more; none that somebody else made there."""
     with suppress(OSError):
-        for folder in folders.iterdir():
+        for folder in (origin.parent for origin in folders.glob(f"*/{_ORIGIN_FILE}")):
             links = [path for path in folder.rglob("*") if path.is_symlink()]
             if time.time() - folder.stat().st_mtime > _OLD_S and not any(path.exists() for path in links):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -19,8 +19,11 @@ import simimg as library
 from simimg import cli
 from simimg.commands.train import resolve
 from simimg.errors import UsageError
-from tfrecords.storage import drivers
+from tfrecords.base_errors import Interrupted
+from tfrecords.format.atomic_files import file_sha256
+from tfrecords.storage import drivers, remote_folder
 from tfrecords.storage.claims import claimed
+from tfrecords.storage.uploads import Upload
 
 URL = "memory://store/raw/1.0.0"
 
@@ -210,6 +213,69 @@ def test_new_versions(simimg: Callable[..., Any], photos: Path, stored: Any, tmp
             wanted = path.read_bytes().replace(str(tmp_path / "grown").encode(), b"memory://store/grown")
             assert stored.cat_file(f"/store/{name}") == wanted, name
     assert library.verify("memory://store/grown/raw/2.0.0").ok
+
+
+def test_merging_datasets_at_urls_alone(
+    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version is beside the first one, not in the cache; what somebody has put into the cache stays."""
+    for name in ("one", "two"):
+        stored.put(str(datasets["raw"]), f"/store/{name}/1.0.0", recursive=True)
+    made = simimg("edit", "--merge=memory://store/one/1.0.0,memory://store/two/1.0.0")
+    assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/one/1.1.0", 144)
+    assert library.verify(made["dataset_dir"]).ok
+    assert all((folder / ".url").is_file() for folder in (cache / "datasets").iterdir())
+    own = cache / "datasets" / "1.1.0" / "dataset_info.json"
+    own.parent.mkdir()
+    own.write_text("{}")
+    shutil.rmtree(cache / "objects")
+    monkeypatch.setattr(remote_folder, "_OLD_S", -1)
+    library.verify(URL)
+    assert len(list((cache / "datasets").iterdir())) == 2
+    assert own.exists()
+
+
+def test_an_edit_that_was_interrupted_while_it_was_sent(
+    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.put(str(datasets["raw"]), "/store/ended/1.0.0", recursive=True)
+    Path("delete.csv").write_text("id\n3\n")
+    put = Upload._put
+
+    def interrupted(self: Any, name: str, **options: Any) -> Any:
+        if name == "layout.json":
+            raise KeyboardInterrupt
+        return put(self, name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "_put", interrupted)
+        with pytest.raises(Interrupted, match="the same command begins again"):
+            library.edit("memory://store/ended/1.0.0", delete="delete.csv")
+    made = simimg("edit", "--dataset_dir=memory://store/ended/1.0.0", "--delete=delete.csv")
+    assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/ended/2.0.0", 71)
+    assert library.verify(made["dataset_dir"]).ok
+
+
+def test_a_plan_whose_index_is_gone(
+    simimg: Callable[..., Any], stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are moved, and moved back also if the store does not answer: nothing keeps them in quarantine."""
+    images = tmp_path / "images"
+    images.mkdir()
+    names = ("one.png", "two.png")
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(images / name)
+    one, two = ({"path": name, "sha256": file_sha256(images / name)} for name in names)
+    values = {"format": "simimg-plan/1", "image_dir": str(images), "groups": [{"keep": one, "remove": [two]}]}
+    Path("plan.json").write_text(json.dumps({**values, "index_dir": "memory://store/gone"}))
+    assert simimg("apply", "--plan=plan.json")["moved"] == ["two.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stored), "info", lambda *arguments, **options: 1 / 0)
+        assert simimg("undo", "--plan=plan.json")["moved"] == ["two.png"]
+        assert "memory://store/gone: the store does not answer" in simimg("apply", "--plan=plan.json", code=2)
+    assert {path.name for path in images.iterdir()} == {*names}
+    assert simimg("apply", "--plan=plan.json")["moved"] == ["two.png"]
+    assert simimg("undo", "--plan=plan.json")["moved"] == ["two.png"]
 
 
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from PIL import Image
 
 from tfrecords.base_errors import ConversionError, Interrupted, UsageError
 from tfrecords.convert import engine
@@ -152,6 +154,29 @@ def test_a_second_writer_is_refused(empty: Any, photos: Path, monkeypatch: pytes
     monkeypatch.setattr(claims, "_STALE_S", -1.0)  # it has not been renewed for long
     converted(DATA, photos)
     assert not [path for path in empty.find("own/data") if ".writing" in path]
+
+
+def test_a_new_version_that_is_sent_is_not_cleaned(
+    memory: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor written by another process, though what `--append` holds from its beginning is the version before."""
+    converted(IN_MEMORY, photos)
+    images = tmp_path / "images"
+    shutil.copytree(photos, images)
+    first = min(path for path in images.rglob("*") if path.is_file())
+    Image.new("RGB", (16, 16), "red").save(first.with_name("new.png"))
+    put = Upload._put
+
+    def cleaned(self: Any, name: str, **options: Any) -> Any:
+        if name == "layout.json":
+            with pytest.raises(ConversionError, match=r"zoo/1\.1\.0: .*, pid \d+, is writing it since"):
+                remove_leftovers(f"{IN_MEMORY}/zoo/1.1.0")
+        return put(self, name, **options)
+
+    monkeypatch.setattr(Upload, "_put", cleaned)
+    assert converted(IN_MEMORY, images, image_dir=str(images), append=True).num_examples == 41
+    assert verify(local_dataset(f"{IN_MEMORY}/zoo/1.1.0", verified=False)).ok
+    assert not [path for path in memory.find("/data") if ".writing" in path]
 
 
 def test_what_an_interrupted_conversion_of_other_files_had_sent_is_removed(memory: Any, photos: Path) -> None:
