@@ -1,9 +1,10 @@
 """Hands finished shards over from machines that share no folder with the one that plans: through the target's store.
 
-    <data_dir>/<name>/.<version>.shards/     shards, their sidecars, and their receipts
+    <data_dir>/<name>/.<version>.shards/<shard>/     a shard, its sidecars, and its receipt
 
 A worker makes a shard in a folder of its own, and puts whole files, the receipt last. Two attempts at a task put the
 same bytes, so it does not matter which one is read, nor when a machine that was given up puts its own.
+Whoever planned the tasks fetches them, and removes what it has, so what is listed stays short.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfrecords.convert.state.receipts import read_info
 from tfrecords.format.atomic_files import TEMPORARY
 from tfrecords.storage.drivers import open_driver, patiently
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tfrecords.convert.workers.shard_worker import Monitor, Task
 
 _WHAT = "--data_dir"
+_FEW_TASKS = 8  # each has its own listing; of more, those that are finished are found by one listing of them all
 
 
 def run_and_hand_over(task: Task, monitor: Monitor) -> None:
@@ -39,23 +42,32 @@ def run_and_hand_over(task: Task, monitor: Monitor) -> None:
         for path in (*(path for path in sorted(Path(folder).iterdir()) if path.is_file()), receipt):
 
             def put(path: Path = path) -> None:
-                driver.put_file(str(path), f"{root}/{path.name}")
+                driver.put_file(str(path), f"{root}/{task.shard.name}/{path.name}")
 
             patiently(put, f"{task.handover}/{path.name}", doing="write")
 
 
 def collect(tasks: Iterable[Task]) -> None:
-    """Fetch what workers have handed over of these tasks to where the tasks have it, receipts last."""
+    """Fetch what workers have handed over of these tasks to where the tasks have it, receipts last, and remove it."""
     by_receipt = {task.receipt.name: task for task in tasks}
     for url in {task.handover for task in by_receipt.values()}:
         driver, root = open_driver(url, _WHAT)
-        there = {path.rpartition("/")[2]: path for path in _listed(driver, root, url)}
-        for name in by_receipt.keys() & there.keys():
-            task = by_receipt[name]
-            for file in sorted(there):
-                if file.startswith(task.shard.name) and file != name:
-                    _fetch(driver, there[file], task.shard.parent, url)
-            _fetch(driver, there[name], task.receipt.parent, url)
+        finished = by_receipt.keys()
+        if len(finished) > _FEW_TASKS:
+            finished &= {path.rpartition("/")[2] for path in _listed(driver, root, url)}
+        for name in finished:
+            _collect(driver, f"{root}/{by_receipt[name].shard.name}", by_receipt[name])
+
+
+def _collect(driver: Any, root: str, task: Task) -> None:
+    found = {path.rpartition("/")[2]: path for path in _listed(driver, root, task.handover)}
+    if (receipt := found.pop(task.receipt.name, None)) is None:
+        return
+    for path in found.values():
+        _fetch(driver, path, task.shard.parent, task.handover)
+    _fetch(driver, receipt, task.receipt.parent, task.handover)
+    if read_info(task.receipt, task.inputs, task.shard) is not None:  # and not of an earlier call with other files
+        _remove(driver, [receipt, *found.values()])
 
 
 def put_probe(url: str, name: str) -> None:
@@ -68,10 +80,14 @@ def remove_handed_over(url: str) -> int:
     """Remove everything that was handed over; return the number of objects."""
     driver, root = open_driver(url, _WHAT)
     found = _listed(driver, root, url)
-    for path in found:
+    _remove(driver, found)
+    return len(found)
+
+
+def _remove(driver: Any, paths: Iterable[str]) -> None:
+    for path in paths:
         with suppress(FileNotFoundError):
             driver.rm_file(path)
-    return len(found)
 
 
 def _listed(driver: Any, root: str, url: str) -> list[str]:

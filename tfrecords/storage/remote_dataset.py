@@ -43,8 +43,8 @@ def local_dataset(
         split: whose shards are needed: names with + between them, "" for none, None for all. A split that does not
             exist is no error here.
         what: names the location in errors.
-        streamed: whether shards may be missing in the folder that do not fit into the cache together. They are then
-            brought here one after the other, see `tfrecords.format.absent_shards`.
+        streamed: whether shards may be missing in the folder if those of all splits do not fit into the cache
+            together. They are then brought here one after the other, see `tfrecords.format.absent_shards`.
         verified: whether an object that does not match its checksum is an error. Otherwise it is in the folder.
 
     Raises:
@@ -82,11 +82,12 @@ def local_dataset(
     sha256 = layout.files | {name: info.sha256 for name, info in shards.items()}
     needed = [name for name in sha256 if _shard_of(name) in ("", *shards)] if verified else list(objects)
     needed = [name for name in needed if name in objects and name != LAYOUT_FILE]
-    if streamed and not remote.cache.fits(sum(objects[name].num_bytes for name in needed)):
+    known = {info.file: info.sha256 for infos in layout.splits.values() for info in infos if info.file in objects}
+    whole = {LAYOUT_FILE, *layout.files, *known} & objects.keys()  # a split that is linked leaves the others no room
+    if streamed and not remote.cache.fits(sum(objects[name].num_bytes for name in whole)):
         if lost := sorted(shards.keys() - objects.keys()):
             raise DataError(f"{url}/{lost[0]} is missing. Copy or convert the dataset again.")
-        remote.cache.check_size(max(objects[name].num_bytes for name in shards))
-        known = {info.file: info.sha256 for infos in layout.splits.values() for info in infos if info.file in objects}
+        remote.cache.check_size(max((objects[name].num_bytes for name in shards), default=0))
         supply(remote.folder, RemoteShards(remote, {name: (objects[name], digest) for name, digest in known.items()}))
         needed = [name for name in needed if name in layout.files and not _shard_of(name)]
     remote.link([(objects[name], sha256.get(name, "")) for name in needed])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,7 @@ class StreamReader(Reader):
         self._files = [str(shard.path) for shard in split.shards]
         self._lengths = [shard.num_examples for shard in split.shards]
         self._first_places = [0, *itertools.accumulate(self._lengths[:-1])]
-        supply = supply_of(split.dataset_dir)
-        self._lease = None if supply is None else supply.lease()
+        self._supply = supply_of(split.dataset_dir)
 
     def train_batches(self, order: Order) -> tf.data.Dataset:
         """Returns a dataset of per-replica Batches in the order that the module's docstring describes."""
@@ -63,10 +63,9 @@ class StreamReader(Reader):
             seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
             num_shards = len(self._files)
             shards = permuted(tf.range(num_shards, dtype=tf.int64), num_shards, order.seed, epoch)
-            following = tf.concat([shards[1:], [-1]], axis=0)
-            records = tf.data.Dataset.from_tensor_slices((shards, following)).interleave(
+            records = self._opened(shards).interleave(
                 self._shard_records,
-                cycle_length=min(_CYCLE_LENGTH, num_shards) if self._lease is None else 1,
+                cycle_length=min(_CYCLE_LENGTH, num_shards) if self._supply is None else 1,
                 block_length=_BLOCK_LENGTH,  # without parallel calls: threads cost more than the reading
             )
             shuffle_seed = tf.random.stateless_uniform([], seed, 0, 2**62, tf.int64)
@@ -87,10 +86,7 @@ class StreamReader(Reader):
     def eval_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns a dataset of Batches: every example once, in the order of the shards, the last batch filled up."""
         shards = tf.range(len(self._files), dtype=tf.int64)
-        following = tf.concat([shards[1:], [-1]], axis=0)
-        records = tf.data.Dataset.from_tensor_slices((shards, following)).interleave(
-            self._shard_records, cycle_length=1, block_length=1
-        )
+        records = self._opened(shards).interleave(self._shard_records, cycle_length=1, block_length=1)
 
         def fill_up(batch: Batch) -> Batch:
             rows, last = tf.range(batch_size), tf.shape(batch.id)[0] - 1
@@ -99,15 +95,23 @@ class StreamReader(Reader):
 
         return self._decoded(records, batch_size, drop_remainder=False).map(fill_up)
 
-    def _shard_records(self, shard: tf.Tensor, following: tf.Tensor) -> tf.data.Dataset:
-        """Returns `(serialized record, )` for each record of a shard, with its place in the split if it has no id.
+    def _opened(self, shards: tf.Tensor) -> tf.data.Dataset:
+        """Returns the numbers and the paths of shards, to be opened one after the other."""
+        if self._supply is None:
+            return tf.data.Dataset.from_tensor_slices((shards, tf.gather(tf.constant(self._files), shards)))
+        signature = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string))
+        return tf.data.Dataset.from_generator(self._brought, args=(shards,), output_signature=signature)
 
-        The shard `following` is read next, -1 for none.
-        """
-        if self._lease is None:
-            path = tf.gather(tf.constant(self._files), shard)
-        else:
-            path = tf.ensure_shape(tf.numpy_function(self._brought, [shard, following], tf.string), [])
+    def _brought(self, shards: np.ndarray) -> Iterator[tuple[int, str]]:
+        """Yields shards and their paths as they are brought here; called by TensorFlow, for each iteration anew."""
+        assert self._supply is not None
+        lease = self._supply.lease()  # of this iteration alone: another one would close the shard that it opens
+        names = [Path(self._files[shard]).name for shard in shards]
+        for shard, name, following in zip(shards, names, [*names[1:], ""], strict=True):
+            yield shard, lease.path_of(name, following)
+
+    def _shard_records(self, shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
+        """Returns `(serialized record, )` for each record of a shard, with its place in the split if it has no id."""
         length = tf.gather(tf.constant(self._lengths, tf.int64), shard)
         records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).apply(
             tf.data.experimental.assert_cardinality(length)
@@ -116,12 +120,6 @@ class StreamReader(Reader):
             return tf.data.Dataset.zip((records,))
         start = tf.gather(tf.constant(self._first_places, tf.int64), shard)
         return records.enumerate(start).map(lambda place, record: (record, place))
-
-    def _brought(self, shard: np.int64, following: np.int64) -> bytes:
-        """Returns the path of a shard that is brought here; called by TensorFlow."""
-        assert self._lease is not None
-        name, next_name = (Path(self._files[one]).name if one >= 0 else "" for one in (shard, following))
-        return self._lease.path_of(name, next_name).encode()
 
     def _decoded(self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         decode = functools.partial(decode_records if self.split.encoding == "raw" else decode_record, self.split)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,10 +24,12 @@ from tfrecords.base_errors import ConversionError, Interrupted, UsageError
 from tfrecords.convert import engine
 from tfrecords.convert.output.summary import ConvertSummary
 from tfrecords.convert.plan.convert_config import ConvertConfig
+from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.workers.pool import Runner
 from tfrecords.convert.workers.receipt_watch import ReceiptWatch
-from tfrecords.convert.workers.shard_worker import Monitor, pack, unpack
+from tfrecords.convert.workers.shard_worker import Monitor, Task, pack, unpack
 from tfrecords.format.dataset_verification import verify
+from tfrecords.format.layout import ShardInfo
 from tfrecords.storage import claims, drivers
 from tfrecords.storage.claims import claimed
 from tfrecords.storage.handover import put_probe
@@ -301,6 +304,16 @@ def test_what_fails_for_a_moment_and_ctrl_c(memory: Any, photos: Path, monkeypat
     assert converted(IN_MEMORY, photos).num_examples == 40
 
 
+class Empty(Task):
+    """Makes a shard of nothing."""
+
+    def run(self, monitor: Monitor) -> None:
+        self.shard.write_bytes(b"x")
+        write_receipt(
+            self.receipt, self.inputs, ShardInfo(file=self.shard.name, num_examples=0, num_bytes=1, sha256="")
+        )
+
+
 class Elsewhere(Runner):
     """Runs tasks as machines do that share no folder with this one; each task twice, as after a lost node."""
 
@@ -309,7 +322,7 @@ class Elsewhere(Runner):
         for task in list(watch.waiting):
             for element in (pack(task), pack(task)):
                 unpack(element).run_elsewhere(Monitor())
-                assert not list(task.shard.parent.iterdir()) or watch.num_done
+                assert not task.handover or not list(task.shard.parent.iterdir())
         watch.settle()
         assert not watch.waiting
 
@@ -333,12 +346,49 @@ def test_machines_without_a_common_folder(
         elsewhere = dataclasses.replace(config, data_dir=target.data_dir, engine="ray")
         there = engine.convert(elsewhere, handover=target.handover)
         assert digests_of(there.dataset_dir) == digests_of(here.dataset_dir)
-        assert memory.find("/data/zoo/.1.0.0.shards")
+        assert not memory.find("/data/zoo/.1.0.0.shards")  # also what was put twice
         target.send(there.dataset_dir, lambda text: None)
         target.finish()
     assert not memory.find("/data/zoo/.1.0.0.shards")
     put_probe(target.handover, "late")  # of a machine that was given up
     assert remove_leftovers(target.url) == (1, True)
+
+
+def test_what_is_handed_over_is_listed_once(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray reports it, task by task, while others have put theirs already; or all of them at once."""
+    listed: list[str] = []
+    find = type(memory).find
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = find(self, *arguments, **options)
+        listed.extend(found)
+        return found
+
+    monkeypatch.setattr(type(memory), "find", noted)
+    (tmp_path / "receipts").mkdir()
+    for number in (1, 20):
+        names = [f"zoo-{number}.tfrecord-{shard:05d}-of-00020" for shard in range(20)]
+        tasks = [
+            Empty(
+                shard=tmp_path / name,
+                receipt=tmp_path / "receipts" / f"{name}.json",
+                inputs="",
+                rows=np.arange(1),
+                handover=f"{IN_MEMORY}/zoo/.1.0.0.shards",
+            )
+            for name in names
+        ]
+        for task in tasks:
+            task.run_elsewhere(Monitor())
+        listed.clear()
+        done: list[Any] = []
+        watch = ReceiptWatch([], done.append)
+        for first in range(0, 20, number):
+            watch.waiting.extend(tasks[first : first + number])
+            watch.settle()
+        assert {task.shard.name for task in done} == {*names}
+        assert len(listed) <= 2 * 2 * len(tasks)  # a shard and its receipt
+        assert not find(memory, "/data")
 
 
 def test_a_server_that_ignores_conditions(memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,17 @@ def test_shard_after_shard(shards: dict[str, Path], cache: Path) -> None:
         assert Path(path).read_bytes() == shards[name].read_bytes()
 
 
+def test_all_splits_are_streamed_or_none(shards: dict[str, Path], cache: Path) -> None:
+    """Each split alone would fit, and once it was linked the others would have no room."""
+    for number, (name, path) in enumerate(shards.items(), start=1):
+        folder = local_dataset(URL, f"fold{number}", streamed=True)
+        assert not list(folder.glob("*.tfrecord-*"))
+        supply = supply_of(folder)
+        assert supply is not None
+        assert Path(supply.lease().path_of(name, "")).read_bytes() == path.read_bytes()
+    assert local_dataset(URL, "dev", streamed=True) == folder  # which says later that there is no such split
+
+
 def test_several_readers_and_processes(
     many: Path, shards: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

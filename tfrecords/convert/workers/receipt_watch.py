@@ -63,6 +63,7 @@ class ReceiptWatch:
     def settle(self) -> None:
         """Wait until everything that other machines have written is visible here, or the time for that is over."""
         deadline = time.monotonic() + _SETTLE_S
+        collect(task for task in self.waiting if task.handover)
         self._take([task for task in self.waiting if task.receipt.exists()])  # a folder of many is not listed
         while self.waiting and time.monotonic() < deadline:
             self.look()

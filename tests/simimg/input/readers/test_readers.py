@@ -4,8 +4,11 @@ import dataclasses
 import io
 import json
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,8 +28,10 @@ from simimg.input import (
 from simimg.input.permutation import Mixing
 from simimg.input.pipeline import choose_reader
 from simimg.input.split import reading
+from tfrecords.format.absent_shards import supply_of
 from tfrecords.format.example import decode_example
 from tfrecords.format.shard import ShardReader
+from tfrecords.storage.remote_dataset import local_dataset
 
 READERS = [
     ("raw", "resident"),
@@ -145,6 +150,33 @@ def test_training_order(datasets: dict[str, Path], encoding: str, kind: str) -> 
 def test_stream_with_several_epochs_in_one_position(datasets: dict[str, Path]) -> None:
     reader, _ = open_reader(datasets["raw"], "train", "stream")
     assert collect(train_batches(reader, order(start=Position(3, 0)))) == []
+
+
+def test_two_iterations_over_streamed_shards(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has shards of its own, which end with it: one must not close what the other one opens."""
+    fsspec.filesystem("memory").put(str(datasets["raw"]), "/streamed/raw", recursive=True)
+    num_bytes = sum(path.stat().st_size for path in datasets["raw"].rglob("*") if path.is_file())
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("SIMIMG_CACHE_BYTES", str(num_bytes - 1))
+    folder = local_dataset("memory://streamed/raw", "train", streamed=True)
+    supply: Any = supply_of(folder)
+    lease, leases = supply.lease, weakref.WeakSet()
+
+    def noted() -> Any:
+        leases.add(made := lease())
+        return made
+
+    monkeypatch.setattr(supply, "lease", noted)
+    batches = eval_batches(open_reader(folder, "train", "stream")[0], 1)
+    both = [iter(batches), iter(batches)]
+    first = [next(one).id.numpy() for one in both]
+    assert first[0] == first[1]
+    assert len(leases) == 2
+    assert [batch.id.numpy() for batch in both[0]] == [batch.id.numpy() for batch in both[1]]
+    del both
+    assert not leases
 
 
 @pytest.mark.parametrize("with_id", [True, False])
