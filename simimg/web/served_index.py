@@ -30,13 +30,16 @@ class ServedIndex:
 def addresses(served: Sequence[ServedIndex]) -> list[str]:
     """Return the path of each index on the server: `/` for the first one, and `/i/NAME/` for the others.
 
-    NAME is that of the index's folder; of several folders of one name, the later ones get a number.
+    NAME is that of the index's folder, with a number if an earlier index has it already.
     """
     names: list[str] = []
     for one in served:
-        name = folder_name(one)
-        number = 1 + sum(folder_name(other) == name for other in served[: len(names)])
-        names.append(re.sub(r"[^\w.-]+", "-", name) + (f"-{number}" if number > 1 else ""))
+        name = plain = re.sub(r"[^\w.-]+", "-", folder_name(one))
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
     return ["/", *(f"/i/{name}/" for name in names[1:])]
 
 
