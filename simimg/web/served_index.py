@@ -19,22 +19,30 @@ from simimg.similarity.text_encoder import TextEncoder
 
 @dataclasses.dataclass(frozen=True)
 class ServedIndex:
-    """An index with its model, the plan of `simimg duplicates` that its review reads and writes, and a text encoder."""
+    """An index with its model, the plan of `simimg duplicates` that its review reads and writes, and a text encoder.
+
+    `name` is what the page calls it, by default the name of its folder.
+    """
 
     index: SearchIndex
     embedder: Embedder
     plan_path: Path
     text: TextEncoder | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.index.index_dir.resolve().name)
 
 
 def addresses(served: Sequence[ServedIndex]) -> list[str]:
     """Return the path of each index on the server: `/` for the first one, and `/i/NAME/` for the others.
 
-    NAME is that of the index's folder, with a number if an earlier index has it already.
+    NAME is that of the index, with a number if an earlier one has it already.
     """
     names: list[str] = []
     for one in served:
-        name = plain = re.sub(r"[^\w.-]+", "-", folder_name(one))
+        name = plain = re.sub(r"[^\w.-]+", "-", one.name)
         number = 1
         while name in names:
             number += 1
@@ -43,17 +51,12 @@ def addresses(served: Sequence[ServedIndex]) -> list[str]:
     return ["/", *(f"/i/{name}/" for name in names[1:])]
 
 
-def folder_name(served: ServedIndex) -> str:
-    """Return the name of the index's folder."""
-    return served.index.index_dir.resolve().name
-
-
 def columns(served: ServedIndex) -> bytes:
     """Return the images as JSON for the page, in columns; labels and splits are indices into lists of their names."""
     index, images = served.index, served.index.images
     info = index.info
     values: dict[str, Any] = {
-        "name": Path(info.image_dir or info.dataset_dir or index.index_dir).name,
+        "name": Path(info.image_dir or info.dataset_dir or served.name).name,
         "generation": info.generation,
         "thresholds": {by: round(value, 4) for by, value in info.thresholds.items()},  # as similarities are sent
         "model": info.model,
