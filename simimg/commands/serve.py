@@ -33,7 +33,7 @@ from simimg.signals import stop_requested
 from simimg.similarity.edits import EDITS_HELP, counted_edits
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.text_encoder import TEXT_MODEL_HELP, TextEncoder, open_text_encoder
-from tfrecords.locations import url_of
+from tfrecords.locations import path_of, url_of
 from tfrecords.options import option
 from tfrecords.storage.object_cache import CacheOptions
 
@@ -68,6 +68,10 @@ class Options(CacheOptions):
         counted_edits(self.edits)
         if self.plan and len(self.index_dir) > 1:
             raise UsageError(f"--plan={self.plan} is of one index. Leave it out: each index has a plan beside it.")
+        plans = [_plan_beside(folder) for folder in self.index_dir]
+        for place, plan in enumerate(plans):
+            if plan in plans[:place]:
+                raise UsageError(f"two of the indexes would have the plan {plan}. Serve them one by one, with --plan.")
 
 
 def run(options: Options) -> Result:
@@ -98,8 +102,8 @@ def serve(options: Options, stop: threading.Event) -> Result:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
     opener = folder_opener(ipaddress.ip_address(host).is_loopback)
     served = [
-        ServedIndex(index, index.load_embedder(), plan, text)
-        for index, plan, text in zip(indexes, plans, texts, strict=True)
+        ServedIndex(index, index.load_embedder(), plan, text, _named(folder).name)
+        for folder, index, plan, text in zip(options.index_dir, indexes, plans, texts, strict=True)
     ]
     app = create_app(*served, token=token, host=options.host, edits=edits, opener=opener)
     with serving(app, listener) as ended, ExitStack() as stack:
@@ -117,8 +121,13 @@ def serve(options: Options, stop: threading.Event) -> Result:
 
 def _plan_beside(index_dir: Path) -> Path:
     """Return the plan of an index: beside its folder, or in the working folder if it is at a URL."""
-    beside = Path(index_dir.name) if url_of(index_dir) else index_dir.resolve()
+    beside = _named(index_dir)
     return beside.with_name(f"{beside.name}-plan.json").resolve()
+
+
+def _named(index_dir: Path) -> Path:
+    """Return a path with the name of an index: its folder, or one in the working folder if it is at a URL."""
+    return Path(index_dir.name) if url_of(index_dir) else path_of(index_dir).resolve()
 
 
 def _text_encoders(model: str, indexes: Sequence[SearchIndex]) -> list[TextEncoder | None]:

@@ -5,7 +5,8 @@
 
     tokenizer  a `tokenizer.json` of the library tokenizers, with the tokens that begin and end a text; by default the
                file of this name beside the ONNX file
-    length     tokens per text, up to which texts are padded, if the file leaves it open; without, they are not padded
+    length     tokens per text, up to which texts are padded, if the file leaves it open; by default that of the padding
+               in tokenizer.json; without, they are not padded
     pad        id of the padding; by default that of tokenizer.json, or of pad_token in a `tokenizer_config.json` beside
     output     the name of the embedding, if several outputs could be one
     images     the ONNX file of the image encoder, which must be the one that made the index
@@ -62,6 +63,7 @@ class TextEncoder:
         images: the SHA-256 of the image encoder's file, or "" if it is not known.
         length: tokens per text; 0 if any number will do.
         pad: id of the padding.
+        pads_left: whether it is before the tokens.
         inputs: of the network: the name and the dtype of the ids, and of the mask if there is one.
         output: the name of the embedding.
     """
@@ -71,6 +73,7 @@ class TextEncoder:
     images: str
     length: int
     pad: int
+    pads_left: bool
     inputs: tuple[tuple[str, Any], ...]
     output: str
     session: onnxruntime.InferenceSession
@@ -86,12 +89,14 @@ class TextEncoder:
         text = text.strip()
         if not text:
             raise UsageError("the text to search for is empty. Describe an image, as in 'red sailing boat'.")
-        ids = self.tokenizer.encode(text).ids if len(text) <= MAX_LETTERS else []
-        if not ids or len(ids) > (self.length or MAX_LETTERS):
+        ids = self.tokenizer.encode(text).ids if len(text) <= MAX_LETTERS else None
+        if ids is None or len(ids) > (self.length or MAX_LETTERS):
             raise UsageError(
-                f"the text has {len(ids) or 'too many'} tokens, and the model takes "
+                f"the text has {len(ids) if ids else 'too many'} tokens, and the model takes "
                 f"{self.length or MAX_LETTERS}. Shorten it: {text[:40]}…"
             )
+        if not ids:
+            raise UsageError(f"the tokenizer knows no word of this text. Describe it in other words: {text[:40]}")
         return _vector(self, ids)
 
     def check(self, index: SearchIndex) -> None:
@@ -128,10 +133,10 @@ def open_text_encoder(model: str) -> TextEncoder:
     inputs, length = _inputs(file, session.get_inputs())
     if length and int(settings.get("length", length)) != length:
         raise UsageError(f"--text_model={file}: it takes {length} tokens, not length={settings['length']}.")
-    length = length or int(settings.get("length", 0))
     tokenizer_file = Path(settings.get("tokenizer") or Path(file).with_name("tokenizer.json"))
-    tokenizer, pad = _tokenizer(file, tokenizer_file)
-    pad = int(settings["pad"]) if "pad" in settings else pad
+    tokenizer, padding = _tokenizer(file, tokenizer_file)
+    length = length or int(settings.get("length") or padding.get("length") or 0)
+    pad = int(settings["pad"]) if "pad" in settings else padding["pad_id"]
     if length and pad is None:
         raise UsageError(
             f"{tokenizer_file} does not say with which token short texts are padded to {length}. Give the id that the "
@@ -143,6 +148,7 @@ def open_text_encoder(model: str) -> TextEncoder:
         images=images,
         length=length,
         pad=pad or 0,
+        pads_left=padding.get("direction") == "left",
         inputs=inputs,
         output=embedding_output(f"--text_model={file}", session.get_outputs(), given, settings.get("output")),
         session=session,
@@ -152,8 +158,9 @@ def open_text_encoder(model: str) -> TextEncoder:
 
 
 def _vector(encoder: TextEncoder, ids: Sequence[int]) -> np.ndarray:
-    padding = [0] * max(0, encoder.length - len(ids))
-    rows = ([*ids, *(encoder.pad for _ in padding)], [1] * len(ids) + padding)
+    num_pads = max(0, encoder.length - len(ids))
+    before, after = (num_pads, 0) if encoder.pads_left else (0, num_pads)
+    rows = ([encoder.pad] * before + [*ids] + [encoder.pad] * after, [0] * before + [1] * len(ids) + [0] * after)
     values = {name: np.array([row], dtype) for (name, dtype), row in zip(encoder.inputs, rows, strict=False)}
     file = encoder.model
     try:
@@ -219,8 +226,8 @@ def _names(tensor: Tensor) -> list[str]:
     return [size for size in tensor.shape if isinstance(size, str)]
 
 
-def _tokenizer(file: str, path: Path) -> tuple[tokenizers.Tokenizer, int | None]:
-    """Return a tokenizer that neither cuts nor pads, and the id of the padding, as far as its files say it."""
+def _tokenizer(file: str, path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Return a tokenizer that neither cuts nor pads, and what its files say of the padding; `pad_id` may be None."""
     if importlib.util.find_spec("tokenizers") is None:
         raise UsageError(f"--text_model={file} needs the library tokenizers, which is not installed. Run: {_INSTALL}")
     import tokenizers
@@ -236,10 +243,10 @@ def _tokenizer(file: str, path: Path) -> tuple[tokenizers.Tokenizer, int | None]
         tokenizer = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library has no class of its own
         raise ModelError(f"{path} is no tokenizer.json: {error}.") from None
-    pad = tokenizer.padding["pad_id"] if tokenizer.padding else tokenizer.token_to_id(_pad_token(path))
+    padding = tokenizer.padding or {"pad_id": tokenizer.token_to_id(_pad_token(path))}
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return tokenizer, pad
+    return tokenizer, padding
 
 
 def _pad_token(path: Path) -> str:

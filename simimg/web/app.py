@@ -54,7 +54,7 @@ from simimg.web.request_guard import Guard, RequestError, body_of, json_of
 from simimg.web.review import Review
 from simimg.web.review_decisions import store_decisions
 from simimg.web.search_worker import SearchWorker
-from simimg.web.served_index import ServedIndex, addresses, columns, folder_name
+from simimg.web.served_index import ServedIndex, addresses, columns
 from simimg.web.thumbnails import Thumbnails
 from tfrecords.machine_limits import num_cores
 
@@ -83,7 +83,7 @@ def create_app(
     """
     pages = [_Page(one, edits, opener) for one in served]
     known = [
-        {"name": folder_name(one), "address": address, "num_images": len(one.index.images)}
+        {"name": one.name, "address": address, "num_images": len(one.index.images)}
         for one, address in zip(served, addresses(served), strict=True)
     ]
 

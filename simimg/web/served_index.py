@@ -19,30 +19,36 @@ from simimg.similarity.text_encoder import TextEncoder
 
 @dataclasses.dataclass(frozen=True)
 class ServedIndex:
-    """An index with its model, the plan of `simimg duplicates` that its review reads and writes, and a text encoder."""
+    """An index with its model, the plan of `simimg duplicates` that its review reads and writes, and a text encoder.
+
+    `name` is what the page calls it, by default the name of its folder.
+    """
 
     index: SearchIndex
     embedder: Embedder
     plan_path: Path
     text: TextEncoder | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.index.index_dir.resolve().name)
 
 
 def addresses(served: Sequence[ServedIndex]) -> list[str]:
     """Return the path of each index on the server: `/` for the first one, and `/i/NAME/` for the others.
 
-    NAME is that of the index's folder; of several folders of one name, the later ones get a number.
+    NAME is that of the index, with a number if an earlier one has it already.
     """
     names: list[str] = []
     for one in served:
-        name = folder_name(one)
-        number = 1 + sum(folder_name(other) == name for other in served[: len(names)])
-        names.append(re.sub(r"[^\w.-]+", "-", name) + (f"-{number}" if number > 1 else ""))
+        name = plain = re.sub(r"[^\w.-]+", "-", one.name)
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
     return ["/", *(f"/i/{name}/" for name in names[1:])]
-
-
-def folder_name(served: ServedIndex) -> str:
-    """Return the name of the index's folder."""
-    return served.index.index_dir.resolve().name
 
 
 def columns(served: ServedIndex) -> bytes:
@@ -50,7 +56,7 @@ def columns(served: ServedIndex) -> bytes:
     index, images = served.index, served.index.images
     info = index.info
     values: dict[str, Any] = {
-        "name": Path(info.image_dir or info.dataset_dir or index.index_dir).name,
+        "name": Path(info.image_dir or info.dataset_dir or served.name).name,
         "generation": info.generation,
         "thresholds": {by: round(value, 4) for by, value in info.thresholds.items()},  # as similarities are sent
         "model": info.model,

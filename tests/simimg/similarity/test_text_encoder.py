@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,8 +81,8 @@ def write_text_encoder(
     return path
 
 
-def write_tokenizer(path: Path, *, pads: bool = False) -> Path:
-    """Words between a token that begins and one that ends a text."""
+def write_tokenizer(path: Path, *, pads: bool = False, **padding: Any) -> Path:
+    """Words between a token that begins and one that ends a text; `padding` is what is stated besides the token."""
     made = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<other>")
     )
@@ -91,7 +93,7 @@ def write_tokenizer(path: Path, *, pads: bool = False) -> Path:
     )
     made.enable_truncation(4)  # which would drop words in silence
     if pads:
-        made.enable_padding(pad_id=2, pad_token="<end>")
+        made.enable_padding(pad_id=2, pad_token="<end>", **padding)
     made.save(str(path))
     return path
 
@@ -165,6 +167,31 @@ def test_the_padding_is_what_the_files_say(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "tokenizer.json", pads=True)
     (tmp_path / "tokenizer_config.json").write_text("{")
     assert open_text_encoder(file).pad == 2
+
+
+def test_the_padding_has_the_stated_length_and_side(tmp_path: Path) -> None:
+    file = str(write_text_encoder(tmp_path / "a.onnx", shape=(1, "length"), mask=True))
+    write_tokenizer(tmp_path / "tokenizer.json", pads=True, length=5, direction="left")
+    encoder = open_text_encoder(file)
+    given: dict[str, np.ndarray] = {}
+
+    def run(names: Sequence[str], values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        given.update(values)
+        return encoder.session.run(names, values)
+
+    session: Any = SimpleNamespace(run=run)
+    dataclasses.replace(encoder, session=session).embed("red")
+    assert (encoder.length, open_text_encoder(f"{file},length=7").length) == (5, 7)
+    assert given["input_ids"].tolist() == [[2, 2, 1, 4, 2]]
+    assert given["attention_mask"].tolist() == [[0, 0, 1, 1, 1]]
+
+
+def test_a_text_without_tokens(pair: Path) -> None:
+    encoder = open_text_encoder(str(pair / "text.onnx"))
+    encoder.tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="$A", special_tokens=[])
+    encoder.tokenizer.normalizer = tokenizers.normalizers.Replace("?", "")
+    with pytest.raises(UsageError, match=r"knows no word of this text\. .*: \?\?$"):
+        encoder.embed("??")
 
 
 def test_an_index_of_another_image_encoder(pair: Path, tmp_path: Path) -> None:

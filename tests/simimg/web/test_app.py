@@ -25,6 +25,7 @@ from simimg.similarity.embeddings import Embedder
 from simimg.similarity.search_index import SearchIndex
 from simimg.web import ServedIndex, create_app
 from simimg.web.query_cache import MAX_BYTES, MAX_PIXELS
+from simimg.web.served_index import addresses
 
 Scene = Callable[..., Image.Image]
 
@@ -106,6 +107,12 @@ def test_several_indexes_and_descriptions(
             return np.float32(index.embeddings[row])
 
     text: Any = Described()
+    for folders, expected in (
+        (["q", "a b", "a-b"], ["/", "/i/a-b/", "/i/a-b-2/"]),
+        (["x/a", "y/a", "z/a-2"], ["/", "/i/a-2/", "/i/a-2-2/"]),
+    ):
+        named = [dataclasses.replace(index, index_dir=Path(folder)) for folder in folders]
+        assert addresses([ServedIndex(one, embedder, tmp_path / "plan.json") for one in named]) == expected
     served = [ServedIndex(one, embedder, tmp_path / "plan.json", text) for one in others]
     app = create_app(ServedIndex(index, embedder, tmp_path / "plan.json"), *served, token="5ec2e7")
     with TestClient(app, base_url="http://127.0.0.1:8765", cookies={"simimg-8765": "5ec2e7"}) as client:

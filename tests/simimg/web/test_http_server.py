@@ -93,6 +93,24 @@ def test_several_indexes(index: SearchIndex, notes: list[str], tmp_path: Path) -
         Options(index_dir=(index.index_dir, other), plan=Path("plan.json"))
 
 
+def test_indexes_at_urls(index: SearchIndex, notes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", str(tmp_path / "cache"))
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.put(str(index.index_dir), "/served/pets", recursive=True)
+    url = Path("memory://served/pets")  # as options hold it
+    with running(Options(index_dir=(index.index_dir, url), port=0)) as (stop, results):
+        address, _, token = url_of(notes).partition("?token=")
+        with urllib.request.urlopen(f"{address}api/indexes?token={token}") as answer:
+            known = [(one["name"], one["address"]) for one in json.load(answer)]
+        stop.set()
+    store.rm("/served", recursive=True)
+    assert known == [("photos", "/"), ("pets", "/i/pets/")]
+    assert results[0].values["plans"][1] == str(tmp_path / "pets-plan.json")
+    with pytest.raises(UsageError, match=r"two of the indexes would have the plan .*/pets-plan\.json\. Serve them one"):
+        Options(index_dir=(url, Path("memory://other/pets")))
+
+
 def test_a_text_encoder_is_of_the_indexes_that_it_fits(
     index: SearchIndex, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
