@@ -105,6 +105,9 @@ def measure_loop(
         horizontal_flip=False,
         crop_min_area=1.0,
         colour_jitter=0.0,
+        rand_augment="off",
+        mixup=0.0,
+        cutmix=0.0,
         ema=0.0,
     ).resolved(1)
     reader, _ = open_reader(config.dataset_dir, "train", config.reader, crop=config.crop, image_size=config.image_size)

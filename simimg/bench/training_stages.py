@@ -5,7 +5,7 @@
     + parse         labels, ids and image bytes are found in them, and checksums verified
     + decode        batches of pixels, as the reader delivers them
     + to device     batches on the training device, with prefetching
-    + augment       augmented batches
+    + augment       augmented and mixed batches
     + train step    the training itself
     train step alone    the same, always with the same batch: the speed without the cost of the input
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from simimg.augment import augment
+from simimg.augment import augment, augment_and_mix
 from simimg.bench.converters.tool_server import peak_bytes
 from simimg.bench.loaders.page_cache_loader import BUFFER_BYTES, read_all
 from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed, wait_for
@@ -158,7 +158,8 @@ def measure_training(
     def augmented(element: Any) -> Any:
         def replica(element: Any) -> tf.Tensor:
             batch = reader.batch(element)
-            return augment(config.augmentation, config.seed, zero, batch.id, batch.image)
+            arguments = (config.augmentation, config.seed, zero, batch.id, batch.image)
+            return augment_and_mix(*arguments)[0] if config.augmentation.mixes else augment(*arguments)
 
         return strategy.run(replica, args=(element,))
 

@@ -31,6 +31,7 @@ from tfrecords.format.atomic_files import locked_file, read_json, write_json
 from tfrecords.format.layout import Layout
 from tfrecords.format.naming import num_folds
 from tfrecords.locations import url_of
+from tfrecords.options import to_json
 from tfrecords.storage.remote_dataset import local_dataset
 
 SWEEP_FILE = "sweep.json"
@@ -94,7 +95,9 @@ class Sweep:
                     folder if url_of(name) else open_split(folder, splits["train"]).dataset_dir
                 )
         aside = {*self.grid, "seed", "fold"}
-        options = {key: value for key, value in self.runs[0].config.determining().items() if key not in aside}
+        config = self.runs[0].config
+        plain_options = to_json(config)
+        options = {key: plain_options[key] for key in config.determining() if key not in aside}
         found = {
             "grid": self.grid, "seeds": self.seeds, "folds": self.folds, "options": options, "datasets": datasets,
         }  # fmt: skip

@@ -261,7 +261,8 @@ class TrainConfig:
     )
     data_service: str = _input("Read and decode on other machines: grpc://HOST:PORT of a `simimg data_service`.", "")
     on_corrupt: str = _input(
-        "What to do with a corrupt record: fail, or skip and count it. unchecked ignores checksums of JPEGs and PNGs.",
+        "What to do with a corrupt record: fail, or skip and count it. unchecked is fail, but the mapped and resident "
+        "readers ignore checksums of JPEGs and PNGs.",
         "fail",
         choices=ON_CORRUPT,
     )

@@ -23,6 +23,7 @@ def load(job: ReadJob) -> dict[str, Any]:
     from simimg.input import Order, batches_of, open_reader, train_batches
 
     kind, *unchecked = job.variant.split()  # "mapped unchecked" shows what the checksums cost
+    flags = f"--reader={kind}{' --on_corrupt=unchecked' if unchecked else ''}"
     reader, _ = open_reader(
         Path(job.dataset_dir),
         "train",
@@ -32,7 +33,7 @@ def load(job: ReadJob) -> dict[str, Any]:
     )
     order = Order(num_examples=reader.split.num_examples, global_batch_size=job.batch_size, num_epochs=_EPOCHS, seed=0)
     _BATCHES.append(batches_of(train_batches(reader, order)))
-    return {"versions": {"tensorflow": tf.__version__}, "settings": f"--reader={job.variant}, uniform shuffle"}
+    return {"versions": {"tensorflow": tf.__version__}, "settings": f"{flags}, uniform shuffle"}
 
 
 def prepare(job: ReadJob, out_dir: Path) -> Callable[[], int]:

@@ -9,6 +9,8 @@ import pytest
 
 from simimg import cli
 from simimg.bench import loop_overhead, measurements
+from simimg.presets import tutorial
+from simimg.training import TrainConfig
 
 
 def test_one_small_comparison(
@@ -16,6 +18,10 @@ def test_one_small_comparison(
 ) -> None:
     monkeypatch.setattr(measurements, "_MIN_TURN_S", 0.01)
     monkeypatch.setattr(loop_overhead, "_FIT_S", 0.01)
+    for name, value in (("rand_augment", "2,9"), ("mixup", 0.1), ("cutmix", 1.0)):
+        monkeypatch.setitem(tutorial.OPTIONS, name, value)
+    loop_turn, configs = loop_overhead.loop_turn, list[TrainConfig]()
+    monkeypatch.setattr(loop_overhead, "loop_turn", lambda *args: (configs.append(args[0]), loop_turn(*args))[1])
     command = ["bench", "--stage=loop", f"--dataset_dir={datasets['raw']}", "--preset=tutorial", "--batch_size=6"]
     assert cli.main([*command, "--repeats=1", f"--out_dir={tmp_path}", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -27,4 +33,5 @@ def test_one_small_comparison(
         assert way["steps_per_s"] == pytest.approx(rounds[name])
         assert way["ratio_to_bare"] == pytest.approx(rounds[name] / rounds["bare step"])
         assert way["overhead_us"] == pytest.approx(1e6 / rounds[name] - 1e6 / rounds["bare step"])
+    assert not any(config.augmentation.mixes or config.augmentation.moves_pixels for config in configs)
     assert values["to_fit"] == pytest.approx(rounds["loop"] / rounds["fit"])

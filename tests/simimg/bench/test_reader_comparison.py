@@ -129,6 +129,8 @@ def test_scripts_that_run_in_our_environment(
         getattr(module, name, []).clear()
     about = module.load(job)
     assert set(about) == {"versions", "settings"}
+    if tool.variant == "mapped unchecked":
+        assert about["settings"] == "--reader=mapped --on_corrupt=unchecked, uniform shuffle"
     for _ in range(2):
         assert module.prepare(job, tmp_path)() == job.num_images == 28
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from simimg.bench.training_stages import StageCost, bottleneck
 from simimg.commands import bench
 from simimg.errors import UsageError
 from simimg.input import Order, batches_of, open_reader, train_batches
+from simimg.presets import tutorial
 
 
 @pytest.fixture
@@ -89,12 +91,18 @@ def test_batches_of_a_data_set_are_its_elements(datasets: dict[str, Path]) -> No
 
 @pytest.mark.usefixtures("short_turns")
 @pytest.mark.parametrize("reader", ["resident", "mapped", "stream"])
-def test_one_small_training(datasets: dict[str, Path], tmp_path: Path, reader: str) -> None:
+def test_one_small_training(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    mixed = MagicMock(wraps=training_stages.augment_and_mix)
+    monkeypatch.setattr(training_stages, "augment_and_mix", mixed)
+    monkeypatch.setitem(tutorial.OPTIONS, "mixup", 0.1 if reader == "mapped" else 0.0)
     options: dict[str, Any] = {"stage": "train", "dataset_dir": datasets["jpeg"], "out_dir": tmp_path, "repeats": 1}
     profile = reader == "mapped"
     result = bench.run(bench.Options(**options, preset="tutorial", batch_size=6, reader=reader, profile=profile))
     names = [stage["name"] for stage in result.values["stages"]]
     between = ["+ shuffle"] if reader == "resident" else ["+ shuffle", "+ parse", "+ decode"]
+    assert mixed.called == (reader == "mapped")
     assert names == ["read", *between, "+ to device", "+ augment", "+ train step", "train step alone"]
     assert result.values["stages"][0]["ratio_to_limit"] == 1
     for stage in result.values["stages"]:

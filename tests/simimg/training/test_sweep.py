@@ -80,6 +80,7 @@ def test_the_runs_of_a_sweep(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = [f"--dataset_dir={tiny['three']}", "--preset=tutorial", "--seed=7", "--seeds=2", "--nohorizontal_flip"]
+    given.append("--teacher=runs/t")
     found = simimg(*given, "--grid=lr=0.1,auto", "--grid=rand_augment=off;2,9", "--dry_run")
     assert found["sweep_dir"] == "runs/three-tutorial-sweep"
     assert {run["state"] for run in found["runs"]} == {"new"}
@@ -88,7 +89,7 @@ def test_the_runs_of_a_sweep(
     assert len(set(names)) == 8
     assert names[-1] == "learning_rateauto-rand_augment2_9-seed8"
     command = found["runs"][1]["command"]
-    for part in ("simimg train ", "--nohorizontal_flip", "--learning_rate=0.1", "--rand_augment=2,9", "--seed=7"):
+    for part in ("simimg train ", *given[4:], "--learning_rate=0.1", "--rand_augment=2,9", "--seed=7"):
         assert part in command
     assert not (tmp_path / "runs").exists()
     memory = fsspec.filesystem("memory")
