@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from simimg.similarity.fingerprint import (
     CACHED,
@@ -134,10 +135,13 @@ class IndexImages:
             with reading(data, max_pixels=ANY_SIZE):
                 image = open_image(data, ANY_SIZE)
                 num_frames = getattr(image, "n_frames", 1)
-                if image.format != "TIFF":
+                if not isinstance(image, TiffImageFile):
                     return num_frames
-                is_reduced = [image.seek(page) or image.tag_v2.get(_SUBFILE_TYPE, 0) & 1 for page in range(num_frames)]
-                return is_reduced.count(0)
+                num_reduced = 0
+                for page in range(num_frames):
+                    image.seek(page)
+                    num_reduced += image.tag_v2.get(_SUBFILE_TYPE, 0) & 1
+                return num_frames - num_reduced
         except (OSError, Refusal):
             return 1
 

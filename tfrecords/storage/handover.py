@@ -52,7 +52,7 @@ def collect(tasks: Iterable[Task]) -> None:
     by_receipt = {task.receipt.name: task for task in tasks}
     for url in {task.handover for task in by_receipt.values()}:
         driver, root = open_driver(url, _WHAT)
-        finished = by_receipt.keys()
+        finished = set(by_receipt)
         if len(finished) > _FEW_TASKS:
             finished &= {path.rpartition("/")[2] for path in _listed(driver, root, url)}
         for name in finished:
