@@ -14,7 +14,6 @@ export class Grid {
     this.sections = [];
     this.items = [];
     this.made = new Map();
-    this.headings = new Map();
     this.current = 0;
     this.node.addEventListener("keydown", (event) => this.#pressed(event));
     this.node.addEventListener("focusin", (event) => {
@@ -25,15 +24,14 @@ export class Grid {
     addEventListener("scroll", () => this.#later(), { passive: true });
   }
 
-  // sections: [{key, heading: element or null, items, minWidth, caption}], the last two only if they differ from the grid's
+  // sections: [{heading: element or null, items, minWidth, caption}], the last two only if they differ from the grid's
   set(sections) {
     const focused = this.node.contains(document.activeElement) ? this.items[this.current] : undefined;
     const focusedKey = focused === undefined ? null : String(this.key(focused)).split("|")[0];
+    for (const { heading } of this.sections) heading?.remove();
     this.sections = sections.filter((section) => section.items.length || section.heading);
     this.items = this.sections.flatMap((section) => section.items);
     this.current = 0;
-    for (const heading of this.headings.values()) heading.remove();
-    this.headings.clear();
     this.layout();
     if (focusedKey !== null) {
       const place = this.items.findIndex((item) => String(this.key(item)).split("|")[0] === focusedKey);
@@ -50,6 +48,10 @@ export class Grid {
       const tileWidth = (width - this.gap * (columns - 1)) / columns;
       const rowHeight = Math.round(tileWidth + (section.caption ?? this.caption) + this.gap);
       Object.assign(section, { top, first, columns, tileWidth, rowHeight });
+      if (section.heading) {
+        section.heading.classList.add("grid-heading");
+        section.heading.style.transform = `translateY(${top}px)`;
+      }
       section.tilesTop = top + (section.heading ? this.headingHeight : 0);
       top = section.tilesTop + Math.ceil(section.items.length / columns) * rowHeight;
       first += section.items.length;
@@ -63,11 +65,6 @@ export class Grid {
     const from = -offset - OVERSCAN * innerHeight, to = -offset + (1 + OVERSCAN) * innerHeight;
     const wanted = new Map();
     for (const section of this.sections) {
-      if (section.heading && !this.headings.has(section.key)) {
-        section.heading.classList.add("grid-heading");
-        this.headings.set(section.key, section.heading);
-      }
-      if (section.heading) section.heading.style.transform = `translateY(${section.top}px)`;
       const firstRow = Math.max(0, Math.floor((from - section.tilesTop) / section.rowHeight));
       const lastRow = Math.ceil((to - section.tilesTop) / section.rowHeight);
       const end = Math.min(section.items.length, lastRow * section.columns);
@@ -104,11 +101,11 @@ export class Grid {
 
   // Sorts the elements into reading order.
   #sort(wanted) {
-    const order = [...wanted.keys()].sort((a, b) => a - b).map((index) => this.made.get(this.key(this.items[index])));
-    for (const section of this.sections.toReversed()) {
-      if (!section.heading) continue;
-      const place = order.findIndex((node) => Number(node.dataset.index) >= section.first);
-      order.splice(place < 0 ? order.length : place, 0, section.heading);
+    const indices = [...wanted.keys()].sort((a, b) => a - b), order = [];
+    let at = 0;
+    for (const { heading, first, items } of this.sections) {
+      if (heading) order.push(heading);
+      for (; at < indices.length && indices[at] < first + items.length; at++) order.push(this.made.get(this.key(this.items[indices[at]])));
     }
     const focused = document.activeElement;
     let next = this.node.firstChild;

@@ -220,7 +220,7 @@ export class SearchView {
     const rows = [];
     for (let row = 0; row < this.collection.size; row++) if (this.filters.passes(row)) rows.push(row);
     this.counted.textContent = rows.length === this.collection.size ? "" : count(rows.length, "image");
-    this.all.set([{ key: "all", heading: null, items: rows }]);
+    this.all.set([{ heading: null, items: rows }]);
   }
 
   #filtered() {
@@ -364,12 +364,12 @@ export class SearchView {
       note ? el("p", { class: "quiet" }, note) : null);
     const sections = [];
     const large = { minWidth: 230, caption: innerWidth < 520 ? 112 : 84 }, ordered = (list) => inOrder(list, this.order, this.collection);
-    if (sure.length) sections.push({ key: "sure", heading: heading(this.by === "copy" ? "Copies" : "Similar images", sure.length), items: ordered(sure),
+    if (sure.length) sections.push({ heading: heading(this.by === "copy" ? "Copies" : "Similar images", sure.length), items: ordered(sure),
       ...(this.by === "copy" ? large : {}) });
-    if (probable.length) sections.push({ key: "probable", items: ordered(probable), ...large,
+    if (probable.length) sections.push({ items: ordered(probable), ...large,
       heading: heading("Probably copies", probable.length, `Below your minimum similarity of ${similarityText(value)}.`) });
     if (rest.length) {
-      sections.push({ key: "rest", items: ordered(rest),
+      sections.push({ items: ordered(rest),
         heading: isText ? heading("Best matches", null, "Cosines of a text and images: compare them only with each other.")
           : heading(this.by === "copy" ? "Similar, not copies" : "Less similar", null,
             this.by === "copy" && this.final && !sure.length && !probable.length ? "None of them is a copy." : "") });
