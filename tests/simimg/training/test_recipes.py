@@ -19,7 +19,7 @@ from simimg.input.crops import growing_sizes
 from simimg.models.backbones import NETWORKS
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, PROBABILITIES
-from simimg.models.model_folder import RunInfo, save_folder
+from simimg.models.model_folder import RunInfo, save_folder, save_model
 from simimg.models.stochastic_depth import with_stochastic_depth
 from simimg.training import TrainConfig, Watcher, load_model, load_result, load_run, train, train_step
 from simimg.training.distillation import distillation_losses
@@ -134,6 +134,12 @@ def test_a_student_approaches_its_teacher(shapes: Path, tmp_path: Path) -> None:
     assert load_run(tmp_path / "on1").config["teacher"] == str(tmp_path / "teacher")
     there = json.loads((tmp_path / "on1" / "result.json").read_text())
     assert there["teacher"] == str(tmp_path / "teacher") == load_result(tmp_path / "on1").teacher
+    given["teacher"] = (tmp_path / "teacher").rename(tmp_path / "moved")
+    again = options(shapes, tmp_path / "on1", num_devices=1, **given)
+    assert train(again).history == results[0].history  # it is the same teacher
+    save_model(tmp_path / "moved", residual(64, 2))
+    with pytest.raises(UsageError, match=r"has another run: the teacher is another one\."):
+        train(again)
     student, (reader, _) = load_model(tmp_path / "on1")[0], open_reader(shapes, "test", image_size=32)
     images = next(iter(reader.eval_batches(8))).image
     enlarged = tf.image.resize(images, (64, 64))
