@@ -81,7 +81,7 @@ class RunInfo:
     `dataset_sha256` is the digest of all the shards' checksums. `shuffle` is uniform, windowed, or buffered if the
     shards were streamed. `config` holds the options of the run; those that are newer than the run are missing. A model
     whose weights were imported has no classes, and `config` names the file of the weights. `channels` of the images are
-    3, or 1 if they are gray.
+    3, or 1 if they are gray. `teacher_sha256` is the digest of the teacher's model; empty without a teacher.
     """
 
     image_size: ImageSize
@@ -96,11 +96,12 @@ class RunInfo:
     range: str = "auto"
     max_pixels: int = 178_956_970
     channels: int = 3
+    teacher_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what config.json has; it has `channels` only if they are not 3."""
-        values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name != "channels" or value != 3}
+        """Returns what config.json has: `channels` only if they are not 3, `teacher_sha256` only with a teacher."""
+        values, usual = dataclasses.asdict(self), {"channels": 3, "teacher_sha256": ""}
+        return {name: value for name, value in values.items() if (name, value) not in usual.items()}
 
     @property
     def objective(self) -> Objective:

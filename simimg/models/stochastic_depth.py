@@ -7,7 +7,7 @@ they multiply by it in inference instead). Inference is that of the network with
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -17,52 +17,78 @@ from simimg.models.dropout import ExampleDropout
 _FIRST_STREAM = 1000
 """Stream of the first block's `ExampleDropout`; the other layers of a network have streams below."""
 
+_PROJECTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.BatchNormalization,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.ZeroPadding2D,
+)
+"""The layers of a shortcut that changes the shape of a map."""
+
+
+class _Made(NamedTuple):
+    """How a map was made: by which layer, out of which maps, and which map it is a projection of, by their ids."""
+
+    depth: int  # layers between the input and this map
+    layer: Any
+    tensor: Any  # kept, or another one could get its id
+    ancestors: frozenset[int]
+    source: int
+
 
 def with_stochastic_depth(network: keras.Model, rate: float) -> keras.Model:
     """Returns a copy of a functional network with the same weights whose residual branches are dropped by example.
 
-    A block ends with a sum of two maps. The branch is the one with more layers between it and the input. A `Dropout` of
-    whole examples that it ends with, such as EfficientNet's, gets the rate of the block instead of its own.
+    A block ends with a sum of two maps: a branch, and a shortcut, which is a map that the branch was made of, or a
+    projection of one. Sums of siblings, as in NASNet's cells, are no blocks. A `Dropout` of whole
+    examples that it ends with, such as EfficientNet's, gets the rate of the block instead of its own.
 
     Args:
         network: the network, whose blocks are not in an inner one.
         rate: that of the last block, 0 <= rate < 1.
 
     Raises:
-        UsageError: the network has no residual blocks.
+        UsageError: the network has no residual blocks that can be told.
     """
-    makers: dict[int, tuple[int, Any, Any]] = {}  # by a map's id: layers from the input, the last one, and the map
+    makers: dict[int, _Made] = {}  # by a map's id
     drops: list[Any] = []
 
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        depths = [makers[id(tensor)][0] if id(tensor) in makers else 0 for tensor in keras.tree.flatten(args)]
-        is_sum = type(layer).__name__ == "Add" and len(depths) == 2  # a layer, or the operation +
-        if is_sum and all(depths) and depths[0] != depths[1]:
-            maps = keras.tree.flatten(args)
-            branch = depths.index(max(depths))
-            maps[branch] = dropped(maps[branch])
-            args = keras.tree.pack_sequence_as(args, maps)
+        maps = keras.tree.flatten(args)
+        made = [makers[id(tensor)] for tensor in maps if id(tensor) in makers]
+        if type(layer).__name__ == "Add" and len(made) == len(maps) == 2:  # a layer, or the operation +
+            shortcut, branch = sorted(made, key=lambda one: one.depth)
+            if shortcut.source in branch.ancestors and shortcut.depth < branch.depth:
+                maps = [dropped(branch) if tensor is branch.tensor else tensor for tensor in maps]
+                args = keras.tree.pack_sequence_as(args, maps)
         output = layer(*args, **kwargs)
+        depth = max((one.depth for one in made), default=0) + 1
+        ancestors = frozenset(id(one.tensor) for one in made).union(*(one.ancestors for one in made))
+        is_projection = len(made) == 1 and isinstance(layer, _PROJECTIONS)
         for tensor in keras.tree.flatten(output):
-            makers[id(tensor)] = max(depths, default=0) + 1, layer, tensor
+            source = made[0].source if is_projection else id(tensor)
+            makers[id(tensor)] = _Made(depth, layer, tensor, ancestors, source)
         return output
 
-    def dropped(branch: Any) -> Any:
-        _, maker, _ = makers[id(branch)]
+    def dropped(branch: _Made) -> Any:
         number = len(drops) + 1
-        if isinstance(maker, keras.layers.Dropout) and maker.noise_shape:
-            drops.append(maker)
-            return branch
-        whole = (None, *[1] * (len(branch.shape) - 1))
+        if isinstance(branch.layer, keras.layers.Dropout) and branch.layer.noise_shape:
+            drops.append(branch.layer)
+            return branch.tensor
+        whole = (None, *[1] * (len(branch.tensor.shape) - 1))
         drop = ExampleDropout(rate, stream=_FIRST_STREAM + number, noise_shape=whole, name=f"depth_drop{number}")
         drops.append(drop)
-        return drop(branch)
+        return drop(branch.tensor)
 
     copy = keras.models.clone_model(
         network, clone_function=lambda layer: type(layer).from_config(layer.get_config()), call_function=called
     )
     if not drops:
-        raise UsageError(f"--stochastic_depth={rate:g}: {network.name} has no residual blocks. Leave it out.")
+        raise UsageError(
+            f"--stochastic_depth={rate:g}: {network.name} has no sums of a shortcut and a branch that can be told. "
+            "Leave it out."
+        )
     for number, drop in enumerate(drops, start=1):
         drop.rate = rate * number / len(drops)
     for layer in network.layers:

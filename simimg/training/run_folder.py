@@ -20,7 +20,15 @@ from typing import Any
 
 from simimg.errors import ModelError, UsageError
 from simimg.input import Split
-from simimg.models.model_folder import CONFIG_FILE, Objective, RunInfo, check_trained, finished_file, load_run
+from simimg.models.model_folder import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    Objective,
+    RunInfo,
+    check_trained,
+    finished_file,
+    load_run,
+)
 from simimg.training.train_config import TrainConfig
 from tfrecords.convert.image.decoder import CENTER
 from tfrecords.format.atomic_files import file_sha256, locked_file, read_json, write_json
@@ -119,17 +127,21 @@ def describe_run(model_dir: Path, config: TrainConfig, split: Split, shuffle: st
         dataset_sha256=dataset_sha256(split),
         shuffle=shuffle,
         config=to_json(config),
+        teacher_sha256=file_sha256(config.teacher / MODEL_FILE) if config.teacher else "",
         **prepared,
     )
     if not (model_dir / CONFIG_FILE).exists():
         return info
     there = load_run(model_dir)
-    now = {key: info.config[key] for key in config.determining()}
+    now = {key: info.config[key] for key in config.determining() if key != "teacher"}
     # An option that is newer than the run has its default, which is off.
     old = {key: there.config.get(key, getattr(TrainConfig, key, None)) for key in now}
     differing = [f"--{key}={old[key]} there, {value} now" for key, value in now.items() if old[key] != value]
     if there.shuffle != info.shuffle:
         differing.append(f"a {there.shuffle} shuffle there, a {info.shuffle} one now (see --reader and --shuffle)")
+    if there.teacher_sha256 != info.teacher_sha256:
+        differing.append("the teacher is another one")
+    there = dataclasses.replace(there, teacher_sha256=info.teacher_sha256)
     there = dataclasses.replace(there, **prepared)  # an older run does not say; the checksums tell datasets apart
     if dataclasses.replace(there, config={}, shuffle="") != dataclasses.replace(info, config={}, shuffle=""):
         differing.append("the dataset is another one")

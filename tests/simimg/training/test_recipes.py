@@ -19,7 +19,7 @@ from simimg.input.crops import growing_sizes
 from simimg.models.backbones import NETWORKS
 from simimg.models.dropout import ExampleDropout
 from simimg.models.heads import EMBEDDING, PROBABILITIES
-from simimg.models.model_folder import RunInfo, save_folder
+from simimg.models.model_folder import RunInfo, save_folder, save_model
 from simimg.models.stochastic_depth import with_stochastic_depth
 from simimg.training import TrainConfig, Watcher, load_model, load_result, load_run, train, train_step
 from simimg.training.distillation import distillation_losses
@@ -134,6 +134,12 @@ def test_a_student_approaches_its_teacher(shapes: Path, tmp_path: Path) -> None:
     assert load_run(tmp_path / "on1").config["teacher"] == str(tmp_path / "teacher")
     there = json.loads((tmp_path / "on1" / "result.json").read_text())
     assert there["teacher"] == str(tmp_path / "teacher") == load_result(tmp_path / "on1").teacher
+    given["teacher"] = (tmp_path / "teacher").rename(tmp_path / "moved")
+    again = options(shapes, tmp_path / "on1", num_devices=1, **given)
+    assert train(again).history == results[0].history  # it is the same teacher
+    save_model(tmp_path / "moved", residual(64, 2))
+    with pytest.raises(UsageError, match=r"has another run: the teacher is another one\."):
+        train(again)
     student, (reader, _) = load_model(tmp_path / "on1")[0], open_reader(shapes, "test", image_size=32)
     images = next(iter(reader.eval_batches(8))).image
     enlarged = tf.image.resize(images, (64, 64))
@@ -156,7 +162,10 @@ def test_a_student_approaches_its_teacher(shapes: Path, tmp_path: Path) -> None:
         ({"train_size": "64:32"}, "--train_size=64:32: should be"),
         ({"train_size": "32", "model": "lite0", "resolution": 64}, "--resolution=64 enlarges all images to one size"),
         ({"train_size": "64", "image_size": 32, "model": "tutorial"}, "tutorial takes images of 32 px, but not of 64"),
-        ({"stochastic_depth": 0.1, "model": "tutorial", "image_size": 32}, "tutorial has no residual blocks"),
+        (
+            {"stochastic_depth": 0.1, "model": "tutorial", "image_size": 32},
+            "has no sums of a shortcut and a branch",
+        ),
         ({"stochastic_depth": 1.0}, "--stochastic_depth=1.0: should be 0 or more, and below 1"),
         ({"teacher_weight": 0.0}, "--teacher_weight=0.0: should be above 0, and at most 1"),
     ],
@@ -252,6 +261,18 @@ def test_branches_are_dropped_by_example() -> None:
     dropped = (kept == 0).all(axis=(1, 2, 3))
     assert 16 < dropped.sum() < 48
     np.testing.assert_allclose(kept[~dropped], 2 * branch[~dropped], rtol=1e-6)
+
+
+def test_siblings_are_no_residual_block() -> None:
+    """Both terms were made of the same map; neither is that map or a projection of it, or both are, alike."""
+    pixels = keras.Input((8, 8, 3))
+    one, other = (keras.layers.ReLU()(keras.layers.Conv2D(3, 1)(pixels)) for _ in range(2))
+    other = keras.layers.ReLU()(keras.layers.Conv2D(3, 1)(other))
+    pooled = [keras.layers.AveragePooling2D(1)(one) for _ in range(2)]
+    for siblings in ((one, other), pooled):
+        model = keras.Model(pixels, keras.layers.Add()(siblings), name="siblings")
+        with pytest.raises(UsageError, match="siblings has no sums of a shortcut and a branch that can be told"):
+            with_stochastic_depth(model, 0.5)
 
 
 def test_two_replicas_drop_as_one(tiny: dict[str, Path], tmp_path: Path) -> None:
