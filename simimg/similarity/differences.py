@@ -127,14 +127,14 @@ def find_differences(
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean, is_drawing)
+            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean, is_drawing)
+            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
@@ -146,23 +146,17 @@ def find_differences(
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
-    return _with_broad_places(found, pair, originals, noise, by_mean, is_drawing)
+    return _with_broad_places(found, pair, originals, noise, by_mean)
 
 
 def _with_broad_places(
-    found: Differences, pair: Registered, originals: Sequence[np.ndarray], noise: int, is_upright: bool,
-    is_drawing: bool,
-) -> Differences:  # fmt: skip
-    """Return what was found; of upright images in which nothing differs otherwise, the broad places, too.
-
-    In a drawing they are content, as all that is laid over it: other notes on the same staves.
-    """
+    found: Differences, pair: Registered, originals: Sequence[np.ndarray], noise: int, is_upright: bool
+) -> Differences:
+    """Return what was found; of upright images in which nothing differs otherwise, the broad places, too."""
     places = broad_places(pair, max(0, noise)) if is_upright and not found.places else ()
     if not places or len({palette_of(image) is None for image in originals}) > 1:  # a palette has few levels
         return found
-    kind = CONTENT if is_drawing else OVERLAY
-    places = tuple(dataclasses.replace(place, kind=kind) for place in places)
-    return dataclasses.replace(found, places=places, kinds=found.kinds | {kind})
+    return dataclasses.replace(found, places=places, kinds=found.kinds | {OVERLAY})
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
