@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import math
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,24 +82,56 @@ class OnnxNetwork:
         return outputs
 
     def _one(self, image: np.ndarray) -> np.ndarray:
-        try:
-            (found,) = self._session.run([self._contract.output], {self._contract.input: self._contract.tensor(image)})
-        except Exception as error:  # of a class of its own per fault
-            size = self._contract.image_size
-            raise ModelError(
-                f"{self._file} cannot compute an image of {size} x {size} px: {reason_of(error)}. If its size is open, "
-                "give the one that it was trained with."
-            ) from None
-        if found.ndim != 2 or len(found) != 1 or found.shape[1] < 2:
-            raise ModelError(
-                f"{self._file}: its output {self._contract.output} for one image has the shape {list(found.shape)}; "
-                "an embedding has [1, dim]."
-            )
-        vector = found[0].astype(np.float64)
-        length = math.sqrt(math.fsum(vector * vector))  # exact, so it does not depend on the processor
-        if not math.isfinite(length):
-            raise ModelError(f"{self._file}: its embedding of an image has infinite numbers or NaN.")
-        return vector / max(length, 1e-12)
+        size = self._contract.image_size
+        return unit_embedding(
+            self._session,
+            self._contract.output,
+            {self._contract.input: self._contract.tensor(image)},
+            file=self._file,
+            what="image",
+            size=f"{size} x {size} px",
+            advice="If its size is open, give the one that it was trained with.",
+        )
+
+
+def unit_embedding(
+    session: onnxruntime.InferenceSession,
+    output: str,
+    values: Mapping[str, np.ndarray],
+    *,
+    file: str,
+    what: str,
+    size: str,
+    advice: str,
+) -> np.ndarray:
+    """Return the embedding of one image or text, float64 `[dim]` of L2 norm 1.
+
+    Args:
+        session: of the network.
+        output: the name of the embedding.
+        values: the inputs by name, each a batch of one.
+        file: of the network, for messages.
+        what: `image` or `text`.
+        size: of what is embedded, such as `224 x 224 px`.
+        advice: what to do if the network cannot compute it.
+
+    Raises:
+        ModelError: it cannot be computed, or is no embedding.
+    """
+    one = f"{'an' if what == 'image' else 'a'} {what}"
+    try:
+        (found,) = session.run([output], values)
+    except Exception as error:  # of a class of its own per fault
+        raise ModelError(f"{file} cannot compute {one} of {size}: {_reason_of(error)}. {advice}") from None
+    if found.ndim != 2 or len(found) != 1 or found.shape[1] < 2:
+        raise ModelError(
+            f"{file}: its output {output} for one {what} has the shape {list(found.shape)}; an embedding has [1, dim]."
+        )
+    vector: np.ndarray = found[0].astype(np.float64)
+    length = math.sqrt(math.fsum(vector * vector))  # exact, so it does not depend on the processor
+    if not math.isfinite(length):
+        raise ModelError(f"{file}: its embedding of {one} has infinite numbers or NaN.")
+    return vector / max(length, 1e-12)
 
 
 def open_session(file: str, flag: str) -> tuple[onnxruntime.InferenceSession, str, str]:
@@ -141,7 +174,7 @@ def _session(file: str, source: str | bytes) -> tuple[onnxruntime.InferenceSessi
                 onnxruntime.__version__,
             )
         except Exception as error:  # of a class of its own per fault
-            reason = reason_of(error)
+            reason = _reason_of(error)
     raise ModelError(f"{file} cannot be loaded as an ONNX network: {reason}. Export or download it again.")
 
 
@@ -174,7 +207,7 @@ def _fingerprint(digest: str, contract: OnnxContract) -> str:
     return f"{digest}-{contract_id}"
 
 
-def reason_of(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     """Return the first line of ONNX Runtime's message, without its prefix and full stop."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", str(error).strip()).partition("\n")[0]
     return text.rstrip(".")[:300] or type(error).__name__

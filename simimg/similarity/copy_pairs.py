@@ -100,7 +100,8 @@ class PairExaminer:
         self._tasks = tasks
         num_pixels = index.images.column("width").astype(np.int64) * index.images.column("height")
         self._order = np.lexsort((index.images.column("sha256").astype(str), -num_pixels))
-        self.rank: list[int] = np.argsort(self._order).tolist()
+        self._ranks = np.argsort(self._order)
+        self.rank: list[int] = self._ranks.tolist()
         self.edits = edits
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._connected = DisjointSets()  # of rows between which there are pairs of copies
@@ -130,7 +131,7 @@ class PairExaminer:
             spanning = candidate_pairs.spanning_pairs(sorted(pairs, key=self._place_of))
             self._examine_ahead(spanning, lambda pair: not by_hash)
             self.examine_pairs(spanning, lambda pair: not by_hash)
-        self._examine_ahead(self._undecided(pairs), lambda pair: not by_hash)
+        self._examine_ahead(pairs, lambda pair: not by_hash)
         self._examine_unconnected(pairs, lambda pair: not by_hash)
         if by_hash:
             progress(int(single.sum()))
@@ -205,16 +206,13 @@ class PairExaminer:
                 self._connected.join(*pair)
 
     def _examine_ahead(self, pairs: Iterable[tuple[int, int]], is_close: Callable[[tuple[int, int]], bool]) -> None:
-        """Have pairs verified by the tasks, if there are any, for `examine_pairs`."""
+        """Have pairs that are not postponed verified by the tasks, if there are any, for `examine_pairs`."""
         if self._tasks is None:
             return
+        pairs = [pair for pair in pairs if not (self._postpones and self._connected.are_joined(*pair))]
         todo = sorted({(min(pair), max(pair)) for pair in pairs} - self._done)
         wanted = [(*self._directed(pair), is_close(pair)) for pair in todo if not self._are_different(*pair)]
         self.images.ahead = self._tasks.examine(wanted, self._threshold)
-
-    def _undecided(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return the pairs that are not postponed as things are: most pairs that copies connect are left out."""
-        return [pair for pair in pairs if not (self._postpones and self._connected.are_joined(*pair))]
 
     def examine_postponed(self, rows: Iterable[int]) -> None:
         """Verify the pairs that were left out of rows that copies connect, all of them."""
@@ -281,15 +279,15 @@ class PairExaminer:
             for row, others in nearest.items():
                 pairs = [(min(row, other), max(row, other)) for other in others[:GROUP]]
                 wanted |= {pair: is_close(pair) for pair in pairs}
-        self._examine_ahead(self._undecided(wanted), wanted.__getitem__)
+        self._examine_ahead(wanted, wanted.__getitem__)
         return iter(blocks)
 
     def _neighbors_of(self, block: np.ndarray, among: np.ndarray) -> _Block:
         """Return the nearest rows of each row of a block, and which pairs are close."""
-        vectors, rank = self.index.vectors["copy"], np.array(self.rank)
+        vectors = self.index.vectors["copy"]
         few = len(vectors) <= _FEW_IMAGES
         cosines, found = self.index.nearest_vectors(np.asarray(vectors[block])[:, None], NEIGHBORS + 1, among=among)
-        by_rank = np.lexsort((rank[found], -cosines))
+        by_rank = np.lexsort((self._ranks[found], -cosines))
         cosines, found = (np.take_along_axis(values, by_rank, axis=1) for values in (cosines, found))
         least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
         near = cosines >= least

@@ -61,7 +61,7 @@ class Cells:
     path: Path
 
     def nearest(self, queries: np.ndarray, k: int, among: np.ndarray | None = None) -> Nearest:
-        """Do the same as `nearest` above in the probed cells; more cells are probed if they hold too few vectors.
+        """Do the same as `nearest_neighbors.nearest` in the probed cells, and in more if they hold too few vectors.
 
         Among at most `EXACT_UP_TO` vectors, the search is exact.
         """

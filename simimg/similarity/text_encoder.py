@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ import numpy as np
 from simimg.errors import ModelError, UsageError
 from simimg.inference.network import onnx_model
 from simimg.inference.onnx_contract import Tensor, embedding_output, split_model
-from simimg.inference.onnx_network import onnx_digest, open_session, reason_of
+from simimg.inference.onnx_network import onnx_digest, open_session, unit_embedding
 from simimg.similarity.search_index import SearchIndex
 
 if TYPE_CHECKING:
@@ -162,24 +161,16 @@ def _vector(encoder: TextEncoder, ids: Sequence[int]) -> np.ndarray:
     before, after = (num_pads, 0) if encoder.pads_left else (0, num_pads)
     rows = ([encoder.pad] * before + [*ids] + [encoder.pad] * after, [0] * before + [1] * len(ids) + [0] * after)
     values = {name: np.array([row], dtype) for (name, dtype), row in zip(encoder.inputs, rows, strict=False)}
-    file = encoder.model
-    try:
-        (found,) = encoder.session.run([encoder.output], values)
-    except Exception as error:  # of a class of its own per fault
-        raise ModelError(
-            f"{file} cannot compute a text of {len(rows[0])} tokens: {reason_of(error)}. If the number of tokens is "
-            "open, give the one that it was trained with, as in length=77."
-        ) from None
-    if found.ndim != 2 or len(found) != 1 or found.shape[1] < 2:
-        raise ModelError(
-            f"{file}: its output {encoder.output} for one text has the shape {list(found.shape)}; an embedding has "
-            "[1, dim]."
-        )
-    vector = found[0].astype(np.float64)
-    norm = math.sqrt(math.fsum(vector * vector))
-    if not math.isfinite(norm):
-        raise ModelError(f"{file}: its embedding of a text has infinite numbers or NaN.")
-    return (vector / max(norm, 1e-12)).astype(np.float32)
+    vector = unit_embedding(
+        encoder.session,
+        encoder.output,
+        values,
+        file=encoder.model,
+        what="text",
+        size=f"{len(rows[0])} tokens",
+        advice="If the number of tokens is open, give the one that it was trained with, as in length=77.",
+    )
+    return vector.astype(np.float32)
 
 
 def _parsed(text: str, where: str) -> dict[str, str]:
