@@ -28,11 +28,10 @@ from simimg.similarity.image_table import IndexedImage
 from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
-from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
 from tfrecords.format.dataset_images import DatasetImages
-from tfrecords.format.layout import Layout, ShardInfo
+from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.naming import LAYOUT_FILE
 from tfrecords.format.quarantine import Reason, Refusal
@@ -91,12 +90,7 @@ class EmbeddingTask(Task):
                 refused=np.array(json.dumps(refused)),
                 engine=np.array(json.dumps(dataclasses.asdict(embedder.engine))),
             )
-        with writing(self.receipt):
-            size = self.shard.stat().st_size
-            info = ShardInfo(
-                file=self.shard.name, num_examples=len(self.rows) - len(refused), num_bytes=size, sha256=""
-            )
-            write_receipt(self.receipt, self.inputs, info)
+        self.acknowledge(len(self.rows) - len(refused))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -27,11 +27,9 @@ from simimg.similarity.index_info import locked_index
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
-from tfrecords.convert.state.receipts import write_receipt
 from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
 from tfrecords.format.atomic_files import atomic_file
-from tfrecords.format.layout import ShardInfo
 
 PAIRS_PER_TASK = 256  # some seconds of work
 MIN_PAIRS = 64  # fewer are verified sooner here
@@ -73,10 +71,7 @@ class PairTask(Task):
             monitor.end(refused=False)
         with writing(self.shard), atomic_file(self.shard, sync=False) as file:
             pickle.dump(found, file)
-        with writing(self.receipt):
-            size = self.shard.stat().st_size
-            info = ShardInfo(file=self.shard.name, num_examples=len(found), num_bytes=size, sha256="")
-            write_receipt(self.receipt, self.inputs, info)
+        self.acknowledge(len(found))
 
 
 @functools.lru_cache(maxsize=1)

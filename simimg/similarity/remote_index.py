@@ -29,7 +29,7 @@ from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.format.atomic_files import parse_json
 from tfrecords.locations import path_of, url_of
 from tfrecords.storage.claims import claimed
-from tfrecords.storage.drivers import check_bucket, first_answer, open_driver, patiently, usage_errors
+from tfrecords.storage.drivers import check_bucket, first_answer, open_driver, patiently, remove_paths, usage_errors
 from tfrecords.storage.object_cache import NoRoom, ObjectCache
 from tfrecords.storage.remote_folder import RemoteFolder, RemoteObject, listing, replace
 from tfrecords.storage.uploads import Upload
@@ -107,10 +107,8 @@ def updated_index(index_dir: str | Path) -> Iterator[Path]:
         files = [f"{current}/{path.name}" for path in (remote.folder / current).iterdir() if not path.is_symlink()]
         upload = Upload(driver, url, root, remote.folder, remote.folder / ".sent", claim)
         upload.send(files, [INFO_FILE], describe=_LOGGER.info)
-        for name, found in objects.items():
-            if _GENERATION.match(name) and not name.startswith(current):
-                with suppress(FileNotFoundError):
-                    patiently(functools.partial(driver.rm_file, found.path), url, doing="write")
+        earlier = [name for name in objects if _GENERATION.match(name) and not name.startswith(current)]
+        remove_paths(driver, [objects[name].path for name in earlier], url)
         objects = _objects(driver, root, url)
         replace(base, lambda path: path.write_text(repr(objects[INFO_FILE])))
         with suppress(NoRoom):  # the folder keeps the files

@@ -8,12 +8,13 @@ of these is made without that. Every failure that is not about one object is tri
 from __future__ import annotations
 
 import errno
+import functools
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from tfrecords.base_errors import DataError, SimimgError, UsageError
@@ -143,6 +144,28 @@ def patiently(call: Callable[[], _Value], url: str, doing: str = "read") -> _Val
                 ) from None
             time.sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
+
+
+def paths_below(driver: Any, root: str, url: str) -> list[str]:
+    """Return the paths of all objects below `root`, which is at `url`; see `patiently`."""
+
+    def listed() -> list[str]:
+        with suppress(FileNotFoundError):
+            return [path for path in driver.find(root) if path != root]  # some servers list the folder itself
+        return []
+
+    return patiently(listed, url)
+
+
+def remove_paths(driver: Any, paths: Iterable[str], url: str) -> None:
+    """Remove objects at `url` by their paths, also if another process has just removed them; see `patiently`."""
+
+    def remove(path: str) -> None:
+        with suppress(FileNotFoundError):
+            driver.rm_file(path)
+
+    for path in paths:
+        patiently(functools.partial(remove, path), url, doing="write")
 
 
 def _phrase(error: Exception) -> str:

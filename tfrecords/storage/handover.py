@@ -13,13 +13,12 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfrecords.convert.state.receipts import read_info
 from tfrecords.format.atomic_files import TEMPORARY
-from tfrecords.storage.drivers import open_driver, patiently
+from tfrecords.storage.drivers import open_driver, paths_below, patiently, remove_paths
 
 if TYPE_CHECKING:
     from tfrecords.convert.workers.shard_worker import Monitor, Task
@@ -54,20 +53,20 @@ def collect(tasks: Iterable[Task]) -> None:
         driver, root = open_driver(url, _WHAT)
         finished = set(by_receipt)
         if len(finished) > _FEW_TASKS:
-            finished &= {path.rpartition("/")[2] for path in _listed(driver, root, url)}
+            finished &= {path.rpartition("/")[2] for path in paths_below(driver, root, url)}
         for name in finished:
             _collect(driver, f"{root}/{by_receipt[name].shard.name}", by_receipt[name])
 
 
 def _collect(driver: Any, root: str, task: Task) -> None:
-    found = {path.rpartition("/")[2]: path for path in _listed(driver, root, task.handover)}
+    found = {path.rpartition("/")[2]: path for path in paths_below(driver, root, task.handover)}
     if (receipt := found.pop(task.receipt.name, None)) is None:
         return
     for path in found.values():
         _fetch(driver, path, task.shard.parent, task.handover)
     _fetch(driver, receipt, task.receipt.parent, task.handover)
     if read_info(task.receipt, task.inputs, task.shard) is not None:  # and not of an earlier call with other files
-        _remove(driver, [receipt, *found.values()])
+        remove_paths(driver, [receipt, *found.values()], task.handover)
 
 
 def put_probe(url: str, name: str) -> None:
@@ -79,24 +78,9 @@ def put_probe(url: str, name: str) -> None:
 def remove_handed_over(url: str) -> int:
     """Remove everything that was handed over; return the number of objects."""
     driver, root = open_driver(url, _WHAT)
-    found = _listed(driver, root, url)
-    _remove(driver, found)
+    found = paths_below(driver, root, url)
+    remove_paths(driver, found, url)
     return len(found)
-
-
-def _remove(driver: Any, paths: Iterable[str]) -> None:
-    for path in paths:
-        with suppress(FileNotFoundError):
-            driver.rm_file(path)
-
-
-def _listed(driver: Any, root: str, url: str) -> list[str]:
-    def listed() -> list[str]:
-        with suppress(FileNotFoundError):
-            return [path for path in driver.find(root) if path != root]  # some servers list the folder itself
-        return []
-
-    return patiently(listed, url)
 
 
 def _fetch(driver: Any, path: str, folder: Path, url: str) -> None:

@@ -8,7 +8,6 @@ removed if it fails.
 
 from __future__ import annotations
 
-import functools
 import json
 import tempfile
 import time
@@ -22,7 +21,7 @@ from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.convert.sources.remote import in_threads, stamp_of
 from tfrecords.locations import url_of
 from tfrecords.storage.claims import Claim, claimed, refused_to_overwrite
-from tfrecords.storage.drivers import WAITS_S, open_driver, patiently
+from tfrecords.storage.drivers import WAITS_S, open_driver, paths_below, patiently, remove_paths
 from tfrecords.storage.remote_folder import origin_of, replace
 
 _NUM_THREADS = 4  # each large file is sent in several parts at once besides
@@ -72,15 +71,10 @@ class Upload:
         self._claim.is_sending = False
 
     def _remove(self, names: set[str], is_ours: Callable[[str], bool]) -> None:
-        def others() -> list[str]:
-            with suppress(FileNotFoundError):
-                found = {path: path.removeprefix(self._target).lstrip("/") for path in self._driver.find(self._target)}
-                return [path for path, name in found.items() if name not in names and is_ours(name)]
-            return []
-
-        for path in patiently(others, self.url):
-            with suppress(FileNotFoundError):
-                patiently(functools.partial(self._driver.rm_file, path), self.url, doing="write")
+        there = paths_below(self._driver, self._target, self.url)
+        found = {path: path.removeprefix(self._target).lstrip("/") for path in there}
+        others = [path for path, name in found.items() if name not in names and is_ours(name)]
+        remove_paths(self._driver, others, self.url)
 
     def _sent(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}

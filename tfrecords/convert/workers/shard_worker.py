@@ -28,6 +28,7 @@ from tfrecords.convert.sources.read_errors import machine_errors, read_file
 from tfrecords.convert.state.receipts import Receipt, write_receipt
 from tfrecords.format.array_record_shard import ArrayRecordWriter
 from tfrecords.format.image_size import num_pixels
+from tfrecords.format.layout import ShardInfo
 from tfrecords.format.quarantine import Refusal
 from tfrecords.format.record_layout import OWN_SHAPES, encode_record, encode_with_tail
 from tfrecords.format.shard import ShardWriter, open_shard
@@ -85,6 +86,13 @@ class Task:
             run_and_hand_over(self, monitor)
         else:
             self.run(monitor)
+
+    def acknowledge(self, num_examples: int) -> None:
+        """Write the receipt of the shard, which is finished, without its checksum: only who planned it reads it."""
+        with writing(self.receipt):
+            num_bytes = self.shard.stat().st_size
+            info = ShardInfo(file=self.shard.name, num_examples=num_examples, num_bytes=num_bytes, sha256="")
+            write_receipt(self.receipt, self.inputs, info)
 
     def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
         """Yield what the task reads: files, a path in them, and its place there. By default nothing is told."""
