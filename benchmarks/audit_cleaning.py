@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.chromium import address_of, open_browser, served, wait_until
 from simimg.bench.checkout import ROOT
 
 __all__ = ["main"]
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     keys: dict[str, Any] = {}
     if options.page:
-        keys = _played(folder, folder / "index-dirty", {path: label for path, label, _ in rows})
+        keys = _played(folder / "index-dirty", {path: label for path, label, _ in rows})
         _simimg(folder, "decide", f"--index_dir={folder / 'index-dirty'}", f"--relabel={relabel}")
     edited = _simimg(folder, "edit", f"--dataset_dir={datasets['dirty']}", f"--relabel={relabel}")
     datasets["corrected"] = edited["dataset_dir"]
@@ -93,26 +93,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
 
 
-def _played(folder: Path, index_dir: Path, true_label: Mapping[str, str]) -> dict[str, Any]:
+def _played(index_dir: Path, true_label: Mapping[str, str]) -> dict[str, Any]:
     """Decide about all label findings on the page; return the numbers of decisions by key, and the seconds."""
-    from selenium import webdriver
     from selenium.webdriver.common.keys import Keys
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "simimg", "serve", f"--index_dir={index_dir}", "--port=auto"]
-    with subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        line = next(line for line in server.stderr if "token=" in line)
-        driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    with served(index_dir) as server:
+        url = address_of(server)
+        driver = open_browser()
         try:
-            driver.get(f"{line.split(' are at ')[1].strip()}#/audit")
-            _until(driver, "document.querySelector('.start .primary, .finding')")
+            driver.get(f"{url}#/audit")
+            wait_until(driver, "document.querySelector('.start .primary, .finding')", _WAIT_S)
             driver.execute_script("document.querySelector('.start .primary')?.click()")
-            _until(driver, "document.querySelector('.kinds [data-kind=label]')")
+            wait_until(driver, "document.querySelector('.kinds [data-kind=label]')", _WAIT_S)
             driver.execute_script("document.querySelector('.kinds [data-kind=label]').click()")
             total = int(driver.execute_script("return document.querySelector('[data-kind=label] .number').textContent"))
             pressed = {"right": 0, "number": 0, "name": 0}
@@ -133,13 +125,12 @@ def _played(folder: Path, index_dir: Path, true_label: Mapping[str, str]) -> dic
                     driver.switch_to.active_element.send_keys("e")
                     driver.switch_to.active_element.send_keys(true, Keys.ENTER)
                 last = number + 1 == total
-                _until(driver, f"{_DECIDED[7:]} > {before} && (document.querySelector('.panel .path').title !== "
-                               f"{json.dumps(path)} || {json.dumps(last)})")  # fmt: skip
+                moved = f"document.querySelector('.panel .path').title !== {json.dumps(path)} || {json.dumps(last)}"
+                wait_until(driver, f"{_DECIDED[7:]} > {before} && ({moved})", _WAIT_S)
                 before = int(driver.execute_script(_DECIDED))
             seconds = time.perf_counter() - start
         finally:
             driver.quit()
-            server.terminate()
     return {"decided_by": pressed, "seconds_of_decisions": round(seconds, 1)}
 
 
@@ -149,14 +140,6 @@ const panel = document.querySelector(".panel");
 return [panel.querySelector(".path").title, panel.querySelector(".facts").textContent.match(/labeled (.*?) ·/)[1],
   [...panel.querySelectorAll(".classes span")].map((one) => one.textContent)];
 """
-
-
-def _until(driver: Any, expression: str) -> None:
-    end = time.monotonic() + _WAIT_S
-    while not driver.execute_script(f"return Boolean({expression})"):
-        if time.monotonic() > end:
-            raise SystemExit(f"this did not become true on the page: {expression}")
-        time.sleep(0.02)
 
 
 def _dealt(image_dir: Path, seed: int) -> list[tuple[str, str, str]]:

@@ -18,13 +18,10 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from simimg.bench.checkout import ROOT
+from benchmarks.chromium import address_of, open_browser, served, wait_until
 
 __all__ = ["main"]
 
@@ -69,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for _ in range(options.repeats):
             start = time.perf_counter()
-            with _served(index_dir) as server:
-                url = _address(server)
+            with served(index_dir) as server:
+                url = address_of(server)
                 started = time.perf_counter() - start
                 driver.get(url)
-                _until(driver, "window.images")
+                wait_until(driver, "window.images", _WAIT_S)
                 opened, images = driver.execute_script("return [opened, images]")
                 total = time.perf_counter() - start
                 used = psutil.Process(server.pid).cpu_times()
@@ -86,12 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                     }
                 )  # fmt: skip
                 driver.get("about:blank")
-        with _served(index_dir) as server:
-            url = _address(server)
+        with served(index_dir) as server:
+            url = address_of(server)
             for view, tile in (("", ".tile img.there"), ("audit", ".finding img.there")):
                 driver.get("about:blank")
                 driver.get(f"{url}#/{view}")
-                _until(driver, f"document.querySelector('{tile}')")
+                wait_until(driver, f"document.querySelector('{tile}')", _WAIT_S)
                 results[f"scrolling_{view or 'collection'}"] = _scrolled(driver)
     finally:
         sys.stdout.write(json.dumps(results, indent=1, default=float) + "\n")
@@ -149,51 +146,10 @@ def _traced(driver: Any, work: Callable[[], object]) -> list[dict[str, Any]]:
 
 
 def _browser() -> Any:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1280,900",
-    ):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = open_browser("--window-size=1280,900")
     driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH})
     return driver
-
-
-@contextmanager
-def _served(index_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "simimg", "serve", f"--index_dir={index_dir}", "--port=auto"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=index_dir, env=variables, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            yield server
-        finally:
-            server.terminate()
-
-
-def _address(server: subprocess.Popen[str]) -> str:
-    assert server.stderr is not None
-    said = []
-    for line in server.stderr:
-        if "token=" in line:
-            return line.split(" are at ")[1].strip()
-        said.append(line)
-    raise SystemExit(f"simimg serve did not start:\n{''.join(said)}")
-
-
-def _until(driver: Any, expression: str) -> None:
-    end = time.monotonic() + _WAIT_S
-    while not driver.execute_script(f"return Boolean({expression})"):
-        if time.monotonic() > end:
-            raise SystemExit(f"this did not become true on the page: {expression}")
-        time.sleep(0.02)
 
 
 def _make(image_dir: Path, index_dir: Path, num_images: int, num_findings: int) -> None:
