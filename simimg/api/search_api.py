@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder, here
 from simimg.errors import UsageError
-from tfrecords.convert.sources.read_errors import redacted
 from tfrecords.locations import path_of, url_of
 
 if TYPE_CHECKING:
@@ -134,6 +133,8 @@ def check_shared(engine: str, *folders: Folder | None) -> None:
     """Raise UsageError if an engine of several machines should use what is at a URL, which is cached on this one."""
     for folder in folders:
         if engine != "local" and folder is not None and (url := url_of(folder)):
+            from tfrecords.convert.sources.read_errors import redacted
+
             raise UsageError(
                 f"{redacted(url)} with engine={engine!r}: the nodes need a folder that all of them see. Copy it to "
                 "one, or leave the engine out."

@@ -60,8 +60,7 @@ from tfrecords.convert.sources import (
     walk,
 )
 from tfrecords.locations import location_text
-from tfrecords.options import check_choices, option
-from tfrecords.storage.object_cache import CacheOptions
+from tfrecords.options import option
 
 JSON_KEYS = (
     "groups files num_images num_copies num_planned num_pairs_examined num_refused num_left_out returned "
@@ -77,7 +76,7 @@ _GROUPS_DRAWN, _COPIES_DRAWN = 200, 10  # 25 kB per image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(EngineOptions, CacheOptions):
+class Options(EngineOptions):
     """Options of `duplicates`. Raises UsageError if there is no source or the threshold is not valid."""
 
     image_dir: Path | None = option("Image folder, searched at any depth.", None)
@@ -108,7 +107,6 @@ class Options(EngineOptions, CacheOptions):
     exclude_from: Path | None = option(EXCLUDE_FROM_HELP, None)
 
     def __post_init__(self) -> None:
-        check_choices(self)
         super().__post_init__()
         check_patterns(self.include, self.exclude)
         if self.image_dir is None and self.index_dir is None:

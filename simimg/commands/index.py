@@ -22,8 +22,7 @@ from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.locations import location_text
-from tfrecords.options import check_choices, option
-from tfrecords.storage.object_cache import CacheOptions
+from tfrecords.options import option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
 
@@ -31,7 +30,7 @@ _REFUSALS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(EngineOptions, CacheOptions):
+class Options(EngineOptions):
     """Options of `index`. Raises UsageError unless exactly one source is given, and for a precision not listed."""
 
     image_dir: Path | None = option(
@@ -65,9 +64,7 @@ class Options(EngineOptions, CacheOptions):
     )
 
     def __post_init__(self) -> None:
-        CacheOptions.__post_init__(self)
-        check_choices(self)
-        EngineOptions.__post_init__(self)
+        super().__post_init__()
         if self.num_gpus_per_worker and self.engine != "ray":
             raise UsageError(f"--num_gpus_per_worker={self.num_gpus_per_worker} needs --engine=ray.")
         if self.num_gpus_per_worker < 0:

@@ -31,8 +31,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.split_leaks import DEALS, LeakedPair, Leaks, clean_command
 from tfrecords.locations import location_text, url_of
-from tfrecords.options import check_choices, option
-from tfrecords.storage.object_cache import CacheOptions
+from tfrecords.options import option
 
 JSON_KEYS = (
     "pairs num_test_affected share_test_affected by_splits splits num_images num_pairs_examined "
@@ -46,7 +45,7 @@ _MIN_SHARE_LEFT = 0.5  # of a split; below it, another --deal is suggested
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(EngineOptions, CacheOptions):
+class Options(EngineOptions):
     """Options of `leaks`. Raises UsageError if a choice or the threshold is not valid."""
 
     dataset_dir: Path = option("Dataset folder or URL, DATA_DIR/NAME/VERSION.", url=True)
@@ -67,9 +66,7 @@ class Options(EngineOptions, CacheOptions):
     )
 
     def __post_init__(self) -> None:
-        CacheOptions.__post_init__(self)
-        check_choices(self)
-        EngineOptions.__post_init__(self)
+        super().__post_init__()
         check_threshold(self.threshold)
         counted_edits(self.edits)
 

@@ -197,8 +197,9 @@ def index_dataset(
         same_pixels = before is not None and before.info.pixels == pixels
         cache = EmbeddingCache(index_dir, embedder, before if same_pixels else None, pixels)
         if runner_of is not None:
-            first_of = {stored.sha256(row): row for row in reversed(rows)}
-            todo = [row for row in rows if first_of[stored.sha256(row)] == row and stored.sha256(row) not in cache]
+            checksums = [stored.sha256(row) for row in rows]
+            first_of = dict(zip(reversed(checksums), reversed(rows), strict=True))
+            todo = [row for row, one in zip(rows, checksums, strict=True) if first_of[one] == row and one not in cache]
             progress(len(rows) - len(todo))
             with runner_of(lambda row: manifest.paths[row]) as runner:
                 embed_stored(runner, stored, todo, embedder, cache, progress=progress)

@@ -107,6 +107,7 @@ def test_looking_at_a_dataset(simimg: Callable[..., Any], stored: Any, tmp_path:
     assert "--cache_bytes=1000: " in message
     assert "should be a number of bytes" in simimg("verify", f"--dataset_dir={URL}", "--cache_bytes=much", code=2)
     assert "should be a number of bytes" in simimg("train", f"--dataset_dir={URL}", "--cache_bytes=0", code=2)
+    assert "should be a number of bytes" in simimg("duplicates", "--index_dir=i", "--cache_bytes=much", code=2)
     assert "memory://store/none does not exist" in simimg("verify", "--dataset_dir=memory://store/none", code=2)
 
 
