@@ -16,6 +16,9 @@ from simimg.similarity.fingerprint import PLAIN, Fingerprint, luma
 GREY = "grey"
 """The reason of a copy without the colors of its original."""
 
+POSITIONS = ("mirrored", "flipped", "turned")
+"""Beginnings of the reasons of `MIRROR` and `TURN`."""
+
 _FEW_PX = 64
 _COVERAGE = "covered or changed"
 _SHARE = "of the area"  # as in `Differences.text`

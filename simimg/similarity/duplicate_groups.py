@@ -21,7 +21,7 @@ import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.copy_reasons import GREY, is_coverage
+from simimg.similarity.copy_reasons import GREY, POSITIONS, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
 from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
@@ -265,6 +265,7 @@ def _group(
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
     edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
+    turned = {single: _share_turned(examiner, single, cluster) for single in cluster}
     pictures = {row: examiner.index.images[row] for row in single_of}
     keeper, why = choose_keeper(
         examiner.images,
@@ -274,6 +275,7 @@ def _group(
             examiner.decisions.is_kept(image.sha256, image.path)
             - examiner.decisions.is_dropped(image.sha256, image.path)
         ),
+        turned={row: turned[single] for row, single in single_of.items()},
         rules=keep,
     )
     num_frames = functools.cache(examiner.images.num_frames)
@@ -314,3 +316,10 @@ def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
                 edits = [reason for reason in edits if not is_coverage(reason)]
             counts.append(len(edits) + edits.count(GREY))
     return int(np.median(counts)) if counts else 0
+
+
+def _share_turned(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> float:
+    """Return the share of the same members, itself among them, against which a row is turned or mirrored."""
+    seen = [examiner.reasons_seen(row, other) if other != row else () for other in cluster[: _WITNESSES + 1]]
+    known = [reasons for reasons in seen if reasons is not None]
+    return sum(any(one.startswith(POSITIONS) for one in reasons) for reasons in known) / max(1, len(known))

@@ -6,7 +6,7 @@ It is this order:
 
 1. fewest visible edits, such as crops and text;
 2. most detail: an enlarged image has that of its original (`simimg.similarity.image_worth`);
-3. the camera's metadata;
+3. the camera's metadata, then the position that most of the others have: turned or mirrored against the fewest;
 4. not made from another one that is as good: not enlarged, saved again, posterized, or sharpened, and no noisy drawing;
 5. lossless format, most bits per color, most pixels, highest JPEG quality, most bytes;
 6. the oldest file, if it is older by more than two seconds, then the shortest path, then the first one. Byte-identical
@@ -19,7 +19,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -84,6 +84,7 @@ def choose_keeper(
     *,
     is_reference: Callable[[IndexedImage], bool],
     decided: Callable[[IndexedImage], int] = lambda image: 0,
+    turned: Mapping[int, float] | None = None,
     rules: Iterable[str] = (),
 ) -> tuple[int, str]:
     """Return the row of a group's image that is kept, and why.
@@ -94,9 +95,10 @@ def choose_keeper(
             are compared, so the order of the rows should not be that of their names.
         is_reference: whether an image is kept in any case.
         decided: 1 if somebody decided to keep an image, -1 if it is to be dropped, otherwise 0.
+        turned: the share of the group against which each row is turned or mirrored, if it is known.
         rules: see `KEEP_RULES`; they come before `best`.
     """
-    group = _Group(images, edits, is_reference, decided)
+    group = _Group(images, edits, turned or {}, is_reference, decided)
     left, why = list(edits), "the first of equally good files"
     chosen_by: tuple[list[int], list[int], _Reason] | None = None
     is_tie = True  # among equal files a rule is no reason beside another one
@@ -121,10 +123,11 @@ class _Group:
         self,
         images: IndexImages,
         edits: dict[int, int],
+        turned: Mapping[int, float],
         is_reference: Callable[[IndexedImage], bool],
         decided: Callable[[IndexedImage], int],
     ) -> None:
-        self._images, self._edits = images, edits
+        self._images, self._edits, self._turned = images, edits, turned
         self._is_reference, self._decided = is_reference, decided
         self._image = functools.cache(images.index.images.__getitem__)
         self._first = dict[str, int]()  # files with the same bytes are read once
@@ -145,8 +148,9 @@ class _Group:
             return [self._in_folder(name.removeprefix(_FOLDER))]
         rules: dict[str, Sequence[_Rule]] = {
             "best": [
-                self._least_edited, self._most_detailed, self._with_metadata, self._not_made_from_another,
-                self._most_tones, self._lossless, self._deepest, self._largest, self._highest_quality, self._most_bytes,
+                self._least_edited, self._most_detailed, self._with_metadata, self._least_turned,
+                self._not_made_from_another, self._most_tones, self._lossless, self._deepest, self._largest,
+                self._highest_quality, self._most_bytes,
             ],
             "exif": [self._with_metadata],
             "largest": [self._largest],
@@ -211,6 +215,10 @@ class _Group:
             return self._of(kept).text + (", more of its metadata" if self._of(other).count else "")
 
         return _best(rows, lambda row: self._of(row).count), why
+
+    def _least_turned(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        best = _best(rows, lambda row: -self._turned.get(row, 0.0))
+        return best, lambda kept, other: "the position that more of the copies have"
 
     def _not_made_from_another(self, rows: list[int]) -> tuple[list[int], _Reason]:
         firsts = dict.fromkeys(map(self._same, rows))

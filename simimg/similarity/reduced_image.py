@@ -6,14 +6,15 @@ images are kept from when they were indexed (`simimg.similarity.fingerprint_stor
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 
 from simimg.similarity.differences import MOST_PX
 from tfrecords.convert.image.decoder import DecodedImage, ImageOptions, decode_composites, load_image
 from tfrecords.convert.image.image_formats import ANY_SIZE
-
-_GAP = 2  # times the size to which a large image is reduced by means of pixels, before it is resampled
+from tfrecords.convert.image.jpeg import MARGIN, resize_image
 
 _DECODED_PX = 224  # a JPEG's decoder reduces it as for the squares of `lite0`, so that it is decoded once for all
 
@@ -24,7 +25,7 @@ def reduced_pixels(image: Image.Image) -> np.ndarray:
     """Return an image, mode RGB, with at most `MOST_PX` along its longer side: uint8 `[h, w, 3]`."""
     if (longer := max(image.size)) > MOST_PX:
         width, height = (max(1, round(side * MOST_PX / longer)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=float(_GAP))
+        image = resize_image(image, (width, height), (0, 0, *image.size))
     return np.asarray(image)
 
 
@@ -34,10 +35,8 @@ def reduced_file(data: bytes, background: tuple[int, int, int]) -> tuple[np.ndar
     Raises:
         Refusal: the bytes are not an image.
     """
-    # To twice the pixels, a JPEG's decoder may reduce the image: by means of pixels as well.
-    images = decode_composites(
-        data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=_GAP * MOST_PX
-    )
+    least_px = math.ceil(MARGIN * MOST_PX)
+    images = decode_composites(data, background=background, truncated="keep", max_pixels=ANY_SIZE, least_px=least_px)
     return tuple(reduced_pixels(image) for image in images if image is not None)
 
 

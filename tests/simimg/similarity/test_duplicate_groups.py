@@ -119,6 +119,19 @@ def test_a_reference_folder_is_kept(index: SearchIndex) -> None:
     assert found["old/0-mirrored.jpg"]["old/0-mirrored.jpg"] == "in a reference folder"
 
 
+def test_a_mirror_image_is_not_kept_if_other_copies_are_not_mirrored(tmp_path: Path, scene: Scene) -> None:
+    """Though it has more bytes and a higher quality, and differs from each by no more edits."""
+    for name, image, quality in (
+        ("original", scene(9), 85),
+        ("crop", scene(9).crop((20, 10, 300, 230)), 85),
+        ("mirrored", ImageOps.mirror(scene(9)), 95),
+    ):
+        image.save(tmp_path / f"{name}.jpg", quality=quality)
+    assert main(["index", f"--image_dir={tmp_path}", f"--index_dir={tmp_path / 'i'}"]) == 0
+    found = described(SearchIndex.open(tmp_path / "i"))
+    assert set(found) == {"original.jpg"}
+
+
 def test_a_chain_is_no_group(tmp_path: Path, scene: Scene) -> None:
     """Left and right half overlap the whole, and not each other: with the whole gone, they are no copies."""
     whole = scene(8, (900, 240))
