@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -72,9 +73,11 @@ def modeled(ours: np.ndarray, theirs: np.ndarray, known: Modeled, inside: np.nda
     for swapped, fitted in ((best.swapped, best.fitted), (False, Fitted(theirs, theirs)), (True, Fitted(ours, ours))):
         light = _light(fitted.image[..., 0], (theirs if swapped else ours)[..., 0], inside)
         if light is not None:
-            lit = Modeled(swapped, Fitted(_lit(fitted.image, light), _lit(fitted.tinted, light)), True)
-            if error(lit) < min(_BETTER_LIGHT * least, error(best)):
-                best = lit
+            some = _lit(fitted.image.reshape(-1, 3)[chosen], light(chosen))
+            error_lit = misfit(some, (theirs if swapped else ours).reshape(-1, 3)[chosen])
+            if error_lit < min(_BETTER_LIGHT * least, error(best)):
+                factors = light(np.arange(inside.size)).reshape(inside.shape)
+                best = Modeled(swapped, Fitted(_lit(fitted.image, factors), _lit(fitted.tinted, factors)), True)
     return None if best is known else best
 
 
@@ -166,10 +169,11 @@ def _mixed(image: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray 
     return cv2.cvtColor(np.clip(np.rint(mixed / _ONE), 0, 255).astype(np.uint8), cv2.COLOR_RGB2YCrCb)
 
 
-def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
-    """Return the factors that make the light of one image that of the goal, float64 `[h, w]`; None if not one light.
+def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what gives the factors that make the light of one image that of the goal; None if it is not one light.
 
-    They are a polynomial of the place, fitted to the ratios of the mean levels of cells.
+    It takes the numbers of pixels, counted by rows, int `[n]`, and gives float64 `[n]`: a polynomial of the place that
+    is fitted to the ratios of the mean levels of cells.
     """
     height, width = luma.shape
     if min(height, width) < 2 * _CELLS:
@@ -204,9 +208,13 @@ def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> np.ndarray
     column, row = np.rint((at + 1) * _CELLS / 2 - 0.5).astype(int)
     rest[row, column] = np.clip(want / np.maximum(0.05, fitted), 1 - _LOCAL_LIGHT, 1 + _LOCAL_LIGHT)
     rest = cv2.resize(rest, (width, height), interpolation=cv2.INTER_LINEAR)
-    x, y = np.meshgrid((2 * np.arange(width) + 1) / width - 1, (2 * np.arange(height) + 1) / height - 1)
-    field = sum(weight * term for weight, term in zip(weights, _terms(x, y), strict=True))
-    return np.maximum(field, 0.02) * np.rint(rest * 1024) / 1024
+
+    def factors(pixels: np.ndarray) -> np.ndarray:
+        y, x = ((2 * place + 1) / side - 1 for place, side in zip(np.divmod(pixels, width), luma.shape, strict=True))
+        field = sum(weight * term for weight, term in zip(weights, _terms(x, y), strict=True))
+        return np.maximum(field, 0.02) * np.rint(rest.ravel()[pixels] * 1024) / 1024
+
+    return factors
 
 
 def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:

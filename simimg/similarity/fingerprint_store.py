@@ -27,7 +27,7 @@ import simplejpeg
 from simimg.similarity.keypoints import Keypoints
 from tfrecords.convert.image.decoder import PIXELS, decoder_versions
 
-_FORMAT = 3
+_FORMAT = 4
 """To be raised when the same file has other thumbnails or keypoints."""
 
 _NAME = "fingerprints"

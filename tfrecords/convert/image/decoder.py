@@ -74,8 +74,9 @@ class ImageOptions:
             padded RGBA image, `background` is transparent.
         vector_code: whether other images than JPEGs are resized by vector code, too, which takes a sixth of the time
             and changes a value by 0.05 on average.
-        decoded_px: the side of the square for which a JPEG's decoder reduces the image, so that one decoding serves
-            several sizes (see `decoded_once`); None for `image_size` and `resize`.
+        decoded_px: the side of the square for which an image is reduced first, so that this serves several sizes (see
+            `decoded_once`): by a JPEG's decoder, in other formats by means of pixels. None: a JPEG's decoder reduces it
+            for `image_size` and `resize`, and other formats are not reduced.
     """
 
     image_size: ImageSize
@@ -360,8 +361,10 @@ def decoder_versions() -> dict[str, str]:
     return versions | {name: found for name in _EXTRAS if (found := installed_version(name)) is not None}
 
 
-def _colors(data: bytes, read: ReadImage, background: Background) -> Image.Image:
-    """Return what was read of a file in sRGB on a background, mode RGB, which must not be changed."""
+def _colors(data: bytes, read: ReadImage, background: Background, by: int = 1) -> Image.Image:
+    """Return what was read of a file on a background, sRGB, mode RGB, reduced by means of pixels. Not to be changed."""
+    if by > 1:
+        return once_of(data, read, (background, by), lambda: _colors(data, read, background).reduce(by))
     if read.image.width * read.image.height > _KEPT_PIXELS:
         return to_rgb(read.image, background)
     return once_of(data, read, background, lambda: to_rgb(read.image, background))
@@ -372,5 +375,9 @@ def _is_transparent(data: bytes, read: ReadImage) -> bool:
 
 
 def _laid_out(data: bytes, read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    image = to_rgba(read.image) if options.channels == 4 else _colors(data, read, background)
-    return DecodedImage(*fitted(image, read.box, read.size, read.orientation, options), narrow=read.narrow)
+    box, by = read.box, 1
+    if options.decoded_px is not None and read.image.size == read.size:
+        by = reduced_by(*read.size, read.orientation, options)
+        box = (0, 0, read.size[0] / by, read.size[1] / by)
+    image = to_rgba(read.image) if options.channels == 4 else _colors(data, read, background, by)
+    return DecodedImage(*fitted(image, box, read.size, read.orientation, options), narrow=read.narrow)

@@ -29,6 +29,7 @@ FILES = {
     "progressive": file("JPEG", progressive=True), "cmyk": file("JPEG", "CMYK"),
 }  # fmt: skip
 SMALL, PADDED = ImageOptions(image_size=32), ImageOptions(image_size=28, resize="pad", truncated="keep")
+REDUCED = ImageOptions(image_size=16, decoded_px=36, vector_code=True)
 
 
 @pytest.fixture
@@ -39,12 +40,14 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     jpeg = image_reader._read_jpeg
     monkeypatch.setattr(image_reader, "_read_plain", lambda *args: (found.update(["plain"]), load(*args))[1])
     monkeypatch.setattr(image_reader, "_read_jpeg", lambda *args: (found.update(["jpeg"]), jpeg(*args))[1])
+    webp = image_reader._READERS["WEBP"]
+    monkeypatch.setitem(image_reader._READERS, "WEBP", lambda *args: (found.update(["webp"]), webp(*args))[1])
     monkeypatch.setattr(decoder, "decode_reduced", lambda *a, **k: (found.update(["reduced"]), reduced(*a, **k))[1])
     return found
 
 
 def results(data: bytes) -> list[np.ndarray]:
-    squares = [load_image(data, options, contrast=True) for options in (SMALL, PADDED)]
+    squares = [load_image(data, options, contrast=True) for options in (SMALL, PADDED, REDUCED)]
     whole = decode_composites(data, truncated="keep")
     arrays = [part for one in squares for part in (one.pixels, one.contrast)] + [*whole]
     return [np.asarray(one) for one in arrays if one is not None]
@@ -54,7 +57,7 @@ def results(data: bytes) -> list[np.ndarray]:
 def test_results_are_the_same(name: str, decoded: Counter[str]) -> None:
     data = FILES[name]
     apart = results(data)
-    assert decoded.total() == 3
+    assert decoded.total() == 4
     decoded.clear()
     with decoded_once(data):
         together = results(data)
@@ -65,7 +68,7 @@ def test_results_are_the_same(name: str, decoded: Counter[str]) -> None:
     decoded.clear()
     with decoded_once(data):
         results(bytes(bytearray(data)))  # other bytes, although equal
-    assert decoded.total() == 3
+    assert decoded.total() == 4
 
 
 def test_a_truncated_file_is_refused_after_it_was_kept(decoded: Counter[str]) -> None:
