@@ -8,7 +8,7 @@ started for it, and Chromium opens the page. `started` is the time from the star
 machine with other work, these times say little, so the processor time is there, too: that of the server, from its start
 to the first image, and that of the page's main thread. Then
 the collection and the findings are scrolled by the browser's own gesture at 3,000 px/s, and the frames are those of
-DevTools' trace: the intervals between frames that were displayed, and the share of those that the compositor dropped.
+DevTools' trace: the intervals between frames that were displayed.
 """
 
 from __future__ import annotations
@@ -102,8 +102,6 @@ def _scrolled(driver: Any) -> dict[str, Any]:
     events = _traced(driver, lambda: driver.execute_cdp_cmd("Input.synthesizeScrollGesture", gesture))
     times = np.sort([one["ts"] for one in events if one["name"] == "Display::FrameDisplayed"]) / 1000
     gaps = np.diff(times)
-    reports = [one["args"].get("frame_reporter", {}) for one in events if one["name"] == "PipelineReporter"]
-    smooth = [one["state"] for one in reports if one.get("affects_smoothness")]
     script = [one["dur"] / 1000 for one in events if one["name"] == "FireAnimationFrame" and "dur" in one]
     return {
         "num_frames": len(times),
@@ -112,7 +110,6 @@ def _scrolled(driver: Any) -> dict[str, Any]:
         "p95_ms": np.quantile(gaps, 0.95),
         "longest_ms": gaps.max(),
         "share_below_25_ms": (gaps < 25).mean(),
-        "share_dropped": smooth.count("STATE_DROPPED") / max(1, len(smooth)),
         "median_script_ms": np.median(script) if script else 0.0,
         "longest_script_ms": max(script, default=0.0),
         "num_elements": driver.execute_script("return document.querySelectorAll('.tile').length"),
