@@ -43,25 +43,6 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.linear_gradient("L").resize((width, height)).convert("RGB")
 
 
-@pytest.mark.parametrize(
-    ("mode", "options"),
-    [
-        ("RGB", {"quality": 70}), ("RGB", {"lossless": True}), ("L", {"quality": 90}), ("RGBA", {"quality": 80}),
-        ("RGB", {"save_all": True, "append_images": [gradient(90, 41)], "lossless": True}),
-        ("RGB", {"icc_profile": profile_of_cicp(12, 13, full_range=True), "quality": 95}),
-    ],
-)  # fmt: skip
-def test_webp_has_the_pixels_that_pillow_reads(mode: str, options: dict[str, Any]) -> None:
-    image = Image.effect_mandelbrot((90, 41), (-2, -1, 1, 1), 20).convert(mode)
-    exif = Image.Exif()
-    exif[274] = 6
-    data = saved(image, "WEBP", exif=exif, **options)
-    theirs = Image.open(io.BytesIO(data))
-    theirs.load()
-    expected = to_rgb(theirs).transpose(Image.Transpose.ROTATE_270)
-    np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(expected))
-
-
 @pytest.mark.parametrize("name", ["arithmetic-large", "arithmetic-progressive-large"])
 @pytest.mark.parametrize("how", DECODES)
 @pytest.mark.parametrize("image_size", [16, 64, 300])
