@@ -299,6 +299,6 @@ def bounded(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    parts = {"make": [make], "compute": [converted, read, searched, verified], "bounded": [bounded]}[sys.argv[1]]
+    parts = {"make": [make], "compute": [converted, searched, verified], "bounded": [read, bounded]}[sys.argv[1]]
     found = {name: value for part in parts for name, value in part(Path(sys.argv[2]))}
     sys.stdout.write(json.dumps(found) + "\n")
