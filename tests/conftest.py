@@ -219,7 +219,10 @@ def run_forked(command: list[str], folder: Path, cwd: Path) -> int:
     assert process.stdin is not None
     assert process.stdout is not None
     print(json.dumps([str(folder), command]), file=process.stdin, flush=True)
-    return int(process.stdout.readline())
+    if line := process.stdout.readline():
+        return int(line)
+    forking_process.cache_clear()  # it was killed
+    return process.wait()
 
 
 def option(config: pytest.Config, name: str) -> str | None:
