@@ -24,6 +24,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # until all modules are imported: what they make is no garbage
+
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,6 +42,7 @@ WORKER_BYTES = 4 << 30  # a worker, 3 GB at most, and the processes that it star
 LARGE_BYTES = 64 << 20  # a test that leaves more than that has what it left collected at once
 THOROUGH = 100  # times the examples
 OWN_PROCESS = "SIMIMG_TEST_REPORTS"  # where a process of one module writes its reports
+OUTPUTS = "output", "reports"
 REPORTS = pytest.StashKey[dict[str, list[pytest.TestReport]]]()
 CONFIG: list[pytest.Config] = []
 MAIN_PROCESS = os.getpid()
@@ -135,6 +138,7 @@ def pytest_collection_finish() -> None:
     """What was imported stays: it is not looked through whenever memory is let go of."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -161,25 +165,64 @@ def reports_of_another_process(item: pytest.Item) -> dict[str, list[pytest.TestR
     config = item.config
     places = {other.nodeid: other.location for other in item.session.items if other.path == item.path}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:xdist", *places]
+        command = ["-q", "-p", "no:randomly", "-p", "no:xdist", *places]
         command += [f"--hypothesis-{name}={value}" for name in ("profile", "seed") if (value := option(config, name))]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        environment[OWN_PROCESS] = f"{folder}/reports"
-        process = subprocess.run(
-            command, cwd=config.rootpath, env=environment, capture_output=True, text=True, check=False
-        )
-        lines = Path(folder, "reports").read_text().splitlines() if Path(folder, "reports").exists() else []
+        code = run_forked(command, Path(folder), config.rootpath)
+        output, lines = (path.read_text() if (path := Path(folder, name)).exists() else "" for name in OUTPUTS)
     reports: dict[str, list[pytest.TestReport]] = {nodeid: [] for nodeid in places}
-    for line in lines:
+    for line in lines.splitlines():
         report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
         if isinstance(report.longrepr, list):  # JSON has no tuples; a skipped test's is file, line, reason
             report.longrepr = tuple(report.longrepr)
         reports[report.nodeid].append(report)
     for nodeid, found in reports.items():
         if not any(report.when == "teardown" for report in found):
-            why = f"{command}: exit code {process.returncode}\n{process.stdout}\n{process.stderr}"
+            why = f"{command}: exit code {code}\n{output}"
             found.append(pytest.TestReport(nodeid, places[nodeid], {}, "failed", why, "call"))
     return reports
+
+
+# Forks a process for each line that it reads, so that TensorFlow, five seconds of processor time, is imported once.
+# It has no devices yet, and none of the threads that compute; each fork sets its own up.
+FORKS = f"""
+import gc, json, os, sys
+gc.disable()
+import cv2, hypothesis, keras, pytest, scipy, tensorflow
+gc.freeze()
+for line in sys.stdin:
+    folder, command = json.loads(line)
+    if (child := os.fork()) == 0:
+        gc.enable()
+        os.environ[{OWN_PROCESS!r}] = folder + "/{OUTPUTS[1]}"
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(folder + "/{OUTPUTS[0]}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1), os.dup2(output, 2)
+        sys.argv = ["pytest", *command]
+        sys.exit(pytest.main(command))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@functools.cache
+def forking_process(folder: Path) -> subprocess.Popen[str]:
+    """Returns the process that runs `FORKS` in a folder. It ends with this one, which closes its input."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", FORKS], cwd=folder, env=environment, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def run_forked(command: list[str], folder: Path, cwd: Path) -> int:
+    """Runs pytest in a process of its own; returns its exit code, and leaves `OUTPUTS` in a folder."""
+    process = forking_process(cwd)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps([str(folder), command]), file=process.stdin, flush=True)
+    if line := process.stdout.readline():
+        return int(line)
+    forking_process.cache_clear()  # it was killed
+    return process.wait()
 
 
 def option(config: pytest.Config, name: str) -> str | None:

@@ -1,7 +1,7 @@
 """Two logical CPU devices for the whole session, and small datasets made by the converter."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,21 @@ def datasets(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         ).dataset_dir
         for encoding in ("raw", "jpeg", "png")
     }
+
+
+@pytest.fixture(scope="module")
+def augmented_as_on_a_gpu() -> Iterator[None]:
+    """Has pictures be augmented by the operations that a GPU has kernels for.
+
+    XLA takes a second to compile an augmentation for a shape, and what it has compiled takes 13 MB until the process
+    ends. tests/simimg/augment compares the two.
+    """
+    from simimg.augment import augmentation
+
+    made = augmentation._augmented
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -219,7 +219,7 @@ def test_the_size_of_the_batch_has_no_say(size: int, config: AugmentConfig) -> N
     step = tf.function(lambda id, x: augment(config, 3, tf.constant(2, tf.int64), id, x))
     ids = np.arange(31)
     whole = step(tf.constant(ids), tf.constant(images)).numpy()
-    for batch_size in (1, 3, 8, 15) if config is EVERYTHING else (15,):  # policies take seconds to compile
+    for batch_size in (1, 8) if size == 24 else (15,):  # each takes seconds to compile
         starts = range(0, 31 // batch_size * batch_size, batch_size)
         parts = [step(tf.constant(ids[at : at + batch_size]), images[at : at + batch_size]) for at in starts]
         np.testing.assert_array_equal(np.concatenate(parts), whole[: len(parts) * batch_size])

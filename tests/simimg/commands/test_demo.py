@@ -11,7 +11,7 @@ from simimg.cli import main
 from simimg.commands import demo, demo_content
 from simimg.presets import lite0
 
-pytestmark = pytest.mark.own_process
+pytestmark = [pytest.mark.own_process, pytest.mark.usefixtures("augmented_as_on_a_gpu")]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from simimg.training import load_model
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
-pytestmark = pytest.mark.own_process
+pytestmark = [pytest.mark.own_process, pytest.mark.usefixtures("augmented_as_on_a_gpu")]
 
 
 @pytest.fixture(scope="module")

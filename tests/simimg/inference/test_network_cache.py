@@ -19,11 +19,11 @@ import pytest
 from simimg.errors import ModelError
 from simimg.inference import conversion, network_cache
 from simimg.inference.network_cache import ConvertedNetwork, NetworkFacts, converted_network
-from simimg.models.backbones import small
 from simimg.models.model_folder import save_folder, save_model
 
-from .conftest import info
+from .conftest import info, tiny
 
+CACHE_OF_ALL = os.environ["XDG_CACHE_HOME"]  # where other tests have lite0 already
 Counted = Callable[[], int]
 
 
@@ -55,7 +55,7 @@ def test_the_file_is_one_for_litert_and_for_zip(model_dir: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     facts = converted_network(str(model_dir), "embedding").facts
-    assert (facts.dim, facts.image_size, facts.refused) == (192, 32, "")
+    assert (facts.dim, facts.image_size, facts.refused) == (8, 32, "")
     assert 0 < facts.largest_difference < 1e-5
     Interpreter(model_path=str(model_dir / "embedding.tflite")).allocate_tensors()
     assert zipfile.ZipFile(model_dir / "embedding.tflite").namelist() == ["simimg.json"]
@@ -93,7 +93,7 @@ def test_other_weights_are_another_network(model_dir: Path, conversions: Counted
     assert converted_network(str(copied), "embedding") == before
     assert conversions() == 1
     keras.utils.set_random_seed(4)
-    save_model(model_dir, small(32, 5))
+    save_model(model_dir, tiny())
     after = converted_network(str(model_dir), "embedding")
     assert conversions() == 2
     assert after.facts.fingerprint != before.facts.fingerprint
@@ -141,7 +141,6 @@ def test_without_a_home_a_model_folder_is_enough(model_dir: Path, monkeypatch: p
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/dev/null")
     assert converted_network(str(model_dir), "embedding").content
-    assert converted_network("lite0", "embedding").content  # which has no folder of its own
 
 
 def test_a_child_process_converts_without_tensorflow_here(model_dir: Path) -> None:
@@ -204,9 +203,7 @@ def test_a_fault_of_the_machine_is_not_kept(model_dir: Path, error: Exception, m
     assert not converted_network(str(model_dir), "embedding").facts.refused
 
 
-def test_what_the_caller_computes_in_is_not_what_a_network_is_converted_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_caller_computes_in_is_not_what_a_network_is_converted_in(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -215,7 +212,7 @@ def test_what_the_caller_computes_in_is_not_what_a_network_is_converted_in(
     finally:
         keras.config.set_dtype_policy(policy)
     assert converted.facts.refused == ""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE_OF_ALL)
     assert converted_network("lite0", "embedding") == converted
 
 
@@ -231,7 +228,7 @@ def test_files_of_the_current_folder_are_no_modules(model_dir: Path, tmp_path: P
 def test_weights_of_the_same_size_and_mtime_are_other_weights(model_dir: Path, conversions: Counted) -> None:
     before, times = converted_network(str(model_dir), "embedding"), (model_dir / "model.keras").stat()
     keras.utils.set_random_seed(5)
-    save_model(model_dir, small(32, 5))
+    save_model(model_dir, tiny())
     os.utime(model_dir / "model.keras", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert (model_dir / "model.keras").stat().st_size == times.st_size
     assert converted_network(str(model_dir), "embedding").facts.fingerprint != before.facts.fingerprint
@@ -244,7 +241,7 @@ def test_a_cache_that_is_no_absolute_path_is_not_used(
     """As that of a user without a home; a folder named ~ would invite to remove the wrong one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
-    assert converted_network("lite0", "embedding").content
+    assert converted_network("lite0", "embedding").content  # which has no folder of its own
     assert not (tmp_path / "~").exists()
     assert "Set XDG_CACHE_HOME to a folder that can be written" in caplog.records[-1].getMessage()
 
@@ -272,7 +269,7 @@ sys.exit(main(["index", f"--model={sys.argv[1]}", f"--image_dir={sys.argv[1]}", 
 def test_an_imported_model_keeps_its_fingerprint(tmp_path: Path) -> None:
     """The times in its file differ, its weights do not."""
     keras.utils.set_random_seed(3)
-    model = small(32, 5)
+    model = tiny()
     facts = []
     for name in ("one", "two"):
         save_folder(tmp_path / name, model, info(class_names=()))

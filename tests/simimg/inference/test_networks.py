@@ -217,8 +217,7 @@ def test_a_network_that_litert_cannot_run_is_computed_by_tensorflow(
         np.testing.assert_allclose(opened(images), through.predict(images, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("output", ["embedding", "probabilities"])
+@pytest.mark.parametrize(("policy", "output"), [("mixed_bfloat16", "embedding"), ("mixed_float16", "probabilities")])
 def test_a_network_of_mixed_precision_is_computed_in_float32(
     tmp_path: Path, images: np.ndarray, policy: str, output: str
 ) -> None:

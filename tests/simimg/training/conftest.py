@@ -1,6 +1,6 @@
 """Datasets and a network so small that a run takes a second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simimg.augment import augmentation
 from simimg.models.backbones import NETWORKS
 from simimg.training import TrainConfig, load_model, train
 from tfrecords.convert.engine import convert
@@ -17,17 +16,10 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Has pictures be augmented by the operations that a GPU has kernels for, unless a module is about the processor.
-
-    XLA takes a second to compile an augmentation for a shape, and what it has compiled takes 13 MB until the process
-    ends. tests/simimg/augment compares the two.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if not getattr(request.module, "AUGMENTS_BY_XLA", False):
-            made = augmentation._augmented
-            patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
-        yield
+def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> None:
+    """Applies to all modules but those that are about the processor."""
+    if not getattr(request.module, "AUGMENTS_BY_XLA", False):
+        request.getfixturevalue("augmented_as_on_a_gpu")
 
 
 @pytest.fixture(scope="session")

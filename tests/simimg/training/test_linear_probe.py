@@ -67,9 +67,7 @@ def test_a_run_starts_from_it(datasets: dict[str, Path], tmp_path: Path) -> None
     notes: list[str] = []
     result = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "run"}), Watcher(note=notes.append))
     assert any(note.startswith("softmax fitted to the network's features: training accuracy") for note in notes)
-    assert result.figures["test"]["accuracy"] > 0.8  # the steps have moved nothing
-    without = train(TrainConfig.with_preset({**options, "model_dir": tmp_path / "without", "probe": False}))
-    assert without.figures["test"]["accuracy"] < result.figures["test"]["accuracy"]
+    assert result.figures["test"]["accuracy"] > 0.8  # the steps have moved nothing; by chance it is a third
 
 
 def test_it_sees_the_views_that_the_answer_is_the_mean_of(datasets: dict[str, Path]) -> None:

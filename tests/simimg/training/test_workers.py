@@ -23,7 +23,7 @@ from tfrecords.convert.plan.convert_config import ConvertConfig
 
 ROOT = Path(__file__).parents[3]
 AUGMENTS_BY_XLA = True  # as the processes do that it starts
-OPTIONS = {"preset": "tutorial", "epochs": 40, "global_batch_size": 18, "rotation_degrees": 20.0, "ema": 0.9}
+OPTIONS = {"preset": "tutorial", "epochs": 20, "global_batch_size": 18, "rotation_degrees": 20.0, "ema": 0.9}
 
 
 def free_ports() -> list[int]:
