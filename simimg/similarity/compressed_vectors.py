@@ -3,8 +3,8 @@
 A number is rounded to one of four levels around the mean of its dimension, so that nothing has to be trained, and no
 vector sorted into a cell. faiss adds the squared distances of two numbers at a time by tables that fit into the
 registers of a processor ("fast scan": André, Kermarrec and Le Scouarnec, VLDB 2015): a million vectors of 256 numbers
-take 3.5 ms. The vectors that are the nearest by their codes are compared exactly. These are read from the vectors on
-disk. So a search takes a sixteenth of the memory of the vectors.
+take 3.5 ms per query, in calls of many. The vectors that are the nearest by their codes are compared exactly, and
+these are read from the vectors on disk. So a search takes a sixteenth of the memory of the vectors.
 
 How many vectors are compared is measured when the file is built: as many as find 99 % of the true ten nearest. The
 measured recall is stored and shown. A search among at most `EXACT_UP_TO` given vectors is exact.
