@@ -6,10 +6,10 @@ The vectors, float16 `[n, 256]`, are drawn once into FOLDER and stay there: 5 GB
 vectors `copy` of a collection: unit vectors in clusters of about 50, two of which have a cosine of 0.2 to 0.7. Queries
 are further members of the clusters. Each way runs in a process of its own; its line goes to FOLDER/results.jsonl.
 
-`exact` and `cells` are those of `simimg.similarity`; the other ways with cells take theirs from `cells`. Of an index
-with compressed vectors, the best 100 (`cells`: as many as it compares) are compared again with the float16 vectors,
-which stay on disk. Each is built with all cores, and searched in one thread with twice the effort until the recall is
-0.99: probed cells, or the length of HNSW's list (`efSearch`).
+`exact` and `compressed` are those of `simimg.similarity`, the others those of faiss (`index_factory`) and LanceDB. Of
+an index with compressed vectors, the best 100 are compared again with the float16 vectors, which stay on disk. Each is
+built with all cores, and searched in one thread with twice the effort until the recall is 0.99: vectors that are
+compared again (without cells), probed cells, or the length of HNSW's list (`efSearch`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import psutil
 
 from simimg.bench.converters import Tool
 from simimg.bench.virtualenvs import environment_variables, python_of
-from simimg.similarity.inverted_file import build_cells
+from simimg.similarity.compressed_vectors import build_compressed
 from simimg.similarity.nearest_neighbors import nearest
 
 __all__ = ["WAYS", "Outcome", "draw", "main"]
@@ -43,6 +43,7 @@ _LEAST, _MOST = 0.2, 0.7  # cosine of two members; that of a member to the cente
 _NUM_QUERIES, _BATCH = 512, 64
 _BLOCK_ROWS = 65_536
 _TRAINED_WITH = 65_536  # vectors, for the codes
+_NUM_CELLS, _LEAST_PER_CELL = 1024, 39  # faiss wants to be trained with as many
 _QUERY_BITS = 8  # of RaBitQ
 _SINGLE = 32  # queries that are searched one by one
 _COMPARED_AGAIN = 100
@@ -133,58 +134,46 @@ def _exact32(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     return whole.nbytes, lambda queries, _: nearest(whole, queries[:, None], K)[1]
 
 
-def _cells(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
+def _compressed(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
     halves: Any = _Halves(vectors)
-    built = build_cells(halves, _cells_path(folder, len(vectors)))
+    built = build_compressed(halves, folder / "compressed.faiss")
+    num_bytes = built.path.stat().st_size
+    built.path.unlink()
 
     def search(queries: np.ndarray, effort: int) -> np.ndarray:
-        return dataclasses.replace(built, num_probed=effort).nearest(queries[:, None], K)[1]
+        return dataclasses.replace(built, num_compared=effort).nearest(queries[:, None], K)[1]
 
-    return built.path.stat().st_size, search
-
-
-def _cells_path(folder: Path, num_vectors: int) -> Path:
-    return folder / f"cells-{num_vectors}.faiss"
+    return num_bytes, search
 
 
 def _faiss_way(description: str, *, again: int = 0) -> _Build:
     def build(vectors: np.ndarray, folder: Path) -> tuple[int, _Search]:
         faiss: Any = importlib.import_module("faiss")  # whose types are those of an older version
-        graph, packed = description.startswith("HNSW"), "fs" in description
-        if graph:
-            cells, index = None, faiss.index_factory(DIM, description, faiss.METRIC_L2)
-        else:
-            divided = faiss.read_index(str(_cells_path(folder, len(vectors))), faiss.IO_FLAG_MMAP)
-            num_cells, cells = divided.nlist, np.empty(len(vectors), np.int64)
-            index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
-            index.quantizer.add(divided.quantizer.reconstruct_n(0, num_cells))  # so it is not trained again
-            for cell in range(num_cells):
-                lists = divided.invlists
-                cells[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))] = cell
+        cells = description.startswith("IVF")
+        num_cells = min(_NUM_CELLS, len(vectors) // _LEAST_PER_CELL)
+        index = faiss.index_factory(DIM, description.format(cells=num_cells), faiss.METRIC_L2)
         if not index.is_trained:
             rows = np.random.default_rng(0).permutation(len(vectors))[:_TRAINED_WITH]
             index.train(vectors[np.sort(rows)].astype(np.float32))
         for start in range(0, len(vectors), _BLOCK_ROWS):
-            block = vectors[start : start + _BLOCK_ROWS].astype(np.float32)
-            if cells is None or packed:  # whose codes nothing but `add` packs
-                index.add(block)
-            else:
-                own = cells[start : start + len(block)]
-                index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(own))
+            index.add(vectors[start : start + _BLOCK_ROWS].astype(np.float32))
         file = folder / "index.faiss"
         faiss.write_index(index, str(file))
         num_bytes = file.stat().st_size
         file.unlink()
 
         def search(queries: np.ndarray, effort: int) -> np.ndarray:
-            if graph:
+            most, parameters = again or K, None
+            if description.startswith("HNSW"):
                 parameters = faiss.SearchParametersHNSW(efSearch=max(effort, again, K))
+            elif not cells:
+                most = effort
             elif "RaBitQ" in description:
                 parameters = faiss.IVFRaBitQSearchParameters(nprobe=effort, qb=_QUERY_BITS)
             else:
                 parameters = faiss.SearchParametersIVF(nprobe=effort)
-            _, found = index.search(queries, again or K, params=parameters)
-            if not again:
+            _, found = index.search(queries, most, params=parameters)
+            if most == K:
                 return found
             products = np.einsum("qkd,qd->qk", vectors[found].astype(np.float32), queries)
             products[found < 0] = -np.inf
@@ -197,7 +186,7 @@ def _faiss_way(description: str, *, again: int = 0) -> _Build:
 
 
 WAYS: dict[str, _Build] = {
-    "cells": _cells,
+    "compressed": _compressed,
     "exact": _exact,
     "exact-float32": _exact32,
     "ivf-rabitq": _faiss_way("IVF{cells},RaBitQ", again=_COMPARED_AGAIN),
@@ -207,6 +196,8 @@ WAYS: dict[str, _Build] = {
     "ivf-pq32": _faiss_way("IVF{cells},PQ32", again=_COMPARED_AGAIN),
     "ivf-sq8": _faiss_way("IVF{cells},SQ8", again=_COMPARED_AGAIN),
     "ivf-float16": _faiss_way("IVF{cells},SQfp16"),
+    "pq-packed": _faiss_way("PQ64x4fs", again=_COMPARED_AGAIN),
+    "hnsw": _faiss_way("HNSW32,Flat"),
     "hnsw-sq8": _faiss_way("HNSW32,SQ8", again=_COMPARED_AGAIN),
 }
 LANCEDB = {"lancedb-pq": "IVF_PQ", "lancedb-rabitq": "IVF_RQ"}
@@ -293,8 +284,6 @@ def main(arguments: list[str]) -> None:
         return
     draw(given.folder, given.num_vectors)
     ways = given.ways or [*WAYS, *LANCEDB]
-    if any(way.startswith("ivf") for way in ways) and not _cells_path(given.folder, given.num_vectors).exists():
-        ways = ["cells", *(way for way in ways if way != "cells")]
     for way in ways:
         with tempfile.TemporaryDirectory() as place:
             result = Path(place) / "result.json"

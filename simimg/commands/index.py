@@ -128,11 +128,11 @@ def run(options: Options) -> Result:
         text += f"\n{update.num_embedded:,} embedded, the others were unchanged"
     if update.num_removed:
         text += f"\n{update.num_removed:,} removed, since their files no longer exist"
-    if (cells := index.cells.get("copy")) is not None:
-        values["recall_at_10"] = cells.recall
+    if (compressed := index.compressed.get("copy")) is not None:
+        values["recall_at_10"] = compressed.recall
         text += (
-            f"\nsearched by faiss, {cells.num_probed:,} of {cells.faiss_index.nlist:,} cells per query: finds "
-            f"{cells.recall:.1%} of the ten nearest images that an exact search finds"
+            f"\nsearched by compressed vectors, of which {compressed.num_compared:,} per query are compared exactly: "
+            f"finds {compressed.recall:.1%} of the ten nearest images that an exact search finds"
         )
     if update.refused:
         text += f"\n{len(update.refused):,} skipped"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simimg.errors import UsageError
-from simimg.similarity.inverted_file import write_flat, write_probed
+from simimg.similarity.compressed_vectors import write_flat, write_refined
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.format.atomic_files import atomic_folder, write_json
 
@@ -72,9 +72,10 @@ def export_index(index: SearchIndex, out: Path, *, format: str, by: str, overwri
             _write_rows(index, folder / "rows.parquet", None)
         if format == "npy":
             np.save(folder / "vectors.npy", vectors)
-        elif format == "faiss" and by in index.cells:
-            write_probed(index.cells[by], folder / "index.faiss")
-            info["num_probed"], info["recall_at_10"] = index.cells[by].num_probed, index.cells[by].recall
+        elif format == "faiss" and by in index.compressed:
+            compressed = index.compressed[by]
+            write_refined(compressed, folder / "index.faiss")
+            info["num_compared"], info["recall_at_10"] = compressed.num_compared, compressed.recall
         elif format == "faiss":
             write_flat(vectors, folder / "index.faiss")
         write_json(folder / _INFO_FILE, info)

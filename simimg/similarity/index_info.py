@@ -39,8 +39,8 @@ class IndexInfo:
         pixels: an id of the options that determine a dataset's stored pixels; of files, what resized those that are no
             JPEGs: `vector code`, or "" for Pillow.
         images_crc32: checksum of the file with the table of images; 0 for an index of an earlier version.
-        cells: by projection, for more than 200,000 images: the numbers of probed cells and of compared vectors, and the
-            measured recall.
+        cells: by projection, for more than 200,000 images: the number of vectors that are compared exactly, and the
+            measured recall; in an index of an earlier version, which has cells, the number of probed ones, too.
         thresholds: the similarities that `simimg calibrate` chose: `copy` for a search, `pairs` for pairs of images of
             the index.
     """

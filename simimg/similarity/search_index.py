@@ -6,7 +6,7 @@
         embeddings.npy                  float16 [num_images, network_dim], as the network returns them, of L2 norm 1
         copy.npz, kind.npz              the projections, see `simimg.similarity.projection`
         copy.npy, kind.npy              float32 [num_images, dim]: projected embeddings, memory-mapped for search
-        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.inverted_file`
+        copy.faiss, kind.faiss          for more than 200,000 images, see `simimg.similarity.compressed_vectors`
     <index_dir>/web/, fingerprints-….sqlite     what the search page and verification computed
 
 A generation is complete before index.json names it, and only then is the previous one removed. So a process that is
@@ -31,10 +31,10 @@ import pyarrow as pa
 
 from simimg.errors import DataError, SearchIndexError, UsageError
 from simimg.inference.inference_engine import Engine
+from simimg.similarity.compressed_vectors import CompressedVectors, build_compressed, open_compressed
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import ImageTable, IndexedImage
 from simimg.similarity.index_info import INFO_FILE, IndexInfo, all_of, locked_index, remove_thumbnails
-from simimg.similarity.inverted_file import Cells, build_cells, open_cells
 from simimg.similarity.nearest_neighbors import EXACT_UP_TO, nearest
 from simimg.similarity.projection import BY, Projection, fit_projection
 from simimg.similarity.remote_index import local_index
@@ -97,7 +97,7 @@ def write_generation(
     earlier = _generations(index_dir)
     generation = max(earlier, default=0) + 1
     projections = {by: fit_projection(embeddings, table.column("label"), by) for by in BY}
-    cells: dict[str, dict[str, float]] = {}
+    compressed: dict[str, dict[str, float]] = {}
     try:
         with atomic_folder(_folder(index_dir, generation)) as folder:
             np.save(folder / _EMBEDDINGS_FILE, np.asarray(embeddings, np.float16))
@@ -107,8 +107,8 @@ def write_generation(
                 np.savez(folder / f"{by}.npz", mean=projection.mean, **matrix)
                 vectors = _write_vectors(folder / f"{by}.npy", projection, embeddings)
                 if len(vectors) > EXACT_UP_TO and embedder.dim > 1:
-                    built = build_cells(vectors, folder / f"{by}.faiss")
-                    cells[by] = {name: getattr(built, name) for name in ("num_probed", "num_compared", "recall")}
+                    built = build_compressed(vectors, folder / f"{by}.faiss")
+                    compressed[by] = {"num_compared": built.num_compared, "recall": built.recall}
         info = IndexInfo(
             generation=generation,
             model=embedder.name,
@@ -122,7 +122,7 @@ def write_generation(
             num_calibrated=before.info.num_calibrated if before else 0,
             pixels=pixels,
             images_crc32=images_crc32,
-            cells=cells,
+            cells=compressed,
             thresholds=before.info.thresholds if before else {},
         )
         _write_info(index_dir, info)
@@ -144,7 +144,7 @@ class SearchIndex:
         embeddings: float16 `[num_images, network_dim]`, memory-mapped.
         projections: by name.
         vectors: float32 `[num_images, dim]` by projection, memory-mapped.
-        cells: by projection, for more than 200,000 images.
+        compressed: by projection, for more than 200,000 images.
         once: whether it is opened for a search or two, and should take little memory.
         is_temporary: whether its folder will be removed, so that nothing is kept in it and no plan refers to it.
     """
@@ -155,7 +155,7 @@ class SearchIndex:
     embeddings: np.ndarray
     projections: Mapping[str, Projection]
     vectors: Mapping[str, np.ndarray]
-    cells: Mapping[str, Cells]
+    compressed: Mapping[str, CompressedVectors]
     once: bool = False
     is_temporary: bool = False
 
@@ -240,8 +240,8 @@ class SearchIndex:
         Queries are projected embeddings, `[num_queries, num_views, dim]`; the view that is closest to an image counts.
         `k` is at least 1. `by` is `copy` or `kind`. `among`, bool `[num_images]`, selects the rows that are searched.
         """
-        if by in self.cells:
-            return self.cells[by].nearest(queries, k, among)
+        if by in self.compressed:
+            return self.compressed[by].nearest(queries, k, among)
         vectors = self.vectors[by]
         return nearest(OnePass(vectors) if self.once and isinstance(vectors, np.memmap) else vectors, queries, k, among)
 
@@ -322,7 +322,7 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
         pictures = ImageTable.open(path, info.images_crc32)
         if len(pictures) != info.num_images:
             raise ValueError(f"it has {len(pictures)} rows, but the index has {info.num_images} images")
-    projections, vectors, cells = {}, {}, {}
+    projections, vectors, compressed = {}, {}, {}
     for by in BY:
         with _reading(index_dir, folder / f"{by}.npz") as path, np.load(path) as file:
             projection = projections[by] = Projection(file["mean"], file.get("matrix"))
@@ -333,10 +333,10 @@ def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:
             _check_shape(vectors[by], np.float32, info.num_images, dim)
         if by in info.cells:
             with _reading(index_dir, folder / f"{by}.faiss") as path:
-                cells[by] = open_cells(path, vectors[by], info.cells[by])
-                if cells[by].faiss_index.ntotal != info.num_images:
-                    raise ValueError(f"it has {cells[by].faiss_index.ntotal} vectors, not {info.num_images}")
-    return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, cells)
+                compressed[by] = open_compressed(path, vectors[by], info.cells[by])
+                if (num_vectors := compressed[by].faiss_index.ntotal) != info.num_images:
+                    raise ValueError(f"it has {num_vectors} vectors, not {info.num_images}")
+    return SearchIndex(index_dir, info, pictures, embeddings, projections, vectors, compressed)
 
 
 def _check_shape(array: np.ndarray, dtype: Any, num_rows: int, dim: int | None) -> None:

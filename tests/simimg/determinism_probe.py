@@ -151,7 +151,7 @@ def read(folder: Path) -> Iterator[tuple[str, str]]:
 def searched(folder: Path) -> Iterator[tuple[str, str]]:
     """Digests of rows and similarities, searched in every way."""
     from simimg.similarity import nearest_neighbors as module
-    from simimg.similarity.inverted_file import build_cells, open_cells
+    from simimg.similarity.compressed_vectors import build_compressed, open_compressed
     from simimg.similarity.projection import Projection
 
     vectors = np.load(folder / "vectors.npy")
@@ -186,12 +186,12 @@ def searched(folder: Path) -> Iterator[tuple[str, str]]:
     )
     views = queries[:64].reshape(4, 16, _DIM)
     yield "nearest of several views", digest(*module.nearest(vectors, views, 50))
-    path = folder / f"cells-{os.getpid()}.faiss"
-    cells = build_cells(vectors, path)
-    yield "cells", digest(path.read_bytes(), cells.num_probed, cells.num_compared, cells.recall)
-    opened = open_cells(path, mapped, {"num_probed": 8, "num_compared": 10, "recall": 0.9})
+    path = folder / f"compressed-{os.getpid()}.faiss"
+    built = build_compressed(vectors, path)
+    yield "compressed vectors", digest(path.read_bytes(), built.num_compared, built.recall)
+    opened = open_compressed(path, mapped, {"num_compared": 10, "recall": 0.9})
     found = opened.nearest(queries[:, None], 12)
-    yield "nearest in cells", digest(*found, *opened.nearest(views, 50), *opened.nearest(views, 5, among))
+    yield "nearest by compressed vectors", digest(*found, *opened.nearest(views, 50), *opened.nearest(views, 5, among))
     for start in range(0, 70, 9):
         part = slice(start, start + 9)
         assert (opened.nearest(queries[part, None], 12)[0] == found[0][part]).all()

@@ -20,7 +20,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_indexes, "_NUM_QUERIES", 32)
         draw(folder, NUM_VECTORS)
-    measure(folder, NUM_VECTORS, "cells")  # whose cells the others share
     return folder
 
 
@@ -38,7 +37,7 @@ def test_vectors_are_in_clusters_and_the_true_neighbors_are_known(folder: Path) 
 
 
 @pytest.mark.parametrize(
-    "way", ["exact", "exact-float32", "cells", "ivf-rabitq", "ivf-pq-packed", "ivf-sq8", "hnsw-sq8"]
+    "way", ["exact", "exact-float32", "compressed", "pq-packed", "ivf-rabitq", "ivf-pq-packed", "ivf-sq8", "hnsw-sq8"]
 )
 def test_a_way_is_searched_until_its_recall_is_enough(folder: Path, way: str) -> None:
     outcome = measure(folder, NUM_VECTORS, way)

@@ -164,7 +164,7 @@ def test_noise_does_not_drown_what_can_be_aligned(scene: Scene, seed: int) -> No
 
 
 @pytest.mark.parametrize("edit", [pixelated, lambda image: image.filter(ImageFilter.GaussianBlur(5))])
-def test_near_hashes_are_found_in_cells_as_in_memory(
+def test_near_hashes_are_found_by_codes_as_in_memory(
     folder: Path,
     finder: Finder,
     blind: Embedder,
@@ -173,10 +173,10 @@ def test_near_hashes_are_found_in_cells_as_in_memory(
     monkeypatch: pytest.MonkeyPatch,
     edit: Callable[[Image.Image], Image.Image],
 ) -> None:
-    """Beyond the limit of an exact search, whatever cells the pictures with near hashes lie in."""
+    """Beyond the limit of an exact search, whatever the codes of the images with near hashes are."""
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 8)
     with closing(Finder(index_folder(tmp_path / "i", folder, blind).index, blind)) as beyond:
-        assert set(beyond.index.cells) == {"copy", "kind"}
+        assert set(beyond.index.compressed) == {"copy", "kind"}
         only = np.arange(NUM_PHOTOS) % 2 == 0
         for seed in range(0, NUM_PHOTOS, 5):
             query = make_query("q", edit(scene(seed)), blind)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simimg import determinism
 from simimg.determinism import one_blas_thread
 from simimg.errors import SearchIndexError, UsageError
-from simimg.similarity import inverted_file, nearest_neighbors, search_index
+from simimg.similarity import compressed_vectors, nearest_neighbors, search_index
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.index_info import locked_index
@@ -133,15 +133,15 @@ def test_equal_similarities_come_in_the_order_of_the_index(tmp_path: Path) -> No
     assert [match.row for match in found] == [0, 1, 2, 3, 4]
 
 
-def test_cells_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_vectors_find_what_an_exact_search_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 100)
     centers = rng.normal(size=(20, 16))
     embeddings = unit(centers[rng.integers(20, size=3000)] + rng.normal(size=(3000, 16)) * 0.3)
     index = make(tmp_path / "i", embeddings)
-    assert set(index.cells) == {"copy", "kind"}
-    assert index.cells["copy"].recall >= 0.99
-    assert index.info.cells["copy"]["recall"] == index.cells["copy"].recall
+    assert set(index.compressed) == {"copy", "kind"}
+    assert index.compressed["copy"].recall >= 0.99
+    assert index.info.cells["copy"]["recall"] == index.compressed["copy"].recall
     queries = embeddings[:50, None]
     projected = index.projections["copy"](queries)
     values, rows = index.nearest_vectors(projected, 10)
@@ -161,8 +161,8 @@ def test_several_views_of_a_query_find_a_vector_once(tmp_path: Path, monkeypatch
     assert len(set(rows[0].tolist())) == 5
 
 
-@pytest.mark.parametrize("cells", [False, True])
-def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_more_copies_than_are_proposed_at_once(compressed: bool, tmp_path: Path) -> None:
     """Hundreds of equal vectors, and a few that are nearer by less than a product may be off."""
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(900, 64)))
@@ -170,8 +170,8 @@ def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> N
     vectors[5:600] = unit(query + vectors[1] * 0.5)
     vectors[[17, 450]] = unit(query + vectors[1] * 0.499999)
     find = (
-        inverted_file.build_cells(vectors, tmp_path / "c").nearest
-        if cells
+        compressed_vectors.build_compressed(vectors, tmp_path / "c").nearest
+        if compressed
         else partial(nearest_neighbors.nearest, vectors)
     )
     for views in (query[None, None], unit(rng.normal(size=(1, 3, 64)) * 1e-3 + query)):
@@ -186,21 +186,24 @@ def test_more_copies_than_are_proposed_at_once(cells: bool, tmp_path: Path) -> N
 def test_a_query_that_finds_little_takes_nothing_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More cells are probed where those that are probed first hold too few of the chosen vectors."""
-    monkeypatch.setattr(inverted_file, "EXACT_UP_TO", 0)
+    """More vectors are proposed where those that are proposed first hold too few of the chosen ones."""
+    monkeypatch.setattr(compressed_vectors, "EXACT_UP_TO", 0)
     rng = np.random.default_rng(0)
-    vectors = unit(rng.normal(size=(1000, 16)))
-    cells = dataclasses.replace(inverted_file.build_cells(vectors, tmp_path / "c"), num_probed=1)
-    among = np.zeros(1000, bool)
-    among[::90] = True
-    values, rows = cells.nearest(vectors[:40, None], 10, among)
+    vectors = unit(rng.normal(size=(4000, 16)) + np.eye(1, 16) * np.where(np.arange(4000) < 3000, 3, -3)[:, None])
+    built = dataclasses.replace(compressed_vectors.build_compressed(vectors, tmp_path / "c"), num_compared=40)
+    among = np.arange(4000) % 8 == 0
+    among[3000:] = True  # far from the queries of the first half
+    queries = np.concatenate([vectors[:20], vectors[-20:]])[:, None]
+    values, rows = built.nearest(queries, 10, among)
     assert rows.shape == (40, 10)
     assert among[rows].all()
+    exact = nearest_neighbors.nearest(vectors, queries, 10, among)[1]
+    assert np.mean([len(np.intersect1d(*pair)) for pair in zip(exact, rows, strict=True)]) >= 9
     for query in range(40):
-        own_values, own_rows = cells.nearest(vectors[query : query + 1, None], 10, among)
+        own_values, own_rows = built.nearest(queries[query : query + 1], 10, among)
         np.testing.assert_array_equal(own_rows[0], rows[query])
         np.testing.assert_array_equal(own_values[0], values[query])
-    assert cells.nearest(vectors[:2, None], 5, np.zeros(1000, bool))[1].shape == (2, 0)
+    assert built.nearest(queries[:2], 5, np.zeros(4000, bool))[1].shape == (2, 0)
 
 
 @given(
@@ -208,64 +211,78 @@ def test_a_query_that_finds_little_takes_nothing_from_the_others(
     num_queries=st.integers(1, 8),
     num_views=st.integers(1, 3),
     k=st.integers(1, 40),
-    num_probed=st.sampled_from([1, 2, 8]),
+    num_compared=st.sampled_from([1, 20, 100]),
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=60)
-def test_cells_search_among_given_rows_as_exactly_as_memory(
-    flat_cells: inverted_file.Cells,
+def test_a_search_among_given_rows_is_as_exact_as_in_memory(
+    compressed: compressed_vectors.CompressedVectors,
     num_chosen: int,
     num_queries: int,
     num_views: int,
     k: int,
-    num_probed: int,
+    num_compared: int,
     seed: int,
 ) -> None:
-    """The nearest of the given rows may lie in any cell, and one query in a call has nothing to do with the others."""
+    """The nearest of the given rows may be far away, and one query in a call has nothing to do with the others."""
     rng = np.random.default_rng(seed)
     among = np.zeros(700, bool)
     among[rng.permutation(700)[:num_chosen]] = True
     queries = unit(rng.normal(size=(num_queries, num_views, 8)))
-    cells = dataclasses.replace(flat_cells, num_probed=num_probed)
-    values, rows = cells.nearest(queries, k, among)
-    exact_values, exact_rows = nearest_neighbors.nearest(cells.vectors, queries, k, among)
+    built = dataclasses.replace(compressed, num_compared=num_compared)
+    values, rows = built.nearest(queries, k, among)
+    exact_values, exact_rows = nearest_neighbors.nearest(built.vectors, queries, k, among)
     np.testing.assert_array_equal(rows, exact_rows)
     np.testing.assert_array_equal(values, exact_values)
-    together = cells.nearest(queries, k)
+    together = built.nearest(queries, k)
     for query in range(num_queries):
-        for ours, theirs in zip(cells.nearest(queries[query : query + 1], k), together, strict=True):
+        for ours, theirs in zip(built.nearest(queries[query : query + 1], k), together, strict=True):
             np.testing.assert_array_equal(ours[0], theirs[query])
 
 
 @pytest.fixture(scope="module")
-def flat_cells(tmp_path_factory: pytest.TempPathFactory) -> inverted_file.Cells:
-    """Cells over 700 vectors without any order."""
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> compressed_vectors.CompressedVectors:
+    """700 vectors without any order."""
     vectors = unit(np.random.default_rng(0).normal(size=(700, 8)))
-    return inverted_file.build_cells(vectors, tmp_path_factory.mktemp("cells") / "c")
+    return compressed_vectors.build_compressed(vectors, tmp_path_factory.mktemp("compressed") / "c")
 
 
-def test_cells_have_the_same_bytes_with_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_vectors_have_the_same_bytes_with_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import faiss
 
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(60, 16))
     vectors = unit(centers[rng.integers(60, size=3000)] + rng.normal(size=(3000, 16)) * 0.5)
     num_threads, built = faiss.omp_get_max_threads(), []
-    monkeypatch.setattr(inverted_file, "_DIVIDED_ROWS", 700)
+    monkeypatch.setattr(compressed_vectors, "_CODED_ROWS", 700)
     for count in (1, 3):
-        monkeypatch.setattr(inverted_file, "num_cores", partial(int, count))
+        monkeypatch.setattr(compressed_vectors, "num_cores", partial(int, count))
         faiss.omp_set_num_threads(count)
-        built.append(inverted_file.build_cells(vectors, tmp_path / str(count)))
+        built.append(compressed_vectors.build_compressed(vectors, tmp_path / str(count)))
     faiss.omp_set_num_threads(num_threads)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
-    assert (tmp_path / "1").stat().st_size < vectors.nbytes / 2  # of a row: its number, two lengths and 16 bits
-    one, other = ((cells.num_probed, cells.num_compared, cells.recall) for cells in built)
-    assert one == other
-    assert built[0].recall >= 0.98
+    assert (tmp_path / "1").stat().st_size < vectors.nbytes / 10
+    assert built[0].num_compared == built[1].num_compared
+    assert built[0].recall == built[1].recall >= 0.98
     queries = unit(vectors[::30] + rng.normal(size=(100, 16)) * 0.05)[:, None]
     _, exact = nearest_neighbors.nearest(vectors, queries, 10)
     _, found = built[0].nearest(queries, 10)
     assert np.mean([len(np.intersect1d(*pair)) for pair in zip(exact, found, strict=True)]) >= 9.6
+
+
+@pytest.mark.parametrize("dim", [5, 6, 8])
+def test_codes_are_those_of_the_nearest_levels(dim: int, tmp_path: Path) -> None:
+    """faiss decodes each number to one of four levels, and none is off by more than half a step, but at the ends."""
+    vectors = unit(np.random.default_rng(0).normal(size=(2000, dim)) + np.arange(dim))
+    built = compressed_vectors.build_compressed(vectors, tmp_path / "c")
+    decoded = built.faiss_index.reconstruct_n(0, 2000)
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
+    levels = mean + deviation * np.array([-1.510, -0.4528, 0.4528, 1.510])[:, None]
+    expected = np.abs(vectors[None] - levels[:, None]).argmin(axis=0)
+    agree = np.isclose(decoded, np.take_along_axis(levels, expected, axis=0), atol=1e-3)
+    assert agree.mean() > 0.995  # at the borders, roundings differ
 
 
 def test_an_index_of_an_earlier_version_has_whole_vectors_in_its_cells(tmp_path: Path) -> None:
@@ -276,26 +293,26 @@ def test_an_index_of_an_earlier_version_has_whole_vectors_in_its_cells(tmp_path:
     index.train(vectors)
     index.add(vectors)
     faiss.write_index(index, str(tmp_path / "copy.faiss"))
-    cells = inverted_file.open_cells(tmp_path / "copy.faiss", vectors, {"num_probed": 30, "recall": 1.0})
+    cells = compressed_vectors.open_compressed(tmp_path / "copy.faiss", vectors, {"num_probed": 30, "recall": 1.0})
     for ours, theirs in zip(
         cells.nearest(vectors[:20, None], 10), nearest_neighbors.nearest(vectors, vectors[:20, None], 10), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_any_mixture_of_queries_finds_in_cells_what_it_finds_in_memory(tmp_path: Path) -> None:
-    """Queries in the middle of their cells, beside one that is far from everything."""
+def test_any_mixture_of_queries_finds_by_codes_what_it_finds_in_memory(tmp_path: Path) -> None:
+    """Queries in the middle of clusters, beside one that is far from everything."""
     rng = np.random.default_rng(0)
     centers = unit(rng.normal(size=(20, 16)) + 4 * np.eye(1, 16))
     vectors = unit(np.repeat(centers, 50, axis=0) + rng.normal(size=(1000, 16)) * 0.01)
-    cells = dataclasses.replace(inverted_file.build_cells(vectors, tmp_path / "c"), num_probed=16)
+    built = compressed_vectors.build_compressed(vectors, tmp_path / "c")
     queries = np.concatenate([centers[:10], -centers.mean(axis=0, keepdims=True), centers[10:]])[:, None]
     near = np.arange(21) != 10
-    values, rows = cells.nearest(queries, 10)
+    values, rows = built.nearest(queries, 10)
     exact_values, exact_rows = nearest_neighbors.nearest(vectors, queries, 10)
     np.testing.assert_array_equal(rows[near], exact_rows[near])
     np.testing.assert_array_equal(values[near], exact_values[near])
-    np.testing.assert_array_equal(rows[10], cells.nearest(queries[10:11], 10)[1][0])
+    np.testing.assert_array_equal(rows[10], built.nearest(queries[10:11], 10)[1][0])
 
 
 @pytest.mark.parametrize("num_views", [1, 3])
@@ -396,16 +413,16 @@ def test_pairs_have_a_threshold_of_their_own(tmp_path: Path) -> None:
 
 
 FILES = ["index.json", "*/embeddings.npy", "*/images.arrow", "*/copy.npz", "*/copy.npy", "*/kind.npy"]
-CELLS = ["*/copy.faiss", "*/kind.faiss"]
+COMPRESSED = ["*/copy.faiss", "*/kind.faiss"]
 
 
-@pytest.mark.parametrize("file", [*FILES, *CELLS])
+@pytest.mark.parametrize("file", [*FILES, *COMPRESSED])
 @pytest.mark.parametrize("damage", ["half", "empty", "text", "other", "missing"])
 def test_a_missing_or_damaged_part_is_named(
     tmp_path: Path, file: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message says which file, and what to do; nothing else is raised, and nothing is found in half a file."""
-    if file in CELLS:
+    if file in COMPRESSED:
         monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 40)
     embeddings = unit(np.random.default_rng(0).normal(size=(50, 8)))
     make(tmp_path / "i", embeddings)
@@ -546,7 +563,7 @@ def test_only_chosen_rows_are_looked_at(num_vectors: int, k: int, block: int, sh
     np.testing.assert_allclose(values, expected_values, atol=1e-6)
 
 
-def test_cells_look_at_chosen_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_vectors_look_at_chosen_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simimg.similarity.search_index.EXACT_UP_TO", 10)
     embeddings = unit(np.random.default_rng(0).normal(size=(700, 8)))
     opened = make(tmp_path / "i", embeddings)
