@@ -60,7 +60,7 @@ def operator(
     steps = [compiled(functools.partial(_step, kinds, is_first=is_first)) for is_first in (True, False)]
 
     def operate(operations: Operations, counts: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        table = tf.tile(tf.range(256, dtype=tf.float32)[None, None], [images.shape[0], 3, 1])
+        table = tf.tile(tf.range(256, dtype=tf.float32)[None, None], [_length(images), 3, 1])
         for number in range(operations.kind.shape[1]):
             one = Operations(operations.kind[:, number], operations.argument[:, number])
             table = steps[number > 0](one, table, counts)
@@ -78,7 +78,7 @@ def histogram(images: tf.Tensor, index: tf.DType = tf.int64) -> tf.Tensor:
     """
     places = _places(images, index)
     # Sums of whole numbers are exact in any order, up to 2**24 pixels.
-    counts = tf.math.unsorted_segment_sum(tf.ones_like(places, tf.float32), places, images.shape[0] * 3 * 256)
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(places, tf.float32), places, _length(images) * 3 * 256)
     return tf.reshape(counts, [-1, 3, 256])
 
 
@@ -107,10 +107,14 @@ def affine(operations: Operations, height: int, width: int) -> tf.Tensor:
     return tf.stack(whole, axis=1)
 
 
+def _length(batch: tf.Tensor) -> tf.Tensor | int:
+    """Returns the number of rows. Keras traces layers for batches of any length."""
+    return tf.shape(batch)[0] if batch.shape[0] is None else batch.shape[0]
+
+
 def _places(images: tf.Tensor, index: tf.DType) -> tf.Tensor:
     """Returns the place of each value in tables of `[batch, 3, 256]`, of the type `index`."""
-    batch = images.shape[0]
-    first = tf.range(batch, dtype=index)[:, None, None, None] * (3 * 256)
+    first = tf.range(tf.cast(_length(images), index))[:, None, None, None] * (3 * 256)
     return tf.cast(images, index) + first + tf.range(3, dtype=index) * 256
 
 
@@ -155,7 +159,7 @@ def _replaced(kind: int, argument: tf.Tensor, values: tf.Tensor, counts: tf.Tens
 
 def _equalized(values: tf.Tensor, counts: tf.Tensor, *, is_first: bool) -> tf.Tensor:
     """Returns the values that make a histogram flat, as Pillow's ImageOps.equalize."""
-    batch, places = values.shape[0], tf.cast(values, tf.int64)
+    batch, places = _length(values), tf.cast(values, tf.int64)
     places += tf.reshape(tf.range(batch * 3, dtype=tf.int64) * 256, [batch, 3, 1])
     if not is_first:
         counts = tf.reshape(tf.math.unsorted_segment_sum(counts, places, batch * 3 * 256), [batch, 3, 256])

@@ -133,3 +133,11 @@ def test_all_augmentations_are_one_layer() -> None:
 def test_a_layer_does_not_mix_images_whose_labels_it_does_not_see() -> None:
     with pytest.raises(UsageError, match="mixup and cutmix change labels"):
         simimg.augment.RandomAugmentation(mixup=0.2)
+
+
+def test_batches_of_a_length_that_is_not_known() -> None:
+    layers = [
+        simimg.augment.RandomAugmentation(seed=2, rand_augment="2,9", augment_with="operations") for _ in range(2)
+    ]
+    any_length = tf.function(layers[0], input_signature=[tf.TensorSpec([None, *IMAGES.shape[1:]], tf.float32)])
+    assert np.array_equal(any_length(IMAGES), layers[1](IMAGES))
