@@ -126,7 +126,7 @@ def measure_plan(folder: Path, num_entries: int) -> None:
             files=FolderFiles(str(folder)),
         )
 
-    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> None:
+    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir, handover: str = "") -> None:
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         assert len(pack(shard_task(job, planned, workdir))) < 64 * len(planned.rows) + 4096
         raise Planned
