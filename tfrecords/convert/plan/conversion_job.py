@@ -355,7 +355,8 @@ def assign(
     `labels`, `ranks` and `times` are those of all rows, `groups` those of `rows`, None before any copies are known.
     `by_groups` says whether groups are more than copies. Raises UsageError if a split would be empty.
     """
-    labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)  # images without any label are a class, too
+    if (labels < 0).any():  # images without any label are a class, too
+        labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)
     if times is None and not are_counts(config.fractions) and not by_groups and not config.folds:
         return assign_splits(labels[rows], ranks[rows, 0], config.fractions, groups), []
     if groups is None:

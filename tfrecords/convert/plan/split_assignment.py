@@ -118,23 +118,23 @@ def assign_splits(
         groups: int `[n]`, for each image the index of one image of its group of copies; by default there are no copies.
     """
     by_rank = np.argsort(ranks, kind="stable")
-    if groups is None:  # which takes a third of the memory
-        first = group_of = np.arange(len(labels))
-        sizes = np.broadcast_to(1, len(labels))
+    if groups is None:  # apart, because the memory of a large plan is decided here
+        first, group_of, sizes = slice(None), slice(None), np.broadcast_to(1, len(labels))
+        order = np.argsort(labels[by_rank], kind="stable")
     else:
         _, first, group_of, sizes = np.unique(
             groups[by_rank], return_index=True, return_inverse=True, return_counts=True
         )
+        order = np.lexsort((first, labels[by_rank[first]]))
     leaders = by_rank[first]  # of each group, the image with the lowest rank
 
     split_of_group = np.zeros(len(leaders), np.int8)
-    order = np.lexsort((first, labels[leaders]))
-    ordered = labels[leaders[order]]
+    ordered = labels[leaders][order]
     if not len(ordered):
         return np.zeros(0, np.int8)
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     # Which classes give a split one image more is decided by the ranks of their first images, not by their names.
-    class_ranks = first[order[starts]]
+    class_ranks = order[starts] if groups is None else first[order[starts]]
     borders = np.cumsum(
         split_counts(np.add.reduceat(sizes[order], starts), list(fractions.values()), class_ranks), axis=1
     )
