@@ -177,7 +177,7 @@ def index_folder_or_temporary(index_dir: Folder | None, engine: str = "local") -
             yield index_folder
         return
     if engine != "local":
-        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see.")
+        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see, or at a URL.")
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
 

@@ -175,9 +175,9 @@ def pair_tasks(
             with runner_of(lambda row: index.images[row].path) as runner:
                 yield PairTasks(index, runner, folder.resolve(), handover, progress)
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
             if handover:
                 remove_handed_over(handover)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _near_together(pairs: Sequence[Pair]) -> list[Pair]:

@@ -118,15 +118,16 @@ def assign_splits(
         groups: int `[n]`, for each image the index of one image of its group of copies; by default there are no copies.
     """
     by_rank = np.argsort(ranks, kind="stable")
+    group_of: slice | np.ndarray
     if groups is None:  # apart, because the memory of a large plan is decided here
-        first, group_of, sizes = slice(None), slice(None), np.broadcast_to(1, len(labels))
-        order = np.argsort(labels[by_rank], kind="stable")
+        leaders, group_of, sizes = by_rank, slice(None), np.broadcast_to(1, len(labels))
+        order = np.argsort(labels[leaders], kind="stable")
     else:
         _, first, group_of, sizes = np.unique(
             groups[by_rank], return_index=True, return_inverse=True, return_counts=True
         )
-        order = np.lexsort((first, labels[by_rank[first]]))
-    leaders = by_rank[first]  # of each group, the image with the lowest rank
+        leaders = by_rank[first]  # of each group, the image with the lowest rank
+        order = np.lexsort((first, labels[leaders]))
 
     split_of_group = np.zeros(len(leaders), np.int8)
     ordered = labels[leaders][order]
