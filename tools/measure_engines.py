@@ -117,13 +117,15 @@ def measure_conversions(folder: Path, image_dir: str, engine: str, address: str,
             tell(f"  {there[1]:.2f} ms of processor time per image, local {here[1]:.2f}: {here[1] / there[1]:.2f}")
 
 
+_used: dict[psutil.Process, float] = {}  # by process, when it was last seen: Ray forgets that of workers that ended
+
+
 def processor_s() -> float:
     """Return the processor time of this process and of all that it or they have started, also of those that ended."""
-    total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])  # user, system, and those of children that ended
-    return total
+            _used[process] = sum(process.cpu_times()[:4])  # user, system, and those of children that ended
+    return sum(_used.values())
 
 
 def measure_plan(folder: Path, num_entries: int) -> None:
