@@ -6,7 +6,8 @@ Each node is a set of processes of this machine with a network and a disk of its
 iproute2): an address behind a bridge, and a small tmpfs in place of Ray's folder. Each round converts on two nodes. At
 a random moment one of them is lost, and another one joins: its raylet is killed, or all of it, or it is frozen, or its
 network is cut, or its disk is filled; or none is lost, and one joins late. The bytes have to be those of a conversion
-without Ray. Needs root and the extra `ray`.
+without Ray. With `--data_url=s3://…`, the dataset is made there, and the nodes do not see the folders of the command;
+the store has to answer at 10.77.0.1. Needs root and the extra `ray`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from typing import Any
 
 import psutil
 
-from tfrecords.convert.engine import convert
-from tfrecords.convert.plan.convert_config import ConvertConfig
+from simimg import convert
+from tfrecords.base_errors import UsageError
 from tfrecords.convert.workers import ray_attempts
-from tfrecords.convert.workers.ray_cluster import connect, living_nodes
+from tfrecords.convert.workers.ray_cluster import connect, imported_ray, living_nodes
+from tfrecords.locations import url_of
+from tfrecords.storage.drivers import open_driver
+from tfrecords.storage.remote_dataset import local_dataset
 
 FAULTS = ("raylet", "killed", "frozen", "cut", "full", "late")
 _BRIDGE, _NET, _PORT = "simimg0", "10.77.0", 6399
@@ -50,22 +54,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", default=",".join(FAULTS))
+    parser.add_argument("--data_url")
     options = parser.parse_args()
     ray_attempts._SILENT_S = 15.0  # the rounds with a frozen node would take minutes
     rng = random.Random(options.seed)
     faults = options.faults.split(",")
     rng.shuffle(faults)
-    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder, "ray")) as machines:
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as machines:
+        there = options.data_url or Path(folder, "there")
         expected, seconds = converted(options.image_dir, Path(folder, "here"), engine="local", num_workers=1)
         tell(f"without Ray: {len(expected)} files in {seconds:.1f} s")
         nodes = [next(machines), next(machines)]
-        connect(f"{_NET}.1:{_PORT}", 0)
         deadline = time.monotonic() + _START_S
-        while len(living_nodes()) < len(nodes) and time.monotonic() < deadline:
+        while not imported_ray().is_initialized() or len(living_nodes()) < len(nodes):
+            with contextlib.nullcontext() if time.monotonic() > deadline else contextlib.suppress(UsageError):
+                connect(f"{_NET}.1:{_PORT}", 0)  # to a head that is still starting
             time.sleep(0.5)
         on_ray = {"engine": "ray", "ray_address": f"{_NET}.1:{_PORT}"}
-        converted(options.image_dir, Path(folder, "there"), **on_ray)  # workers start, which takes most of the time
-        found, undisturbed = converted(options.image_dir, Path(folder, "there"), **on_ray)
+        converted(options.image_dir, there, **on_ray)  # workers start, which takes most of the time
+        found, undisturbed = converted(options.image_dir, there, **on_ray)
         tell(f"on two nodes: {undisturbed:.1f} s, {'same bytes' if found == expected else 'OTHER BYTES'}")
         all_same = found == expected
         for number in range(1, options.rounds + 1):
@@ -75,7 +82,7 @@ def main() -> None:
             if fault == "late":
                 lost.end()
             with ThreadPoolExecutor(1) as executor:
-                result = executor.submit(converted, options.image_dir, Path(folder, "there"), **on_ray)
+                result = executor.submit(converted, options.image_dir, there, **on_ray)
                 time.sleep(after)
                 is_late = result.done()
                 lost.suffer(fault)
@@ -114,7 +121,8 @@ class Machine:
             f"--node-ip-address={address}",
             "--num-cpus=1",
         ]
-        mounted = ["sh", "-c", f'mount -t tmpfs -o size=64m tmpfs {disk} && exec "$@"', "sh"]
+        hidden = f"mount -t tmpfs tmpfs {os.environ['SIMIMG_CACHE_DIR']}"
+        mounted = ["sh", "-c", f'mount -t tmpfs -o size=64m tmpfs {disk} && {hidden} && exec "$@"', "sh"]
         log = subprocess.DEVNULL
         words = ["ip", "netns", "exec", name, *mounted, *node]
         return cls(number, disk, subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True))
@@ -160,9 +168,15 @@ class Machine:
 
 
 @contextlib.contextmanager
-def cluster(disk: Path) -> Iterator[Iterator[Machine]]:
-    """Start a head without cores; yield its further machines, each of which is started when it is asked for."""
+def cluster(folder: Path) -> Iterator[Iterator[Machine]]:
+    """Start a head without cores; yield its further machines, each of which is started when it is asked for.
+
+    `folder` gets that of Ray, of which each machine has another one, and the cache, which the machines do not see.
+    """
+    disk, cache = folder / "ray", folder / "cache"
     disk.mkdir()
+    cache.mkdir()
+    os.environ["SIMIMG_CACHE_DIR"] = str(cache)
     ip("link", "add", _BRIDGE, "type", "bridge")
     head: subprocess.Popen[bytes] | None = None
     machines: list[Machine] = []
@@ -183,6 +197,7 @@ def cluster(disk: Path) -> Iterator[Iterator[Machine]]:
         head = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         yield started(machines, disk)
     finally:
+        imported_ray().shutdown()  # without its cluster it would end this process, and nobody saw the error
         for machine in machines:
             machine.end()
         if head is not None:
@@ -211,12 +226,20 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def converted(image_dir: str, data_dir: Path, **options: Any) -> tuple[dict[str, str], float]:
+def converted(image_dir: str, data_dir: Path | str, **options: Any) -> tuple[dict[str, str], float]:
     """Return the SHA-256 of the files of a new dataset, by name, and the time that it took, in seconds."""
-    shutil.rmtree(data_dir, ignore_errors=True)
-    summary = convert(ConvertConfig(image_dir=image_dir, data_dir=data_dir, name="c", image_size=256, **options))
-    files = sorted(path for path in summary.dataset_dir.iterdir() if path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}, summary.seconds
+    if url := url_of(data_dir):
+        driver, root = open_driver(url, "--data_url")
+        if driver.exists(root):
+            driver.rm(root, recursive=True)
+    else:
+        shutil.rmtree(data_dir, ignore_errors=True)
+    start = time.monotonic()
+    made = convert(image_dir, data_dir=data_dir, name="c", image_size=256, **options).dataset_dir
+    seconds = time.monotonic() - start
+    files = {path.name: path for path in local_dataset(made).iterdir() if path.is_file()}
+    names = files.keys() - {"report.html", ".url"}
+    return {name: hashlib.sha256(files[name].read_bytes()).hexdigest() for name in sorted(names)}, seconds
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m tools.measure_engines --engine=ray --tasks=10000 --image_dir=photos
 
-Each conversion is repeated, in turn with that of the local engine; processor time is of this process and, for local
-workers, of those that have ended. `--entries` makes the plan of that many files instead, and prints the memory of this
-process, which is that of the driver. Needs the extra `ray`.
+Each conversion is repeated, in turn with that of the local engine, and its processor time is that of all processes:
+on a machine that does other work, only that can be compared. `--entries` makes the plan of that many files instead, and
+prints the memory of this process, which is that of the driver. Needs the extra `ray`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.conversion_job import ConversionJob
@@ -74,20 +75,26 @@ def measure_tasks(folder: Path, engine: str, address: str, num_tasks: int) -> No
     with open_runner(engine, str, num_workers=2, ray_address=address) as runner:
         done: list[Task] = []
         runner.run(iter(tasks("first", 8)), done.append, lambda *_: None)
-        start, used = time.perf_counter(), time.process_time()
+        before = np.array([time.perf_counter(), time.process_time(), processor_s()])
         runner.run(iter(tasks("task", num_tasks)), done.append, lambda *_: None)
-        seconds, used = time.perf_counter() - start, time.process_time() - used
+        after = np.array([time.perf_counter(), time.process_time(), processor_s()])
     assert len(done) == num_tasks + 8
-    tell(f"{engine}: {1e3 * seconds / num_tasks:.2f} ms per empty task, {1e3 * used / num_tasks:.2f} ms of the driver")
+    taken, driver, everything = 1e3 * (after - before) / num_tasks
+    tell(
+        f"{engine}: {taken:.2f} ms per empty task; processor time: {driver:.2f} ms of this process, "
+        f"{everything:.2f} ms of all"
+    )
 
 
 def measure_conversions(folder: Path, image_dir: str, engine: str, address: str, rounds: int) -> None:
-    """Print images/s of conversions by one and two workers, by turns with those of the local engine."""
+    """Print images/s of conversions by one and two workers, by turns with those of the local engine, and processor
+    time per image.
+    """
     with contextlib.ExitStack() as stack:
         if engine == "ray" and not address:  # one start for all rounds
             stack.enter_context(open_runner("ray", str, num_workers=2)).start(1)
         for num_workers in (1, 2):
-            speeds: dict[str, list[float]] = {"local": [], engine: []}
+            speeds: dict[str, list[tuple[float, float]]] = {"local": [], engine: []}
             for number in range(2 * rounds + 2):
                 name = ("local", engine)[number % 2]
                 shutil.rmtree(folder / "data", ignore_errors=True)
@@ -100,11 +107,25 @@ def measure_conversions(folder: Path, image_dir: str, engine: str, address: str,
                     engine=name,
                     ray_address=address if number % 2 else "",
                 )
+                used = processor_s()
                 made = convert(config)
+                used = processor_s() - used
                 if number > 1:  # the first of each is a warm-up
-                    speeds[name].append(made.num_converted / made.seconds)
-            here, there = (float(np.median(speeds[name])) for name in ("local", engine))
-            tell(f"{num_workers} workers: {there:,.0f} images/s, local {here:,.0f}: {there / here:.2f}")
+                    speeds[name].append((made.num_converted / made.seconds, 1e3 * used / made.num_converted))
+            here, there = (np.median(speeds[name], axis=0) for name in ("local", engine))
+            tell(f"{num_workers} workers: {there[0]:,.0f} images/s, local {here[0]:,.0f}: {there[0] / here[0]:.2f}")
+            tell(f"  {there[1]:.2f} ms of processor time per image, local {here[1]:.2f}: {here[1] / there[1]:.2f}")
+
+
+_used: dict[psutil.Process, float] = {}  # by process, when it was last seen: Ray forgets that of workers that ended
+
+
+def processor_s() -> float:
+    """Return the processor time of this process and of all that it or they have started, also of those that ended."""
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            _used[process] = sum(process.cpu_times()[:4])  # user, system, and those of children that ended
+    return sum(_used.values())
 
 
 def measure_plan(folder: Path, num_entries: int) -> None:
@@ -126,7 +147,7 @@ def measure_plan(folder: Path, num_entries: int) -> None:
             files=FolderFiles(str(folder)),
         )
 
-    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir) -> None:
+    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir, handover: str = "") -> None:
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         assert len(pack(shard_task(job, planned, workdir))) < 64 * len(planned.rows) + 4096
         raise Planned

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simimg.api.arguments import Counter, Folder, here
-from simimg.api.search_api import check_shared, index, task_runner, update_index
+from simimg.api.search_api import index, task_runner, update_index
 from simimg.errors import UsageError
 from simimg.signals import exit_on_sigterm
 from tfrecords.locations import path_of
@@ -104,11 +104,10 @@ def duplicates(
     selection = Selection(tuple(include), tuple(exclude), str(exclude_from or ""), str(image_dir or ""))
     if image_dir is None and selection.has_patterns:
         raise UsageError("include, exclude and exclude_from are about the files of an image_dir, and there is none.")
-    check_shared(engine, index_dir)
     with ExitStack() as stack:
         if image_dir is not None:
             folder = stack.enter_context(index_folder_or_temporary(index_dir, engine))
-            store = FingerprintStore(None if index_dir is None else folder)
+            store = FingerprintStore(None if index_dir is None or engine != "local" else folder)
             counter = partial(progress, "indexing")
             update = (
                 _index_hashes(image_dir, folder, max_pixels, counter, selection)
@@ -126,6 +125,8 @@ def duplicates(
                 )
             )
             opened = dataclasses.replace(update.index, is_temporary=index_dir is None)
+            if engine != "local":
+                store = FingerprintStore(opened.index_dir)
             for path, refusal in update.refused:
                 refused(path, str(refusal))
             for note in update.notes:
@@ -163,19 +164,20 @@ def duplicates(
 def index_folder_or_temporary(index_dir: Folder | None, engine: str = "local") -> Iterator[Path]:
     """Yield the folder of an index that is updated, or a temporary one, of which nothing is left.
 
-    Raises:
-        UsageError: a temporary folder, or that of a URL, which are of this machine alone, cannot be used by an engine
-            of several.
+    For an engine of several machines it is `index_dir` itself: an index at a URL is then sent as soon as it is updated,
+    so that all see it. Raises UsageError if it has none: a temporary folder is of this machine alone.
     """
     from simimg.similarity.remote_index import updated_index
 
-    check_shared(engine, index_dir)
+    if index_dir is not None and engine != "local":
+        yield path_of(index_dir)
+        return
     if index_dir is not None:
         with updated_index(index_dir) as index_folder:
             yield index_folder
         return
     if engine != "local":
-        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see.")
+        raise UsageError(f"engine={engine!r} needs an index_dir that all nodes see, or at a URL.")
     with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="simimg-") as folder:
         yield Path(folder) / "index"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from simimg.api.arguments import Counter, Folder, here
 from simimg.errors import UsageError
-from tfrecords.locations import path_of, url_of
+from tfrecords.locations import path_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,7 +107,6 @@ def update_index(
     from simimg.similarity.search_index import index_precision
     from tfrecords.storage.remote_dataset import local_dataset
 
-    check_shared(engine, index_dir, dataset_dir)
     stored = None if dataset_dir is None else local_dataset(dataset_dir)
     files_in = None if image_dir is None else here(image_dir, "image_dir")
     counter = Counter(progress)
@@ -127,18 +126,6 @@ def update_index(
             return index_dataset(folder, stored, embedder, image_dir=files_in, runner_of=runner_of, **calls)
         assert files_in is not None
         return index_folder(folder, files_in, embedder, selection=selection, runner_of=runner_of, also=also, **calls)
-
-
-def check_shared(engine: str, *folders: Folder | None) -> None:
-    """Raise UsageError if an engine of several machines should use what is at a URL, which is cached on this one."""
-    for folder in folders:
-        if engine != "local" and folder is not None and (url := url_of(folder)):
-            from tfrecords.convert.sources.read_errors import redacted
-
-            raise UsageError(
-                f"{redacted(url)} with engine={engine!r}: the nodes need a folder that all of them see. Copy it to "
-                "one, or leave the engine out."
-            )
 
 
 def task_runner(

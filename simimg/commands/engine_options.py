@@ -29,4 +29,4 @@ class EngineOptions(CacheOptions):
         if self.engine == "local" and self.ray_address:
             raise UsageError(f"--ray_address={self.ray_address} needs --engine=ray.")
         if self.engine != "local" and getattr(self, "index_dir", None) is None:
-            raise UsageError(f"--engine={self.engine} needs --index_dir=PATH, a folder that all nodes see.")
+            raise UsageError(f"--engine={self.engine} needs --index_dir=PATH, a folder that all nodes see, or a URL.")

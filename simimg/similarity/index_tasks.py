@@ -25,6 +25,7 @@ from simimg.inference.inference_engine import MAX_DIFFERENCE
 from simimg.similarity.embedding_cache import IMAGES_PER_PART, EmbeddingCache
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import IndexedImage
+from simimg.similarity.remote_index import handover_of
 from tfrecords.convert.image.decoder import resize
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
@@ -35,7 +36,11 @@ from tfrecords.format.layout import Layout
 from tfrecords.format.manifest import read_manifest
 from tfrecords.format.naming import LAYOUT_FILE
 from tfrecords.format.quarantine import Reason, Refusal
+from tfrecords.locations import url_of
 from tfrecords.machine_limits import num_cores
+from tfrecords.storage.handover import remove_handed_over
+from tfrecords.storage.remote_dataset import local_dataset
+from tfrecords.storage.remote_folder import origin_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -157,13 +162,14 @@ class StoredImages:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredTask(EmbeddingTask):
-    """Embeds the images of a dataset that are `rows` of its manifest."""
+    """Embeds the images of a dataset, in a folder or at a URL, that are `rows` of its manifest."""
 
     dataset_dir: Path
 
     def files_read(self) -> Iterator[tuple[Files, str, tuple[int, int, int] | None]]:
-        """Yield the file that says what the dataset is."""
-        yield FolderFiles(str(self.dataset_dir)), LAYOUT_FILE, None
+        """Yield the file that says what the dataset is, if it is in a folder."""
+        if not url_of(self.dataset_dir):
+            yield FolderFiles(str(self.dataset_dir)), LAYOUT_FILE, None
 
     def load(self, embedder: Embedder, known: EmbeddingCache) -> Iterator[LoadedFile | Refusal]:
         """Yield the stored images."""
@@ -172,7 +178,7 @@ class StoredTask(EmbeddingTask):
 
 @functools.lru_cache(maxsize=1)
 def _stored(dataset_dir: Path) -> StoredImages:
-    return StoredImages(dataset_dir)
+    return StoredImages(local_dataset(dataset_dir))
 
 
 @functools.cache
@@ -244,7 +250,7 @@ def embed_stored(
 
     def task(some: np.ndarray, **values: Any) -> StoredTask:
         inputs = hashlib.sha256(stored.manifest.sha256[some].tobytes() + some.tobytes()).hexdigest()
-        return StoredTask(**values, inputs=inputs, rows=some, dataset_dir=stored.dataset_dir.resolve())
+        return StoredTask(**values, inputs=inputs, rows=some, dataset_dir=Path(origin_of(stored.dataset_dir)))
 
     _run(runner, np.array(rows, np.int64), task, embedder, cache, lambda columns: None, progress)
 
@@ -261,6 +267,7 @@ def _run(
     """Run a task for every few rows, and take over what each has embedded; a line tells if engines differ."""
     assert cache.folder is not None
     cache.folder.mkdir(parents=True, exist_ok=True)
+    handover = handover_of(cache.folder.parents[1])
     told = 0
 
     def tasks() -> Iterator[EmbeddingTask]:
@@ -270,6 +277,7 @@ def _run(
                 rows[first : first + IMAGES_PER_PART],
                 shard=part,
                 receipt=part.with_suffix(".json"),
+                handover=handover,
                 model=os.path.abspath(embedder.name) if os.path.exists(embedder.name) else embedder.name,
                 precision=embedder.engine.precision,
                 max_pixels=embedder.max_pixels,
@@ -283,6 +291,8 @@ def _run(
         told = num_done
 
     runner.run(tasks(), lambda task: on_part(cache.adopt(task.shard)), on_progress)
+    if handover:
+        remove_handed_over(handover)
     engines = cache.engines - Counter({embedder.engine: cache.engines[embedder.engine]})
     for engine, count in engines.items() if len(cache.engines) > 1 else ():
         _LOG.info(

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import pickle
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,15 @@ from simimg.errors import SearchIndexError
 from simimg.similarity.embedding_cache import UNFINISHED
 from simimg.similarity.index_images import Examined, IndexImages
 from simimg.similarity.index_info import locked_index
+from simimg.similarity.remote_index import handover_of
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import Files
 from tfrecords.convert.sources.image_folder import FolderFiles
 from tfrecords.convert.workers.runner import Runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, writing
 from tfrecords.format.atomic_files import atomic_file
+from tfrecords.storage.handover import remove_handed_over
+from tfrecords.storage.remote_folder import origin_of
 
 PAIRS_PER_TASK = 256  # some seconds of work
 MIN_PAIRS = 64  # fewer are verified sooner here
@@ -41,7 +45,8 @@ Pair = tuple[int, int, bool]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairTask(Task):
-    """Verifies pairs of an index; `rows` are the queries, and `others`, of the same shape, the candidates.
+    """Verifies pairs of the index in a folder or at a URL; `rows` are the queries, and `others`, of the same shape, the
+    candidates.
 
     `thorough` is bool `[num_pairs]`. Pairs that reach the `threshold` are compared at full size. `paths` are some of
     the files, below `image_dir`, if the index is of files.
@@ -94,10 +99,13 @@ class PairTasks:
     """Verifies pairs of an index by the tasks of a runner."""
 
     def __init__(
-        self, index: SearchIndex, runner: Runner, folder: Path, progress: Callable[[int, int], object]
+        self, index: SearchIndex, runner: Runner, folder: Path, handover: str, progress: Callable[[int, int], object]
     ) -> None:
-        """Take a folder for results; `progress` is called with the numbers of pairs that are done and begun so far."""
+        """Take a folder for results, and the URL where they are handed over, if at all; `progress` is called with the
+        numbers of pairs that are done and begun so far.
+        """
         self._index, self._runner, self._folder, self._progress = index, runner, folder, progress
+        self._handover = handover
         self._num_done = self._num_tasks = 0
 
     def examine(self, pairs: Sequence[Pair], threshold: float) -> dict[Pair, Examined]:
@@ -131,7 +139,8 @@ class PairTasks:
                 receipt=self._folder / f"{name}.json",
                 inputs=hashlib.sha256(repr((rows, others, thorough, threshold)).encode()).hexdigest(),
                 rows=np.array(rows, np.int64),
-                index_dir=self._index.index_dir.resolve(),
+                handover=self._handover,
+                index_dir=Path(origin_of(self._index.index_dir)),
                 generation=info.generation,
                 others=np.array(others, np.int64),
                 thorough=np.array(thorough, bool),
@@ -157,14 +166,18 @@ def pair_tasks(
     if runner_of is None:
         yield None
         return
-    folder = index.index_dir / UNFINISHED / _FOLDER
+    folder, handover = index.index_dir / UNFINISHED / _FOLDER, handover_of(index.index_dir)
+    if handover:  # other machines may use the index, too
+        handover += f"/{secrets.token_hex(8)}"
     with locked_index(index.index_dir):
         shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed
         try:
             with runner_of(lambda row: index.images[row].path) as runner:
-                yield PairTasks(index, runner, folder.resolve(), progress)
+                yield PairTasks(index, runner, folder.resolve(), handover, progress)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if handover:
+                remove_handed_over(handover)
 
 
 def _near_together(pairs: Sequence[Pair]) -> list[Pair]:

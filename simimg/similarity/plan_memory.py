@@ -114,7 +114,7 @@ def remember_removals(plan: Plan, moves: Iterable[Move], names: Sequence[str]) -
         return ""
     now = {printable(name) for name in names}
     try:
-        if (folder := _folder(plan)) is None:
+        if (folder := _folder(plan, whole=True)) is None:
             return f"its index, {location_text(plan.index_dir)}, is not there"
         there = {group.keep.sha256 for group in plan.groups} | _checksums_there(folder, gone)
         record(
@@ -145,12 +145,12 @@ def forget_removals(plan: Plan, moves: Iterable[Move]) -> str:
     return ""
 
 
-def _folder(plan: Plan) -> Path | None:
-    """Return the folder of the plan's index, if it is there; see `local_index` for errors of one at a URL."""
+def _folder(plan: Plan, *, whole: bool = False) -> Path | None:
+    """Return the folder of the plan's index, if it is there; see `local_index`, also for errors of one at a URL."""
     if plan.index_dir is None:
         return None
     try:
-        folder = local_index(plan.index_dir, whole=False)
+        folder = local_index(plan.index_dir, whole=whole)
     except SearchIndexError:
         return None
     return folder if (folder / INFO_FILE).is_file() else None

@@ -2,6 +2,7 @@
 
     <url>/index.json, <url>/generation-000001/…, …      the files of a folder, without what can be computed again
     <cache>/datasets/<name>-<digest>/                   what is searched: links to objects of the cache
+    <url>/.tasks/                                       what tasks of a cluster hand over, until it is fetched
     <cache>/indexes/<name>-<digest>/                    what is updated; embeddings of an interrupted update stay
         .base                                           the index.json at the URL that it was made from
 
@@ -31,7 +32,7 @@ from tfrecords.locations import path_of, url_of
 from tfrecords.storage.claims import claimed
 from tfrecords.storage.drivers import check_bucket, first_answer, open_driver, patiently, remove_paths, usage_errors
 from tfrecords.storage.object_cache import NoRoom, ObjectCache
-from tfrecords.storage.remote_folder import RemoteFolder, RemoteObject, listing, replace
+from tfrecords.storage.remote_folder import RemoteFolder, RemoteObject, listing, origin_of, replace
 from tfrecords.storage.uploads import Upload
 
 _WHAT = "--index_dir"
@@ -113,6 +114,12 @@ def updated_index(index_dir: str | Path) -> Iterator[Path]:
         replace(base, lambda path: path.write_text(repr(objects[INFO_FILE])))
         with suppress(NoRoom):  # the folder keeps the files
             remote.adopt(objects[name] for name in (INFO_FILE, *files))
+
+
+def handover_of(index_dir: Path) -> str:
+    """Return the URL where tasks put what they make for the index in a folder of this machine, "" if all see it."""
+    url = url_of(origin_of(index_dir))
+    return f"{url}/.tasks" if url else ""
 
 
 def _objects(driver: Any, root: str, url: str) -> dict[str, RemoteObject]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def _write_picture() -> Callable[..., None]:
 @pytest.fixture(name="digests_of", scope="session")
 def _digests_of() -> Digests:
     return digests_of
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> str:
+    """The --model of an ONNX network, which needs no TensorFlow."""
+    path = Path(__file__).parents[1] / "simimg" / "inference" / "onnx_file.py"
+    spec = importlib.util.spec_from_file_location("onnx_file", path)
+    assert spec is not None
+    assert spec.loader is not None
+    onnx_file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(onnx_file)
+    return f"{onnx_file.write_network(tmp_path / 'tiny.onnx')},range=0..1"
 
 
 @pytest.fixture

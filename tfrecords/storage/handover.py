@@ -23,7 +23,7 @@ from tfrecords.storage.drivers import open_driver, paths_below, patiently, remov
 if TYPE_CHECKING:
     from tfrecords.convert.workers.shard_worker import Monitor, Task
 
-_WHAT = "--data_dir"
+_WHAT = "handover"
 _FEW_TASKS = 8  # each has its own listing; of more, those that are finished are found by one listing of them all
 
 

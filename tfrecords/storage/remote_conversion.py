@@ -3,6 +3,7 @@
     <cache>/conversions/<name>-<digest>/<name>/.1.0.0.work/     an unfinished conversion, as in every data_dir
     <cache>/conversions/<name>-<digest>/<name>/1.0.0/           the finished dataset, until all of it is in the store,
                                                                 or the existing one, which a new version is made from
+    <cache>/edits/<name>-<digest>/…                             the same for an edit, which no conversion goes on with
     <cache>/conversions/<name>-<digest>/1.0.0-sent.jsonl        what is in the store, see `tfrecords.storage.uploads`
 
 1. One process writes a dataset, see `tfrecords.storage.claims`. Who makes a new version of one holds both, the new one
@@ -62,19 +63,20 @@ class RemoteTarget:
         handover: where the workers of a cluster put shards, see `tfrecords.storage.handover`.
     """
 
-    def __init__(self, driver: Any, data_url: str, root: str, name: str, version: str) -> None:
+    def __init__(self, driver: Any, data_url: str, root: str, name: str, version: str, *, anew: bool) -> None:
         self._driver, self._parent_url, self._parent = driver, f"{data_url}/{name}", f"{root}/{name}"
         self.url, self._target = f"{self._parent_url}/{version}", f"{self._parent}/{version}"
         self.handover = _handover(self.url)
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self.data_dir = cache_folder() / "conversions" / f"{name}-{digest}"
+        self._anew = anew
+        self.data_dir = cache_folder() / ("edits" if anew else "conversions") / f"{name}-{digest}"
         self.dataset_dir = self.data_dir / name / version
         self.exists = driver.exists(f"{self._target}/{INFO_FILE}")
 
-    def prepare(self, claim: Claim, *, whole: bool, anew: bool) -> None:
+    def prepare(self, claim: Claim, *, whole: bool) -> None:
         """Fetch what there is to compare, or the `whole` dataset, and remove what an interrupted upload left.
 
-        Beside the same dataset, finished versions that were not sent stay, unless the conversion begins `anew`.
+        Beside the same dataset, finished versions that were not sent stay, unless this begins `anew`.
         """
         self._claim = claim
         with _disk_errors(self.data_dir):
@@ -83,7 +85,7 @@ class RemoteTarget:
                 there = local_dataset(self.url, None if whole else "", what="--data_dir")
                 layout = self.dataset_dir / LAYOUT_FILE
                 same = layout.is_file() and layout.read_bytes() == (there / LAYOUT_FILE).read_bytes()
-                shutil.rmtree(self.dataset_dir if same and not anew else self.data_dir, ignore_errors=True)
+                shutil.rmtree(self.dataset_dir if same and not self._anew else self.data_dir, ignore_errors=True)
                 for path in there.rglob("*"):
                     if path.is_file() and not path.name.startswith("."):
                         target = self.dataset_dir / path.relative_to(there)
@@ -135,8 +137,8 @@ def remote_target(
     """Hold the right to write dataset `name` below a URL, and yield where to convert to.
 
     An existing dataset is then on this machine, too: without its shards, unless it is needed as a `whole`, to be
-    continued. What an interrupted call made beside it is resumed, unless this one begins `anew`. Errors name the URL
-    instead of the local folder.
+    continued. What an interrupted call made beside it is resumed, unless this one begins `anew`, as each edit does.
+    Errors name the URL instead of the local folder.
 
     Raises:
         UsageError: the store cannot be used; nothing was done.
@@ -146,10 +148,10 @@ def remote_target(
     first_answer(lambda: driver.info(f"{root}/{name}"), data_url, what)
     check_bucket(driver, root, data_url, what)
     with usage_errors(data_url, what):
-        target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"))
+        target = RemoteTarget(driver, data_url, root, name, _newest_version(driver, f"{root}/{name}"), anew=anew)
     try:
         with claimed(driver, f"{root}/{name}/{target.dataset_dir.name}", target.url, what) as claim:
-            target.prepare(claim, whole=whole, anew=anew)
+            target.prepare(claim, whole=whole)
             yield target
     except KeyboardInterrupt:
         then = "begins again" if anew else "resumes the conversion"

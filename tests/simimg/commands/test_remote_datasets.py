@@ -237,8 +237,9 @@ def test_merging_datasets_at_urls_alone(
 
 
 def test_an_edit_that_was_interrupted_while_it_was_sent(
-    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    simimg: Callable[..., Any], stored: Any, datasets: dict[str, Path], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The next one begins again, and images are added to the version that is there."""
     stored.put(str(datasets["raw"]), "/store/ended/1.0.0", recursive=True)
     Path("delete.csv").write_text("id\n3\n")
     put = Upload._put
@@ -252,6 +253,16 @@ def test_an_edit_that_was_interrupted_while_it_was_sent(
         patch.setattr(Upload, "_put", interrupted)
         with pytest.raises(Interrupted, match="the same command begins again"):
             library.edit("memory://store/ended/1.0.0", delete="delete.csv")
+    shutil.copytree(photos, "images")
+    Image.new("RGB", (40, 40), "red").save(next(Path("images").glob("*/*")).with_name("new.png"))
+    flags = ["--name=raw", "--encoding=raw", "--image_size=32", "--num_workers=1", "--append"]
+    stored.put(str(datasets["raw"]), "/store/grows/raw/1.0.0", recursive=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "_put", interrupted)
+        with pytest.raises(Interrupted, match="the same command begins again"):
+            library.edit("memory://store/grows/raw/1.0.0", delete="delete.csv")
+    made = simimg("convert", "--image_dir=images", "--data_dir=memory://store/grows", *flags)
+    assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/grows/raw/1.1.0", 73)
     made = simimg("edit", "--dataset_dir=memory://store/ended/1.0.0", "--delete=delete.csv")
     assert (made["dataset_dir"], made["num_examples"]) == ("memory://store/ended/2.0.0", 71)
     assert library.verify(made["dataset_dir"]).ok
@@ -277,6 +288,30 @@ def test_a_plan_whose_index_is_gone(
     assert {path.name for path in images.iterdir()} == {*names}
     assert simimg("apply", "--plan=plan.json")["moved"] == ["two.png"]
     assert simimg("undo", "--plan=plan.json")["moved"] == ["two.png"]
+
+
+def test_a_plan_whose_index_this_machine_has_not_read(
+    simimg: Callable[..., Any], stored: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is not noted as removed whose bytes the index has under another name, too."""
+    images = Path("images")
+    images.mkdir()
+    one, two = sorted(photos.glob("*/*"))[:2]
+    for number, source in enumerate((one, two)):
+        Image.open(source).convert("RGB").resize((256, 256)).save(images / f"{number}.png")
+        Image.open(images / f"{number}.png").save(images / f"{number}-saved.jpg", quality=80)
+    shutil.copyfile(images / "0-saved.jpg", images / "0-again.jpg")
+    at = "--index_dir=memory://store/planned"
+    simimg("duplicates", "--image_dir=images", at, "--plan=plan.json", "--threshold=0.5", "--plan_edits=all")
+    plan = json.loads(Path("plan.json").read_text())
+    for group in plan["groups"]:
+        group["remove"] = [file for file in group["remove"] if file["path"] != "0-again.jpg"]
+    Path("plan.json").write_text(json.dumps(plan))
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", "other")
+    assert simimg("apply", "--plan=plan.json")["moved"] == ["0-saved.jpg", "1-saved.jpg"]
+    removed = stored.cat_file("/store/planned/decisions.jsonl").decode()
+    assert "1-saved.jpg" in removed
+    assert "0-saved.jpg" not in removed
 
 
 def test_a_url_where_there_can_be_none(simimg: Callable[..., Any]) -> None:

@@ -139,6 +139,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def empty(store: Store, cache: Path) -> Any:
+    """A driver of somebody else; there is nothing below s3://own/data."""
+    driver = store.driver()
+    if driver.find("own/data"):
+        driver.rm("own/data", recursive=True)
+    return driver
+
+
 @pytest.fixture(scope="session")
 def made(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A raw dataset of this machine: 30 examples to train on and 10 to test."""

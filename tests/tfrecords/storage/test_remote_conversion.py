@@ -81,15 +81,6 @@ def memory(cache: Path) -> Iterator[Any]:
     driver.rm("/data", recursive=True)
 
 
-@pytest.fixture
-def empty(store: Any, cache: Path) -> Any:
-    """A driver of somebody else; there is nothing below DATA."""
-    driver = store.driver()
-    if driver.find("own/data"):
-        driver.rm("own/data", recursive=True)
-    return driver
-
-
 def digests_at(url: str, digests_of: Callable[..., Any]) -> dict[str, str]:
     found = digests_of(local_dataset(url, verified=False))
     del found[".url"]

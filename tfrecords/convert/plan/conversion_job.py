@@ -232,9 +232,7 @@ def make_job(config: ResolvedConfig, source: Source, previous: PreviousVersion |
         if (keys is not None or config.folds) and previous is None and not are_counts(config.fractions):
             used = [names[row] if names else "" for row in usable.tolist()]
             notes = check_groups(used, config.fractions, config.divided_by, what="groups" if names else "images")
-        groups = np.arange(len(usable))
-        if keys is not None:
-            groups = join_groups(groups, keys[usable])
+        groups = None if keys is None else join_groups(np.arange(len(usable)), keys[usable])
         split_of[usable], _ = assign(config, source, usable, strata, ranks, times, groups, keys is not None)
     elif source.splits is None:
         raise UsageError(
@@ -349,15 +347,20 @@ def assign(
     labels: np.ndarray,
     ranks: np.ndarray,
     times: np.ndarray | None,
-    groups: np.ndarray,
+    groups: np.ndarray | None,
     by_groups: bool,
 ) -> tuple[np.ndarray, list[str]]:
     """Return the splits of some rows of the source, int8 `[num_rows]`, and notes for the user.
 
-    `labels`, `ranks` and `times` are those of all rows, `groups` those of `rows`. `by_groups` says whether groups are
-    more than copies. Raises UsageError if a split would be empty.
+    `labels`, `ranks` and `times` are those of all rows, `groups` those of `rows`, None before any copies are known.
+    `by_groups` says whether groups are more than copies. Raises UsageError if a split would be empty.
     """
-    labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)  # images without any label are a class, too
+    if (labels < 0).any():  # images without any label are a class, too
+        labels = np.where(labels < 0, labels.max(initial=0) + 1, labels)
+    if times is None and not are_counts(config.fractions) and not by_groups and not config.folds:
+        return assign_splits(labels[rows], ranks[rows, 0], config.fractions, groups), []
+    if groups is None:
+        groups = np.arange(len(rows))
     if times is not None:
         flag = f"--time_column={config.time_column}"
         splits, tied = assign_by_time(times[rows], groups, config.fractions, flag)
@@ -365,8 +368,6 @@ def assign(
         return splits, time_notes(times[rows], cells, paths, splits, tuple(config.fractions), tied, flag)
     if are_counts(config.fractions):
         return assign_counts(labels[rows], ranks[rows, 0], config.fractions, groups, source.class_names), []
-    if not by_groups and not config.folds:
-        return assign_splits(labels[rows], ranks[rows, 0], config.fractions, groups), []
     if (count := len(np.unique(groups))) < len(config.fractions) and not config.append:
         raise too_few_groups(count, config.fractions, config.divided_by, "groups")
     return assign_groups(labels[rows], ranks[rows, 0], config.fractions, groups), []

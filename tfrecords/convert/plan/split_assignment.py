@@ -117,19 +117,25 @@ def assign_splits(
         fractions: by split, adds up to 1.
         groups: int `[n]`, for each image the index of one image of its group of copies; by default there are no copies.
     """
-    if groups is None:
-        groups = np.arange(len(labels))
-    by_rank = np.lexsort((np.arange(len(labels)), ranks))
-    _, first, group_of, sizes = np.unique(groups[by_rank], return_index=True, return_inverse=True, return_counts=True)
-    leaders = by_rank[first]  # of each group, the image with the lowest rank
+    by_rank = np.argsort(ranks, kind="stable")
+    group_of: slice | np.ndarray
+    if groups is None:  # apart, because the memory of a large plan is decided here
+        leaders, group_of, sizes = by_rank, slice(None), np.broadcast_to(1, len(labels))
+        order = np.argsort(labels[leaders], kind="stable")
+    else:
+        _, first, group_of, sizes = np.unique(
+            groups[by_rank], return_index=True, return_inverse=True, return_counts=True
+        )
+        leaders = by_rank[first]  # of each group, the image with the lowest rank
+        order = np.lexsort((first, labels[leaders]))
 
     split_of_group = np.zeros(len(leaders), np.int8)
-    order = np.lexsort((first, labels[leaders]))
-    _, starts = np.unique(labels[leaders[order]], return_index=True)
-    if not len(starts):
+    ordered = labels[leaders][order]
+    if not len(ordered):
         return np.zeros(0, np.int8)
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     # Which classes give a split one image more is decided by the ranks of their first images, not by their names.
-    class_ranks = first[order[starts]]
+    class_ranks = order[starts] if groups is None else first[order[starts]]
     borders = np.cumsum(
         split_counts(np.add.reduceat(sizes[order], starts), list(fractions.values()), class_ranks), axis=1
     )

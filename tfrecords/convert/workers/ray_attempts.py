@@ -6,7 +6,6 @@ Ray itself never gives up a task on a machine that hangs.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,7 +25,10 @@ if TYPE_CHECKING:
     from tfrecords.convert.workers.ray_runner import RayRunner
 
 POLL_S = 0.2
+_READ_S = 1.0  # between two looks at the signs of life, each of which costs milliseconds in several processes
 _SILENT_S = 60.0  # after which a task without a sign of life is given again
+_MAX_DOUBLED = 3  # times that the next attempt at it may be silent for twice as long
+_AVOIDED_S = 600.0  # for which a node that fell silent gets nothing, if there are others
 _STOP_S = 20.0  # for tasks to remove their unfinished shards
 _CRASHES = 3  # times that a task may end its worker before it is given up
 
@@ -57,8 +59,9 @@ class Attempts:
         self._on_progress = on_progress
         self._finished = ReceiptWatch([], on_done)
         self._running: dict[Any, _Attempt] = {}
-        self._silent: set[str] = set()  # nodes that did not answer
-        self._turns = itertools.count()
+        self._chooses = False  # whether all tasks are for nodes that are chosen here, since one fell silent
+        self._silent_at: dict[str, float] = {}  # nodes that did not answer, and when, by time.monotonic()
+        self._silences = Counter[Path]()  # by shard, as a worker that takes long to start is never heard of either
         self._crashes = Counter[Path]()
         self._signs: dict[int, tuple[float, Sign]] = {}
         self._read_at = 0.0  # when the signs were read, by time.monotonic()
@@ -81,7 +84,7 @@ class Attempts:
                     ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
                     for handle in ended:
                         self._take(handle)
-                if time.monotonic() - self._read_at > POLL_S:
+                if time.monotonic() - self._read_at > _READ_S:
                     self._signs = self._runner.signs()
                     self._read_at = time.monotonic()
                     self._give_again()
@@ -92,18 +95,22 @@ class Attempts:
             raise
 
     def _give(self, task: Task, *, again: bool = False) -> None:
-        """Give a task to Ray. Another attempt is for a node that is chosen here: Ray itself may wait for a machine that
-        hangs, for as long as it hangs, with all tasks that could run anywhere.
+        """Give a task to Ray. Another attempt, and all tasks after a node fell silent, are for a node that is chosen
+        here: Ray itself may wait for a machine that hangs, for as long as it hangs, with all that could run anywhere.
         """
-        node_id = self._chosen_node() if again else ""
+        node_id = self._chosen_node() if again or self._chooses else ""
         handle, number = self._runner.submit(pack(task), self._agreement, node_id)
         self._running[handle] = _Attempt(number, task, node_id, time.monotonic())
 
     def _chosen_node(self) -> str:
-        """Return the next of the nodes, without those that fell silent if there are others; "" if there is none."""
-        nodes = list(living_nodes())
-        sound = [node_id for node_id in nodes if node_id not in self._silent] or nodes
-        return sound[next(self._turns) % len(sound)] if sound else ""
+        """Return the node with the fewest attempts per core of those that did not fall silent, or else the one that did
+        so longest ago; "" if there is none.
+        """
+        nodes, since = living_nodes(), time.monotonic() - _AVOIDED_S
+        if not (sound := [node_id for node_id in nodes if self._silent_at.get(node_id, since) <= since]):
+            return min(nodes, key=self._silent_at.__getitem__, default="")
+        given = Counter(attempt.node_id for attempt in self._running.values())
+        return min(sound, key=lambda node_id: given[node_id] / nodes[node_id]["Resources"]["CPU"])
 
     def _take(self, handle: Any) -> None:
         """Take the result of an attempt that ended; give its task again if its node or its worker died."""
@@ -125,6 +132,7 @@ class Attempts:
         except ray.exceptions.RayError:  # its node died, or it was given up there
             self._give(task, again=True)
         else:
+            self._silent_at.pop(attempt.node_id, None)
             self._finished.waiting.append(task)
             self._finished.settle()
             if self._finished.waiting:
@@ -142,8 +150,11 @@ class Attempts:
             if is_known:
                 age, sign = self._signs[attempt.number]
                 attempt.heard, attempt.node_id = now - age, sign.node_id  # the board may not answer the next time
-            if now - attempt.heard > _SILENT_S and (is_known or self._runner.has_free_core()):
-                self._silent.add(attempt.node_id)
+            limit_s = _SILENT_S * 2 ** min(self._silences[attempt.task.shard], _MAX_DOUBLED)
+            if now - attempt.heard > limit_s and (is_known or self._runner.has_free_core()):
+                self._chooses = True
+                self._silent_at[attempt.node_id] = now
+                self._silences[attempt.task.shard] += 1
                 imported_ray().cancel(handle, force=True)  # if it can be reached at all
                 del self._running[handle]
                 self._give(attempt.task, again=True)

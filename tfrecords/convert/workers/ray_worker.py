@@ -92,7 +92,7 @@ class Agreement:
             except SimimgError as error:
                 return f"cannot write to the store: {str(error).rstrip('.')}"
         elif not Path(self.folder, self.probe).exists():
-            return f"does not see {self.folder}; mount --data_dir there under the same path"
+            return f"does not see {self.folder}; mount it there under the same path"
         if self.sample is not None:
             files, path, place, digest = self.sample
             try:

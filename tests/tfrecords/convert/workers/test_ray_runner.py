@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import math
 import os
 import re
 import signal
@@ -13,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -22,9 +25,10 @@ from tfrecords.base_errors import ConversionError, UsageError
 from tfrecords.convert.engine import ConvertProgress, convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.convert.workers import ray_attempts, ray_worker
+from tfrecords.convert.workers.ray_attempts import Attempts
 from tfrecords.convert.workers.ray_runner import RayRunner
-from tfrecords.convert.workers.ray_worker import Agreement
-from tfrecords.convert.workers.shard_worker import Monitor, ShardTask
+from tfrecords.convert.workers.ray_worker import Agreement, Sign
+from tfrecords.convert.workers.shard_worker import Monitor, ShardTask, Task, unpack
 
 from .shard_tasks import NUM_FILES, NUM_SHARDS, tasks_of_folder
 
@@ -63,7 +67,7 @@ def test_a_node_with_other_versions_or_folders_says_how_it_differs(tmp_path: Pat
     assert found.startswith(f"has pillow {here} (here 1.0), which could make other pixels")
     assert "pixels 2, code " in dict(ray_worker.versions())["simimg"]
     found = an_agreement(tmp_path, probe="elsewhere").check()
-    assert found == f"does not see {tmp_path}; mount --data_dir there under the same path"
+    assert found == f"does not see {tmp_path}; mount it there under the same path"
 
 
 def test_a_node_that_reads_other_images_says_which(tmp_path: Path) -> None:
@@ -77,6 +81,78 @@ def test_a_node_that_reads_other_images_says_which(tmp_path: Path) -> None:
     for path, bytes_there in (("a.jpg", digest[::-1]), ("b.jpg", digest)):
         found = an_agreement(tmp_path, sample=(Files(), path, None, bytes_there)).check()
         assert found == f"cannot read {path}; make the images visible there under the same path"
+
+
+class Nothing(Task):
+    """Writes an empty shard."""
+
+    def run(self, monitor: Monitor) -> None:
+        self.shard.touch()
+        self.acknowledge(0)
+
+
+class SlowStarts:
+    """Stands for Ray, and for the runner of two nodes: `hung`, to which it gives what may run anywhere, never starts
+    anything, and `sound` takes 0.3 s to start a worker.
+    """
+
+    exceptions = SimpleNamespace(RayError=OSError, RayTaskError=OSError)
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+        self.begun: dict[int, float] = {}
+        self.elements: dict[int, bytes] = {}
+
+    def submit(self, element: bytes, agreement: Agreement, node_id: str = "") -> tuple[int, int]:
+        assert len(self.given) < 100  # it goes on for ever
+        self.given.append(node_id)
+        number = len(self.given)
+        self.begun[number] = time.monotonic() if node_id == "sound" else math.inf
+        self.elements[number] = element
+        return number, number
+
+    def wait(self, handles: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        time.sleep(0.01)
+        ended = [handle for handle in handles if time.monotonic() - self.begun[handle] > 0.3]
+        for handle in ended:
+            unpack(self.elements[handle]).run(Monitor())
+        return ended, [handle for handle in handles if handle not in ended]
+
+    def living_nodes(self) -> dict[str, Any]:
+        return {name: {"Resources": {"CPU": 1}} for name in ("hung", "sound")}
+
+    def room(self) -> int:
+        return 2
+
+    def has_free_core(self) -> bool:
+        return True
+
+    def signs(self) -> dict[int, tuple[float, Sign]]:
+        return {}
+
+    def get(self, handle: int) -> None: ...
+
+    def cancel(self, handle: int, **_: Any) -> None: ...
+
+    def forget(self, attempt: int) -> None: ...
+
+
+def test_workers_that_start_slowly_beside_a_node_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given again waits twice as long each time, and nothing more is left to Ray's choice."""
+    ray: Any = SlowStarts()
+    monkeypatch.setattr(ray_attempts, "imported_ray", lambda: ray)
+    monkeypatch.setattr(ray_attempts, "living_nodes", ray.living_nodes)
+    monkeypatch.setattr(ray_attempts, "_READ_S", 0.01)
+    monkeypatch.setattr(ray_attempts, "_SILENT_S", 0.05)
+    names = [str(number) for number in range(6)]
+    tasks = [
+        Nothing(shard=tmp_path / f"{n}", receipt=tmp_path / f"{n}.json", inputs="", rows=np.arange(1)) for n in names
+    ]
+    done: list[Any] = []
+    Attempts(ray, an_agreement(tmp_path), done.append, lambda *_: None).run(iter(tasks))
+    assert sorted(task.shard.name for task in done) == names
+    assert ray.given[:2] == ["", ""]
+    assert "" not in ray.given[2:]
 
 
 @needs_ray
@@ -312,24 +388,16 @@ def test_a_node_with_another_version_is_refused(nodes: Nodes, tasks_of: Tasks, t
 @needs_ray
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs the extra onnx")
 def test_an_index_has_the_bytes_of_one_that_was_made_here(
-    nodes: Nodes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, photos: Path, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an ONNX network, which needs no TensorFlow."""
     from simimg import api
     from simimg.similarity import index_tasks
 
-    path = Path(__file__).parents[3] / "simimg" / "inference" / "onnx_file.py"
-    spec = importlib.util.spec_from_file_location("onnx_file", path)
-    assert spec is not None
-    assert spec.loader is not None
-    onnx_file = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(onnx_file)
-    model = f"{onnx_file.write_network(tmp_path / 'tiny.onnx')},range=0..1"
     monkeypatch.setattr(index_tasks, "IMAGES_PER_PART", 7)
     node = nodes.add()
     found = {}
     for name, options in {"here": {}, "ray": {"engine": "ray", "ray_address": nodes.address}}.items():
-        made = api.index(photos, tmp_path / name, model=model, **options)
+        made = api.index(photos, tmp_path / name, model=tiny_model, **options)
         assert made.num_embedded == 40
         found[name] = {file.name: file.read_bytes() for file in (tmp_path / name / "generation-000001").iterdir()}
     assert len(found["here"]) >= 3
