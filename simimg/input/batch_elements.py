@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from simimg.errors import UsageError
 from simimg.input.feature_values import FeatureValues
+from simimg.input.python_calls import python_call
 from simimg.input.split import Batch, Reader
 from simimg.input.split_union import without_passes
 from tfrecords.format.schema import VARIABLE
@@ -50,7 +51,7 @@ class Elements:
             found = values.of(ids)
             return [_array(found[name], kind) for name, kind, _ in self._specs]
 
-        columns = tf.numpy_function(read, [ids], [kind for _, kind, _ in self._specs], stateful=False)
+        columns = python_call(read, [ids], [kind for _, kind, _ in self._specs])
         return {
             name: tf.ensure_shape(column, [*ids.shape, *shape])
             for (name, _, shape), column in zip(self._specs, columns, strict=True)

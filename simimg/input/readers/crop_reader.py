@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.input.jpeg_regions import region_library
+from simimg.input.python_calls import python_call
 from simimg.input.readers.random_access import GatherReader
 from simimg.input.records import EncodedRecords
 from simimg.input.sampler import Order
@@ -63,7 +64,7 @@ class CropReader(GatherReader):
         """
         split, batch = self.split, places.shape[0]
         types = [tf.uint8, split.label_dtype, tf.int64]
-        image, label, id = tf.numpy_function(self._gather, [places], types, stateful=False)
+        image, label, id = python_call(self._gather, [places], types)
         return Batch(
             image=tf.ensure_shape(image, [batch, *split.image_shape]),
             label=tf.ensure_shape(label, [batch, *split.label_shape]),

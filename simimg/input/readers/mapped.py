@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from simimg.errors import UsageError
+from simimg.input.python_calls import python_call
 from simimg.input.readers.random_access import GatherReader
 from simimg.input.records import EncodedRecords, shared_tensor, tf_labels, tf_varints
 from simimg.input.split import Batch, Split
@@ -126,10 +127,10 @@ def _encoded(split: Split, records: EncodedRecords) -> tuple[_Gather, Callable[[
     shape, types = split.image_shape, [tf.uint8, split.label_dtype, tf.int64]
 
     def stored(places: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(records.stored, [places], tf.string, stateful=False), places.shape)
+        return tf.ensure_shape(python_call(records.stored, [places], tf.string), places.shape)
 
     def gather(places: tf.Tensor) -> Batch:
-        image, label, id = tf.numpy_function(records.gather, [places], types, stateful=False)
+        image, label, id = python_call(records.gather, [places], types)
         return Batch(
             image=tf.ensure_shape(image, [places.shape[0], *shape]),
             label=tf.ensure_shape(label, [places.shape[0], *split.label_shape]),
