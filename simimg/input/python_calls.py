@@ -1,4 +1,7 @@
-"""Operations of a pipeline that call Python, and the end of a program that has unfinished iterators over them."""
+"""Operations of a pipeline that call Python, and the end of a program that has unfinished iterators over them.
+
+A module of its own because readers and features call Python, and neither imports the other.
+"""
 
 from __future__ import annotations
 
