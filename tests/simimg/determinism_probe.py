@@ -274,7 +274,7 @@ def light(folder: Path) -> Iterator[Any]:
     with plain_opencv():  # as in `find_differences`
         factors = _light(*(np.asarray(one.convert("L")) for one in (image, dark)), np.ones((240, 320), bool))
     assert factors is not None
-    yield factors
+    yield factors(np.arange(240 * 320))
     for other in (dark, image.quantize(64).convert("RGB"), image.filter(ImageFilter.SHARPEN)):
         found = find_differences(np.asarray(other), np.asarray(image), (1, 0, 0, 0, 1, 0))
         yield found.places, sorted(found.kinds), found.on_query
