@@ -264,18 +264,17 @@ def _group(
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
-    edits = {single: _num_edits(examiner, single, cluster) for single in cluster}
-    turned = {single: _share_turned(examiner, single, cluster) for single in cluster}
+    edits = {single: _edits_of(examiner, single, cluster) for single in cluster}
     pictures = {row: examiner.index.images[row] for row in single_of}
     keeper, why = choose_keeper(
         examiner.images,
-        {row: edits[single] for row, single in single_of.items()},
+        {row: edits[single][0] for row, single in single_of.items()},
         is_reference=reference,
         decided=lambda image: (
             examiner.decisions.is_kept(image.sha256, image.path)
             - examiner.decisions.is_dropped(image.sha256, image.path)
         ),
-        turned={row: turned[single] for row, single in single_of.items()},
+        turned={row: edits[single][1] for row, single in single_of.items()},
         rules=keep,
     )
     num_frames = functools.cache(examiner.images.num_frames)
@@ -302,24 +301,21 @@ def _group(
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
 
 
-def _num_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> int:
-    """Return the median number of visible edits of a row against other members: crop, text, blur, but not size.
+def _edits_of(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> tuple[int, float]:
+    """Return the median number of visible edits of a row against some members, and the share of these, itself among
+    them, against which it is turned or mirrored.
 
-    That it is transparent where others were laid on a color is none, nor is what was laid over the other one. A gray
-    copy of a photo in color has one more than the photo.
+    A crop, text and blur are visible, a size is not. That it is transparent where others were laid on a color is no
+    edit, nor is what was laid over the other one. A gray copy of a photo in color has one more than the photo.
     """
-    counts = []
-    for other in cluster[: _WITNESSES + 1]:
+    witnesses = cluster[: _WITNESSES + 1]
+    counts, num_turned = [], 0
+    for other in witnesses:
         if other != row and (reasons := examiner.reasons_seen(row, other)) is not None:
             edits = [reason for reason in reasons if not reason.startswith((*HARMLESS, TRANSPARENT))]
             if examiner.share_laid_over(row, other) < _LAID_OVER:
                 edits = [reason for reason in edits if not is_coverage(reason)]
             counts.append(len(edits) + edits.count(GREY))
-    return int(np.median(counts)) if counts else 0
-
-
-def _share_turned(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> float:
-    """Return the share of the same members, itself among them, against which a row is turned or mirrored."""
-    seen = [examiner.reasons_seen(row, other) if other != row else () for other in cluster[: _WITNESSES + 1]]
-    known = [reasons for reasons in seen if reasons is not None]
-    return sum(any(one.startswith(POSITIONS) for one in reasons) for reasons in known) / max(1, len(known))
+            num_turned += any(edit.startswith(POSITIONS) for edit in edits)
+    num_known = len(counts) + (row in witnesses)
+    return int(np.median(counts)) if counts else 0, num_turned / max(1, num_known)
