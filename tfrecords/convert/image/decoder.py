@@ -375,9 +375,12 @@ def _is_transparent(data: bytes, read: ReadImage) -> bool:
 
 
 def _laid_out(data: bytes, read: ReadImage, background: Background, options: ImageOptions) -> DecodedImage:
-    box, by = read.box, 1
-    if options.decoded_px is not None and read.image.size == read.size:
+    box = read.box
+    if options.channels == 4:
+        image = to_rgba(read.image)
+    elif options.decoded_px is None or read.image.size != read.size:
+        image = _colors(data, read, background)
+    else:
         by = reduced_by(*read.size, read.orientation, options)
-        box = (0, 0, read.size[0] / by, read.size[1] / by)
-    image = to_rgba(read.image) if options.channels == 4 else _colors(data, read, background, by)
+        image, box = _colors(data, read, background, by), (0, 0, read.size[0] / by, read.size[1] / by)
     return DecodedImage(*fitted(image, box, read.size, read.orientation, options), narrow=read.narrow)
