@@ -28,6 +28,7 @@ from simimg.bench.loaders.page_cache_loader import BUFFER_BYTES, read_all
 from simimg.bench.measurements import Run, estimate, ratios, repeating, take_turns, timed, wait_for
 from simimg.errors import UsageError
 from simimg.input import Batch, Order, Reader, batches_of, open_reader, reading, train_batches
+from simimg.input.python_calls import python_call
 from simimg.input.readers.mapped import MappedReader
 from simimg.input.readers.random_access import GatherReader
 from simimg.input.readers.stream import StreamReader, parse_records
@@ -271,9 +272,7 @@ def _parsed(reader: MappedReader) -> Callable[[tf.Tensor], tf.Tensor]:
         without_pixels = EncodedRecords(reader.split, decode=False)
 
         def ids(places: tf.Tensor) -> tf.Tensor:
-            (_, _, id) = tf.numpy_function(
-                without_pixels.gather, [places], [tf.uint8, tf.int32, tf.int64], stateful=False
-            )
+            _, _, id = python_call(without_pixels.gather, [places], [tf.uint8, tf.int32, tf.int64])
             return tf.ensure_shape(id, places.shape)
 
         return ids
