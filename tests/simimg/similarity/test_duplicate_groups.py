@@ -209,10 +209,12 @@ def test_pairs_that_copies_connect_are_verified_only_if_they_are_no_group(
 def test_a_mirrored_image_that_represents_others_is_found_by_the_embedding_of_its_original(
     tmp_path: Path, position: tuple[float, ...]
 ) -> None:
-    """Row 0 represents row 1; a crop, row 2, is near the latter alone. An upright copy would have the same embedding."""
+    """Row 0 represents row 1; a crop, row 2, is near the latter alone. An upright copy is like it."""
     count = 70
     rows = [
-        IndexedImage(path=f"{row}.png", sha256=f"{row:03}", num_bytes=9, width=9, height=9, position_phash=7 * (row < 2))
+        IndexedImage(
+            path=f"{row}.png", sha256=f"{row:03}", num_bytes=9, width=9, height=9, position_phash=7 * (row < 2)
+        )
         for row in range(count)
     ]
     vectors = np.eye(count)
