@@ -33,8 +33,7 @@ while True:
         sys.exit()
     reading, writing = os.pipe()
     if (between := os.fork()) == 0:
-        if pid := os.fork():
-            os.write(writing, str(pid).encode())
+        if os.fork():
             os._exit(0)
         break
     os.waitpid(between, 0)
@@ -43,11 +42,14 @@ while True:
         os.close(descriptor)
 
 requests.detach()
+arguments, cwd, environment, has_session = json.loads(request)
+if has_session:
+    os.setsid()
+os.write(writing, str(os.getpid()).encode())
 os.close(reading), os.close(writing)
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
     os.close(stream)
-arguments, cwd, environment = json.loads(request)
 os.chdir(cwd)
 os.environ.clear()
 os.environ.update(environment)
@@ -91,15 +93,17 @@ def server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 
 class ForkedProcess(subprocess.Popen):
-    """A process with TensorFlow; `cwd`, `env`, streams, and methods are those of `subprocess.Popen`."""
+    """A process with TensorFlow; `cwd`, `env`, `start_new_session`, streams, and methods are those of `Popen`."""
 
     def _execute_child(
         self, args: list[str], executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any,
         startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int,
-        errread: int, errwrite: int, *_: Any,
+        errread: int, errwrite: int, restore_signals: Any, gid: Any, gids: Any, uid: Any, umask: Any,
+        start_new_session: bool, *_: Any,
     ) -> None:  # fmt: skip
         assert args[0] == sys.executable
-        request = json.dumps([args[1:], os.fspath(cwd or os.getcwd()), dict(os.environ if env is None else env)])
+        variables = dict(os.environ if env is None else env)
+        request = json.dumps([args[1:], os.fspath(cwd or os.getcwd()), variables, start_new_session])
         streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
         prctl = ctypes.CDLL(None).prctl
         prctl(PR_SET_CHILD_SUBREAPER, 1)

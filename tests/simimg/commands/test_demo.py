@@ -20,7 +20,7 @@ def shapes(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for kind in ("discs", "boxes"):
         (folder / kind).mkdir(parents=True)
-        for number in range(12):
+        for number in range(24):
             image = Image.new("RGB", (90 + number, 80), tuple(rng.integers(120, 256, 3).tolist()))
             x, y = rng.integers(5, 40, 2).tolist()
             draw = ImageDraw.Draw(image)

@@ -206,6 +206,7 @@ def test_one_sweep_per_folder(made: Callable[..., Sweep], tmp_path: Path) -> Non
         sweeping(sweep.folder).__enter__()
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) -> None:
     dataset = convert(
         ConvertConfig(image_dir=str(photos), data_dir=tmp_path, name="p", folds=2, image_size=16, num_workers=1)
