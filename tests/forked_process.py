@@ -31,14 +31,14 @@ while True:
     request, streams, _, _ = socket.recv_fds(requests, 1 << 20, 3)
     if not request:
         sys.exit()
-    reading, writing = os.pipe()
+    (reading, writing), (waiting, beginning) = os.pipe(), os.pipe()
     if (between := os.fork()) == 0:
         if os.fork():
             os._exit(0)
         break
     os.waitpid(between, 0)
     requests.send(os.read(reading, 100))
-    for descriptor in (reading, writing, *streams):
+    for descriptor in (reading, writing, waiting, beginning, *streams):
         os.close(descriptor)
 
 requests.detach()
@@ -46,7 +46,9 @@ arguments, cwd, environment, has_session = json.loads(request)
 if has_session:
     os.setsid()
 os.write(writing, str(os.getpid()).encode())
-os.close(reading), os.close(writing)
+os.close(beginning)
+os.read(waiting, 1)  # which ends when the process between has ended, and its parent is the one that asked
+os.close(reading), os.close(writing), os.close(waiting)
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
     os.close(stream)
