@@ -24,6 +24,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.forked_process import ForkedProcess
+
 gc.disable()  # until all modules are imported: what they make is no garbage
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
@@ -167,7 +169,7 @@ def reports_of_another_process(item: pytest.Item) -> dict[str, list[pytest.TestR
     with tempfile.TemporaryDirectory() as folder:
         command = ["-q", "-p", "no:randomly", "-p", "no:xdist", *places]
         command += [f"--hypothesis-{name}={value}" for name in ("profile", "seed") if (value := option(config, name))]
-        code = run_forked(command, Path(folder), config.rootpath)
+        code = run_in_fork(command, Path(folder), config.rootpath)
         output, lines = (path.read_text() if (path := Path(folder, name)).exists() else "" for name in OUTPUTS)
     reports: dict[str, list[pytest.TestReport]] = {nodeid: [] for nodeid in places}
     for line in lines.splitlines():
@@ -182,46 +184,15 @@ def reports_of_another_process(item: pytest.Item) -> dict[str, list[pytest.TestR
     return reports
 
 
-# Forks a process for each line that it reads, so that TensorFlow, five seconds of processor time, is imported once.
-# It has no devices yet, and none of the threads that compute; each fork sets its own up.
-FORKS = f"""
-import gc, json, os, sys
-gc.disable()
-import cv2, hypothesis, keras, pytest, scipy, tensorflow
-gc.freeze()
-for line in sys.stdin:
-    folder, command = json.loads(line)
-    if (child := os.fork()) == 0:
-        gc.enable()
-        os.environ[{OWN_PROCESS!r}] = folder + "/{OUTPUTS[1]}"
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        output = os.open(folder + "/{OUTPUTS[0]}", os.O_WRONLY | os.O_CREAT)
-        os.dup2(output, 1), os.dup2(output, 2)
-        sys.argv = ["pytest", *command]
-        sys.exit(pytest.main(command))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@functools.cache
-def forking_process(folder: Path) -> subprocess.Popen[str]:
-    """Returns the process that runs `FORKS` in a folder. It ends with this one, which closes its input."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return subprocess.Popen(
-        [sys.executable, "-c", FORKS], cwd=folder, env=environment, text=True, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-def run_forked(command: list[str], folder: Path, cwd: Path) -> int:
+def run_in_fork(command: list[str], folder: Path, cwd: Path) -> int:
     """Runs pytest in a process of its own; returns its exit code, and leaves `OUTPUTS` in a folder."""
-    process = forking_process(cwd)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    print(json.dumps([str(folder), command]), file=process.stdin, flush=True)
-    if line := process.stdout.readline():
-        return int(line)
-    forking_process.cache_clear()  # it was killed
+    output, reports = (folder / name for name in OUTPUTS)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    with open(output, "w") as file:
+        process = ForkedProcess(
+            [sys.executable, "-m", "pytest", *command], cwd=cwd, env={**kept, OWN_PROCESS: str(reports)},
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+        )  # fmt: skip
     return process.wait()
 
 

@@ -1,8 +1,11 @@
 """Two logical CPU devices for the whole session, and small datasets made by the converter."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,9 @@ from simimg.commands.console import quiet_tensorflow
 with quiet_tensorflow():
     import tensorflow as tf
 
+from simimg import child_process
+from simimg.bench import tool_process
+from tests.forked_process import ForkedProcess
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -74,6 +80,17 @@ def augmented_as_on_a_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
         yield
+
+
+@pytest.fixture
+def forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the processes that simimg itself starts be forked, for tests of what they do."""
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[Any]:
+        return (ForkedProcess if command[0] == sys.executable else subprocess.Popen)(command, **options)
+
+    for module in (child_process, tool_process):
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": popen}))
 
 
 @pytest.fixture(scope="session")

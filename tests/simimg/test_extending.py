@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked_process import run_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "simimg" / "docs" / "extending.md").read_text()
@@ -92,5 +93,5 @@ assert any((one != other).any() for one, other in zip(*weights)), "the flag chan
 def test_what_the_document_adds_works(extended: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(extended)}
     command = [sys.executable, "-c", USE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=extended, env=environment)
+    done = run_forked(command, cwd=extended, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -20,6 +20,7 @@ from simimg.errors import UsageError
 GPUS = ("NVIDIA A100", "NVIDIA A100")
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_quick_on_two_cpu_devices(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

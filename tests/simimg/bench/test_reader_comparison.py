@@ -25,6 +25,8 @@ from simimg.commands import bench
 from simimg.errors import SimimgError, UsageError
 from simimg.input.readers.resident import load_examples
 
+pytestmark = pytest.mark.usefixtures("forked_children")
+
 SIZE, COUNT, BATCH = 16, 30, 4
 TOOLS = [LIMIT, *(tool for tools in OURS.values() for tool in tools), *(t for r in RIVALS.values() for t in r.values())]
 

@@ -20,6 +20,7 @@ WORKS = Outcome(how="returned", seconds=1.0)
 GPUS = ["NVIDIA A100", "NVIDIA A100"]
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_two_cpu_devices() -> None:
     """In a real process: a step whose failure does not end the others, and one that works."""
     calls: list[tuple[int, int]] = []

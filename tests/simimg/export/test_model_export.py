@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from simimg.models.heads import EMBEDDING, copy_model, image_input, numbers, out
 from simimg.models.image_bytes import decoded_images, exif_orientation
 from simimg.models.model_folder import RunInfo, load_model, save_folder
 from simimg.models.saved_model import compiled
+from tests.forked_process import run_forked
 from tfrecords.convert.image.decoder import ImageOptions, load_image
 
 SERVED = Path(__file__).parents[1] / "served.py"
@@ -118,7 +118,7 @@ def test_other_programs_run_each_signature(runs: Path, tmp_path: Path) -> None:
         if has_names:
             assert (folder / "saved_model/assets/class_names.txt").read_text().splitlines() == list(NAMES)
     command = [sys.executable, "-P", str(SERVED), *(str(tmp_path / name) for name in KINDS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = run_forked(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
     for name in KINDS:

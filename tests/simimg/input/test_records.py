@@ -5,7 +5,6 @@ import gc
 import io
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
@@ -24,6 +23,7 @@ import simimg.input.pipeline as pipeline
 from simimg.errors import CorruptRecordError, DataError
 from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, shared_tensor
 from simimg.input.split import Shard, Split, open_split
+from tests.forked_process import run_forked
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 from tfrecords.format.layout import Layout
@@ -126,7 +126,7 @@ def test_a_large_set_is_neither_copied_nor_touched_after_the_end(tmp_path: Path)
             next(batches)
         print(split.num_examples, peak_bytes() - before)
         """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    run = run_forked([sys.executable, "-c", textwrap.dedent(script)])
     assert run.returncode == 0, run.stderr
     num_examples, grown = map(int, run.stdout.split())
     assert num_examples == 1_000_000

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.forked_process import run_forked
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -64,13 +65,6 @@ print("done")
 
 def test_two_replicas_drop_and_normalize_as_one_does() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_forked([sys.executable, "-c", SCRIPT], env=environment, timeout=120)
     assert done.stdout.endswith("done\n"), done.stderr[-4000:]
     assert done.returncode == 0

@@ -28,6 +28,7 @@ from simimg.similarity.index_images import IndexImages
 from simimg.similarity.index_update import index_dataset, index_folder
 from simimg.similarity.search_index import SearchIndex
 from simimg.similarity.search_queries import Query, load_query
+from tests.forked_process import ForkedProcess, run_forked
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import decode, resize
 from tfrecords.convert.plan.convert_config import ConvertConfig
@@ -201,7 +202,7 @@ module.index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), embedd
 """
     rng = np.random.default_rng(0)
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = ForkedProcess([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert process.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0.05, 0.8))
         os.kill(process.pid, signal.SIGKILL)
@@ -395,8 +396,8 @@ else:
     search_index._write_info = last
 index_folder(Path({str(tmp_path / "i")!r}), Path({str(folder)!r}), test_index_update.stand_in())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    done = run_forked([sys.executable, "-c", code])
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert len(SearchIndex.open(tmp_path / "i").images) == (7 if step == "_generations" else 6)
     update = index_folder(tmp_path / "i", folder, stand_in())
     assert len(update.index.images) == 7

@@ -49,7 +49,8 @@ def bill(number: str) -> Image.Image:
 def test_another_digit_of_another_size_is_content(digits: str, factor: float) -> None:
     one, other = (bill(f"2{digit}.40") for digit in digits)
     size = round(420 * factor), round(560 * factor)
-    for by in (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS):
+    filters = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS)
+    for by in filters if factor < 1 else filters[:1]:
         small = saved(other.resize(size, by), "JPEG", quality=85)
         assert CONTENT in kinds(small, one, 85)
         assert not kinds(saved(one.resize(size, by), "JPEG", quality=85), one, 85)
@@ -196,17 +197,17 @@ WEB, ADAPTIVE = Image.Palette.WEB, Image.Palette.ADAPTIVE
 
 @pytest.mark.parametrize(("palette", "colors"), [(WEB, 216), (ADAPTIVE, 256), (ADAPTIVE, 64)])
 @pytest.mark.parametrize("dither", [Image.Dither.NONE, Image.Dither.FLOYDSTEINBERG])
-@pytest.mark.parametrize("shift", [(-45, 0, 0), (45, 0, 0), (0, 55, -15)])
 def test_a_palette_does_not_hide_a_place(
-    palette: Image.Palette, colors: int, dither: Image.Dither, shift: tuple[int, int, int], scene: Scene
+    palette: Image.Palette, colors: int, dither: Image.Dither, scene: Scene
 ) -> None:
     def few(image: Image.Image) -> Image.Image:
         return image.convert("P", palette=palette, colors=colors, dither=dither).convert("RGB")
 
     image = photo(scene, 1)
     assert not kinds(few(image), image)
-    assert kinds(few(retouched(image, (210, 150), (22, 22), shift)), image)
-    assert kinds(image, few(retouched(image, (210, 150), (22, 22), shift)))
+    for shift in ((-45, 0, 0), (45, 0, 0), (0, 55, -15)):
+        assert kinds(few(retouched(image, (210, 150), (22, 22), shift)), image), shift
+        assert kinds(image, few(retouched(image, (210, 150), (22, 22), shift))), shift
 
 
 # Colors

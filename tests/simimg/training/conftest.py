@@ -1,6 +1,6 @@
 """Datasets and a network so small that a run takes a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from simimg.models.backbones import NETWORKS
 from simimg.training import TrainConfig, load_model, train
+from simimg.training.tensorboard import TensorBoard
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -20,6 +21,15 @@ def _augmented_as_on_a_gpu(request: pytest.FixtureRequest) -> None:
     """Applies to all modules but those that are about the processor."""
     if not getattr(request.module, "AUGMENTS_BY_XLA", False):
         request.getfixturevalue("augmented_as_on_a_gpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_augmented_images(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leaves out the images for TensorBoard, a seventh of a small run, where no test looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "SHOWS_AUGMENTED", False):
+            patch.setattr(TensorBoard, "augmented", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ NCCL's operations cannot run between CPU devices, but they can be traced there.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked_process import run_forked
 
 ROOT = Path(__file__).parents[3]
 
@@ -96,15 +97,8 @@ TRACED: list[tuple[str, int, dict[str, Any]]] = [
 def found(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     """Numbers of operations of each trace, by name."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(datasets["raw"]), json.dumps(TRACED)],
-        env=environment,
-        cwd=tmp_path_factory.mktemp("collectives"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    command = [sys.executable, "-c", SCRIPT, str(datasets["raw"]), json.dumps(TRACED)]
+    done = run_forked(command, env=environment, cwd=tmp_path_factory.mktemp("collectives"), timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     numbers: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return numbers

@@ -13,6 +13,7 @@ import pytest
 from simimg import cli
 from simimg.errors import TrainingInterrupted
 from simimg.training import StepInfo, TrainConfig, Watcher, train, train_step
+from tests.forked_process import ForkedProcess
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -32,7 +33,7 @@ def test_ctrl_c_and_the_same_command_again(
     model_dir = tmp_path / "run"
     command = ["train", f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}", "--preset=tutorial"]
     command += ["--epochs=60", "--global_batch_size=54"]
-    process = subprocess.Popen(
+    process = ForkedProcess(
         [sys.executable, "-m", "simimg", *command, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forked_process import ForkedProcess
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -49,7 +50,7 @@ def train(
     command = [sys.executable, "-m", "simimg", "train", f"--dataset_dir={dataset_dir}", f"--model_dir={model_dir}"]
     command += [f"--epochs={num_epochs}", "--global_batch_size=9", "--ema=0.9", "--deterministic"]
     command += ["--checkpoint_every_s=0.2", *OBJECTIVES[objective]]
-    with subprocess.Popen(
+    with ForkedProcess(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """A run on two replicas is the run on one: the same examples, the same augmented pixels, the same losses."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ AUGMENTS_BY_XLA = True
 AUGMENTATION = AugmentConfig(rotation_degrees=20, horizontal_flip=True, crop_min_area=0.5, colour_jitter=0.3)
 
 
+@functools.cache
 def batches(dataset_dir: Path, num_devices: int, **options: str) -> tuple[np.ndarray, np.ndarray]:
     """Ids `[steps, 12]` and augmented pixels `[steps, 12, 32, 32, 3]` of two epochs, replica after replica."""
     strategy = make_strategy(num_devices)

@@ -19,6 +19,7 @@ from simimg.models.heads import PROBABILITIES
 from simimg.training import StepInfo, TrainConfig, Watcher, load_model, loop, train, train_step
 
 pytestmark = pytest.mark.own_process
+SHOWS_AUGMENTED = True
 
 
 def config(dataset_dir: Path, model_dir: Path, **changes: Any) -> TrainConfig:

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from simimg.input import open_split
 from simimg.models.model_folder import RunInfo, load_run, writing
 from simimg.training import TrainConfig, load_result, train
 from simimg.training.run_folder import begin_run, describe_run
+from tests.forked_process import run_forked
 from tfrecords.convert.engine import convert
 from tfrecords.convert.image.decoder import ImageOptions, image_options, load_image
 from tfrecords.convert.plan.convert_config import ConvertConfig
@@ -34,7 +34,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     info = RunInfo(image_size=8, resize="fit", class_names=("a",), dataset_sha256="", shuffle="uniform", config={})
     again = [sys.executable, "-c", code, str(tmp_path)]
     with begin_run(tmp_path, info):
-        refused = subprocess.run(again, capture_output=True, text=True, check=False)
+        refused = run_forked(again)
     assert refused.returncode == 1
     words = f"pid {os.getpid()}) is training in {tmp_path}. Wait for it, stop it, or choose another --model_dir."
     assert words in refused.stderr

@@ -22,6 +22,7 @@ import pytest
 from simimg.errors import TrainingInterrupted, UsageError
 from simimg.training import TrainConfig
 from simimg.training.sweep_runs import Sweep, SweepRun, check_sweep, sweeping, train_all, write_sweep
+from tests.forked_process import ForkedProcess
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -205,6 +206,7 @@ def test_one_sweep_per_folder(made: Callable[..., Sweep], tmp_path: Path) -> Non
         sweeping(sweep.folder).__enter__()
 
 
+@pytest.mark.usefixtures("forked_children")
 def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) -> None:
     dataset = convert(
         ConvertConfig(image_dir=str(photos), data_dir=tmp_path, name="p", folds=2, image_size=16, num_workers=1)
@@ -213,7 +215,7 @@ def test_a_killed_sweep_goes_on(photos: Path, tmp_path: Path, simimg: Simimg) ->
     arguments = [f"--dataset_dir={dataset.dataset_dir}", f"--sweep_dir={folder}", "--preset=tutorial", "--epochs=10"]
     arguments += ["--global_batch_size=9", "--checkpoint_every_s=0.2", "--folds=2"]
     first, second = folder / "tutorial-fold1-seed0", folder / "tutorial-fold2-seed0"
-    with subprocess.Popen(
+    with ForkedProcess(
         [sys.executable, "-m", "simimg", "sweep", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

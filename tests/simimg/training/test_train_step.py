@@ -81,21 +81,21 @@ def test_the_average_of_the_weights(
     assert distance(kept, [state[f"model/{number:04d}"] for number in range(len(kept))]) > 1e-3
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision(tiny: dict[str, Path], run: Any, tmp_path: Path, precision: str) -> None:
+def test_half_precision(tiny: dict[str, Path], run: Any, tmp_path: Path) -> None:
     """Weights stay float32 and end near those of float32, on two devices, too."""
     options = {"epochs": 3, "clip_norm": 1.0, **SGD}
     full = run(tiny["two"], tmp_path / "full", **options)
-    one = run(tiny["two"], tmp_path / "one", precision=precision, **options)
-    two = run(tiny["two"], tmp_path / "two", precision=precision, num_devices=2, **options)
     moved = distance(full, run(tiny["two"], tmp_path / "start", **{**options, "epochs": 1, "learning_rate": 1e-30}))
-    for found in (one, two):
-        assert all(weight.dtype == np.float32 for weight in found)
-        assert 0 < distance(found, full) < 0.1 * moved
-    model, _ = load_model(tmp_path / "one")
-    assert model.layers[2].compute_dtype == precision
-    assert model.output.dtype == "float32"
-    assert keras.config.dtype_policy().name == "float32"  # as it was
+    for precision in ("bfloat16", "float16"):
+        for count in (1, 2):
+            model_dir = tmp_path / f"{precision} on {count}"
+            found = run(tiny["two"], model_dir, precision=precision, num_devices=count, **options)
+            assert all(weight.dtype == np.float32 for weight in found), model_dir.name
+            assert 0 < distance(found, full) < 0.1 * moved, model_dir.name
+        model, _ = load_model(model_dir)
+        assert model.layers[2].compute_dtype == precision
+        assert model.output.dtype == "float32"
+        assert keras.config.dtype_policy().name == "float32"  # as it was
 
 
 def test_float16_scales_the_loss() -> None:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from simimg.errors import TrainingError, UsageError, WorkerLost
 from simimg.training import TrainConfig, train
 from simimg.training.strategy import Workers, device_errors, make_strategy, workers
+from tests.forked_process import ForkedProcess
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.convert_config import ConvertConfig
 
@@ -52,7 +53,7 @@ def start(index: int, ports: list[int], dataset_dir: Path, model_dir: Path, log:
         f"--model_dir={model_dir}",
     ]
     with open(log, "a") as file:
-        return subprocess.Popen(
+        return ForkedProcess(
             [*command, *told],
             stdout=file,
             stderr=file,
@@ -168,7 +169,7 @@ def test_two_workers_with_two_devices_each(tiny: dict[str, Path], tmp_path: Path
         task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
         folder = tmp_path / ("alone" if index is None else "together")
         processes.append(
-            subprocess.Popen(
+            ForkedProcess(
                 [sys.executable, "-c", TRAINED, str(tiny["two"]), str(folder), *more, json.dumps(BOTH)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

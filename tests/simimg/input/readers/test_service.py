@@ -18,6 +18,7 @@ from simimg.errors import CorruptRecordError, DataError, UsageError
 from simimg.input import Order, Position, input_warnings, open_reader, reading, train_batches
 from simimg.input.readers import service as service_module
 from simimg.training import TrainConfig, train
+from tests.forked_process import ForkedProcess
 
 
 class Processes:
@@ -28,7 +29,7 @@ class Processes:
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "simimg", "data_service", *flags]
-        self.all.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        self.all.append(ForkedProcess(command, stderr=subprocess.PIPE, text=True))
         return self.all[-1]
 
     def address(self, process: subprocess.Popen[str]) -> str:
