@@ -60,6 +60,7 @@ from tfrecords.convert.sources import (
     walk,
 )
 from tfrecords.locations import location_text
+from tfrecords.machine_limits import keep_freed_memory
 from tfrecords.options import option
 
 JSON_KEYS = (
@@ -125,6 +126,7 @@ class Options(EngineOptions):
 def run(options: Options) -> Result:
     """Find duplicates, with progress bars."""
     start = time.perf_counter()
+    keep_freed_memory()
     refused: list[str] = []
     if options.image_dir is not None and options.index_dir is None and not options.fast:
         patterns = options.include, options.exclude, str(options.exclude_from or ""), str(options.image_dir)

@@ -22,6 +22,7 @@ from simimg.inference.inference_engine import PRECISIONS
 from tfrecords.convert.image.image_formats import MAX_PIXELS
 from tfrecords.convert.sources import EXCLUDE_FROM_HELP, EXCLUDE_HELP, INCLUDE_HELP, check_patterns
 from tfrecords.locations import location_text
+from tfrecords.machine_limits import keep_freed_memory
 from tfrecords.options import option
 
 JSON_KEYS = "index_dir num_images num_embedded num_removed num_refused num_other_names dim seconds recall_at_10"
@@ -78,6 +79,7 @@ class Options(EngineOptions):
 def run(options: Options) -> Result:
     """Create or update the index, with a progress bar."""
     start = time.perf_counter()
+    keep_freed_memory()
     with progress_bar(None, "indexing") as bar:
         update = api.index(
             options.image_dir,

@@ -9,6 +9,7 @@ square a file would seem stretched and resized.
 from __future__ import annotations
 
 import functools
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ from tfrecords.format.quarantine import Refusal
 _COLUMNS = ("path", "sha256", "num_bytes", "modified_ns")
 _SUBFILE_TYPE = 254  # the TIFF tag
 _FULL_CACHED = 48  # images at the size at which they are compared: 110 MB
+_NUM_LOCKS = 16  # of more threads than cores, few wait for a lock that is another image's as well
 
 
 class _Known(NamedTuple):
@@ -99,6 +101,8 @@ class IndexImages:
         self._checked: dict[int, tuple[Stamp, bool]] = {}  # a file's stamp when it was read, and whether it was edited
         self._square = functools.lru_cache(maxsize=CACHED)(self._square_fingerprint)
         self._full = functools.lru_cache(maxsize=_FULL_CACHED)(self._decoded)
+        # The pairs of one image come one after the other, so that several threads would decode it at the same time.
+        self._decoding = [threading.Lock() for _ in range(_NUM_LOCKS)]
 
     def file(self, row: int) -> Fingerprint | None:
         """Return the fingerprint of a row's file; None if it is not the file that was indexed."""
@@ -213,7 +217,8 @@ class IndexImages:
     def full_file(self, row: int) -> FullImage | None:
         """Return a row's file at the size at which copies are compared; None if it is gone or was edited."""
         try:
-            return self._full(row, stamp_of(self._known(row).path.stat()))
+            with self._decoding[row % _NUM_LOCKS]:
+                return self._full(row, stamp_of(self._known(row).path.stat()))
         except (OSError, Refusal):
             return None
 

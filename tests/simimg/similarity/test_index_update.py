@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from PIL import Image
 from simimg.cli import main
 from simimg.errors import CorruptRecordError, ModelError, SearchIndexError, UsageError
 from simimg.input import pipeline
-from simimg.similarity import embedding_cache, embeddings, folder_images, index_update
+from simimg.similarity import embedding_cache, embeddings, folder_images, index_images, index_update
 from simimg.similarity.duplicate_groups import find_duplicates
 from simimg.similarity.embeddings import Embedder, load_embedder
 from simimg.similarity.image_table import SCHEMA
@@ -365,6 +367,25 @@ def test_only_what_has_neither_file_nor_pixels_is_missing(folder: Path, tmp_path
     assert all(images.verify(row, 5) is None for row in range(5))
     assert images.missing == {5}
     assert not images.stored
+
+
+def test_threads_that_want_one_image_at_its_full_size_decode_it_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, decoded = IndexImages(index_folder(tmp_path / "i", folder, stand_in()).index), list[Path]()
+    reduced = index_images.reduced_images
+
+    def slowly(path: Path, *arguments: Any, **options: Any) -> tuple[np.ndarray, ...]:
+        decoded.append(path)
+        time.sleep(0.2)  # the other threads have started meanwhile
+        return reduced(path, *arguments, **options)
+
+    monkeypatch.setattr(index_images, "reduced_images", slowly)
+    with ThreadPoolExecutor(3) as executor:
+        found = list(executor.map(images.full_file, [4, 4, 4]))
+    assert decoded == [folder / images.index.images[4].path]
+    assert found[0] is not None
+    assert all(one is found[0] for one in found)
 
 
 def interrupted(*arguments: object, **options: object) -> None:

@@ -180,9 +180,6 @@ def _laid_on(background: Background | None, image: Image.Image, profile: bytes |
     """
     # Gray stays gray until its profile, if any, was applied.
     colors = "L" if image.mode in ("LA", "L", "1") and profile is not None else "RGB"
-    if image.mode == "RGBA" and not is_transparent(image, opaque=255):
-        opaque = _to_srgb(image.convert(colors), profile)
-        return opaque if background is not None else opaque.convert("RGBA")
     width, height = image.size
     laid = Image.new("RGB" if background is not None else "RGBA", image.size)
     rows = max(1, _BAND_PIXELS // width)

@@ -21,6 +21,7 @@ import simplejpeg
 from PIL import Image, ImageFile
 
 from tfrecords.convert.image import tiff
+from tfrecords.convert.image.color import is_transparent
 from tfrecords.convert.image.declared_color import is_known, profile_of_cicp, profile_of_gamma
 from tfrecords.convert.image.decoded_once import once
 from tfrecords.convert.image.heif_boxes import jp2_profile, jpeg2000_samples, shown_as
@@ -81,7 +82,9 @@ def read_image(
                 by = max(least_reduction(data, max_pixels), reduction(*image.size))
                 return once(data, by, lambda: _read_jpeg(data, image, max_pixels, by), keep_truncated=keep_truncated)
             reader = _READERS.get(image.format or "", _read_plain)
-            read = once(data, sample_range, lambda: reader(data, image, sample_range), keep_truncated=keep_truncated)
+            read = once(
+                data, sample_range, lambda: _opaque(reader(data, image, sample_range)), keep_truncated=keep_truncated
+            )
         except (Refusal, MemoryError):
             raise
         except Exception:
@@ -137,6 +140,15 @@ def _read_plain(data: bytes, image: ImageFile.ImageFile, sample_range: SampleRan
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_gray(image, sample_range, orientation)
     return _whole(image, orientation)
+
+
+def _opaque(read: ReadImage) -> ReadImage:
+    """Return an image without its alpha if that is 255 everywhere, as in most screenshots; so it is looked at once."""
+    few = read.size[0] * read.size[1] <= MAX_PIXELS  # a larger one is not to be in memory twice, see `_reduced`
+    if few and read.image.mode == "RGBA" and not is_transparent(read.image, opaque=255):
+        read.image = read.image.convert("RGB")
+        read.image.info.pop("transparency", None)
+    return read
 
 
 def _deep_gray(image: Image.Image, sample_range: SampleRange, orientation: int) -> ReadImage:

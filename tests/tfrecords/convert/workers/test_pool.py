@@ -561,3 +561,25 @@ def test_num_cores_is_what_this_process_may_use() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert num_cores() == len(before)
+
+
+def test_freed_memory_is_used_again_instead_of_being_cleared_by_the_system() -> None:
+    """A thread takes 64 MB three times, as an image of 16 megapixels does; the pages of the first time serve again."""
+    code = textwrap.dedent("""
+        import resource, threading
+        from tfrecords.machine_limits import keep_freed_memory
+
+        def take():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            blocks = [bytearray(1 << 24) for _ in range(4)]
+            del blocks
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        keep_freed_memory()
+        thread = threading.Thread(target=lambda: print(take(), take(), take()))
+        thread.start()
+        thread.join()
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, *others = map(int, done.stdout.split())
+    assert max(others) < 0.1 * first
