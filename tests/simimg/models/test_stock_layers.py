@@ -93,6 +93,18 @@ def test_each_layer_is_replaced_and_computes_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(norm.moving_mean, mean)
 
 
+def test_converters_see_no_groups_and_no_erfc() -> None:
+    model = randomized(everything())
+    served = with_stock_layers(model, for_converters=True)
+    np.testing.assert_allclose(served(images()), model(images()), atol=1e-6)
+    for kwargs in ({"groups": 2}, {"groups": 4, "strides": 2, "padding": "same"}, {"groups": 4, "dilation_rate": 2}):
+        layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 1), keras.layers.Conv2D(8, 3, **kwargs)]
+        grouped = randomized(keras.Sequential([*layers, keras.layers.Activation("gelu"), keras.layers.Flatten()]))
+        plain = with_stock_layers(grouped, for_converters=True)
+        assert not any(getattr(layer, "groups", 1) > 1 for layer in (*served.layers, *plain.layers))
+        np.testing.assert_allclose(plain(images() / 255), grouped(images() / 255), atol=1e-5)
+
+
 def test_maps_of_gradients() -> None:
     """Where two channels have gradients of the same length, the first one counts in both."""
     for cell, directions in ((4, 16), (3, 7)):
