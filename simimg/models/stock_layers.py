@@ -108,7 +108,7 @@ def _stock(model: keras.Model, for_converters: bool) -> tuple[keras.Model, Pairs
             return lambda x: _grouped(layer, x)
         is_activation = type(layer) is keras.layers.Activation
         if for_converters and is_activation and layer.activation is keras.activations.gelu:
-            return _gelu
+            return lambda x: _inner(x, _gelu, layer.name)
         kind, config = type(layer), layer.get_config()
         if isinstance(layer, ExampleDropout):
             kind = keras.layers.Dropout
@@ -202,12 +202,22 @@ def _grouped(layer: Any, x: Any) -> Any:
         y = conv(x)
         conv.set_weights([kernel.reshape(height, width, layer.groups, each), *bias])
         return y
-    parts = []
-    for number, part in enumerate(keras.ops.split(x, layer.groups, axis=-1)):
-        conv = keras.layers.Conv2D(each, dtype=layer.dtype_policy, name=f"{layer.name}_group{number}", **common)
-        parts.append(conv(part))
-        conv.set_weights([weight[..., number * each : (number + 1) * each] for weight in (kernel, *bias)])
-    return keras.ops.concatenate(parts, axis=-1)
+
+    def by_group(x: Any) -> Any:
+        parts = []
+        for number, part in enumerate(keras.ops.split(x, layer.groups, axis=-1)):
+            conv = keras.layers.Conv2D(each, dtype=layer.dtype_policy, name=f"group{number}", **common)
+            parts.append(conv(part))
+            conv.set_weights([weight[..., number * each : (number + 1) * each] for weight in (kernel, *bias)])
+        return keras.ops.concatenate(parts, axis=-1)
+
+    return _inner(x, by_group, layer.name)
+
+
+def _inner(x: Any, compute: Callable[[Any], Any], name: str) -> Any:
+    """Returns `compute(x)`, in a network of its own, whose operations may have names that the outer one has, too."""
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    return keras.Model(inputs, compute(inputs), name=name)(x)
 
 
 def _gelu(x: Any) -> Any:

@@ -105,6 +105,15 @@ def test_converters_see_no_groups_and_no_erfc() -> None:
         np.testing.assert_allclose(plain(images() / 255), grouped(images() / 255), atol=1e-5)
 
 
+def test_operations_of_the_network_keep_their_names() -> None:
+    """In a new process, Keras gives the first sum of a stand-in the name that the network's own first sum has."""
+    pixels = keras.Input((8, 8, 4))
+    x = keras.layers.Activation("gelu")(keras.layers.Conv2D(4, 3, padding="same", groups=2)(pixels))
+    model = keras.Model(pixels, keras.ops.concatenate([x + pixels, 2 * x]))
+    keras.backend.clear_session()
+    with_stock_layers(model, for_converters=True)
+
+
 def test_maps_of_gradients() -> None:
     """Where two channels have gradients of the same length, the first one counts in both."""
     for cell, directions in ((4, 16), (3, 7)):
