@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use: affinity, and the control groups of a container."""
+"""What this process may use of its machine: cores, memory (affinity, the control groups of a container), a folder."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def num_cores(root: Path = Path("/")) -> int:
 def visible_cores() -> int:
     """Return the number of cores that this process may run on, whatever share of their time it gets."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def user_cache() -> Path:
+    """Return the folder in which programs keep what they can make again: `$XDG_CACHE_HOME/simimg`, or in `~/.cache`.
+
+    It is no absolute path without HOME for a user that the system does not know.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg")
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:

@@ -24,9 +24,9 @@ import psutil
 from tfrecords.convert.engine import convert
 from tfrecords.convert.plan.conversion_job import ConversionJob
 from tfrecords.convert.plan.convert_config import ConvertConfig
-from tfrecords.convert.plan.shard_plan import PlannedShard
 from tfrecords.convert.sources import Source
 from tfrecords.convert.sources.image_folder import FolderFiles
+from tfrecords.convert.state.receipts import Receipt
 from tfrecords.convert.state.workdir import WorkDir
 from tfrecords.convert.workers.runner import open_runner
 from tfrecords.convert.workers.shard_worker import Monitor, Task, pack
@@ -129,7 +129,7 @@ def processor_s() -> float:
 
 
 def measure_plan(folder: Path, num_entries: int) -> None:
-    """Print the memory that the plan of so many files takes, up to the first task."""
+    """Print the memory that so many files take: up to the first task, and until it is known which are copies."""
     from tfrecords.convert import engine
 
     class Planned(Exception):
@@ -147,21 +147,38 @@ def measure_plan(folder: Path, num_entries: int) -> None:
             files=FolderFiles(str(folder)),
         )
 
-    def stop(job: ConversionJob, planned: PlannedShard, workdir: WorkDir, handover: str = "") -> None:
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-        assert len(pack(shard_task(job, planned, workdir))) < 64 * len(planned.rows) + 4096
+    def write_shards(job: ConversionJob, workdir: WorkDir, *_: object) -> None:
+        planned = job.plan.shards[0]
+        assert len(pack(engine._shard_task(job, planned, workdir))) < 64 * len(planned.rows) + 4096
+        peaks.append(peak_gib())
+        receipt = Receipt(num_entries)
+        generator = np.random.default_rng(0)
+        for digests in (receipt.sha256, receipt.pixels_sha256):
+            for rows in np.array_split(digests, 100):
+                rows[:] = generator.integers(0, 256, rows.shape, np.uint8)
+        for planned in job.plan.shards:
+            receipt.positions[planned.rows] = np.arange(len(planned.rows))
+        job.final_plan(receipt)
+        peaks.append(peak_gib())
         raise Planned
 
-    shard_task = engine._shard_task
-    for name, stand_in in (("open_source", source), ("_shard_task", stop)):
+    for name, stand_in in (("open_source", source), ("_write_shards", write_shards)):
         setattr(engine, name, stand_in)
-    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]
+    peaks = [peak_gib()]
     start = time.perf_counter()
-    config = ConvertConfig(image_dir=str(folder), data_dir=folder / "data", name="c", num_workers=1)
+    config = ConvertConfig(image_dir=str(folder), data_dir=folder / "data", name="c", num_workers=1, copies="exact")
     with contextlib.suppress(Planned):
         convert(config)
     seconds = time.perf_counter() - start
-    tell(f"{num_entries:,} entries: {peaks[1]:.2f} GiB until the first task, {peaks[0]:.2f} before, {seconds:.0f} s")
+    tell(
+        f"{num_entries:,} entries: {peaks[0]:.2f} GiB before, {peaks[1]:.2f} until the first task, {peaks[2]:.2f} "
+        f"until the final plan, {seconds:.0f} s"
+    )
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process has had so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def tell(line: str) -> None:

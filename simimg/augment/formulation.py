@@ -22,6 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfrecords.format.atomic_files import atomic_file, json_bytes, parse_json
+from tfrecords.machine_limits import user_cache
 
 FORMULATIONS = ("auto", "operations", "xla")
 _MEASURED_S = 0.5  # for each of the two; compiling takes about a second more
@@ -81,14 +82,10 @@ def _milliseconds(augmented: Callable[[], tf.Tensor]) -> float:
     return round(1000 * (time.perf_counter() - start) / count, 4)
 
 
-def _file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg/gpus.json")
-
-
 def _read() -> dict[str, Milliseconds]:
     """Returns what is known; a file that cannot be read, or that is not of this form, counts as none."""
     try:
-        found = parse_json(_file().read_bytes())
+        found = parse_json((user_cache() / "gpus.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -110,7 +107,7 @@ def _times(found: object) -> Milliseconds | None:
 
 def _keep(name: str, found: Milliseconds) -> None:
     _IN_USE[name] = found
-    file = _file()
+    file = user_cache() / "gpus.json"
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with _locked(file.parent), atomic_file(file, sync=False) as written:

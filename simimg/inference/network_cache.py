@@ -15,7 +15,6 @@ import functools
 import io
 import json
 import logging
-import os
 import signal
 import sys
 import zipfile
@@ -33,6 +32,7 @@ from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import atomic_file, file_sha256
 from tfrecords.format.image_size import ImageSize, image_size_of
 from tfrecords.installed_versions import installed_version
+from tfrecords.machine_limits import user_cache
 
 SHIPPED_MODELS = ("lite0",)  # at the resolution that its weights were made for
 
@@ -158,8 +158,8 @@ def _places(model: str, output: str, weights: _Weights) -> Iterator[Path]:
     """Yield where a network is looked for, and where it is written if the places before cannot be."""
     if model not in SHIPPED_MODELS:
         yield Path(model) / f"{output}.tflite"
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg/networks")
-    if shared.is_absolute():  # as it is not without HOME for a user that the system does not know
+    shared = user_cache() / "networks"
+    if shared.is_absolute():
         yield shared / f"{model if model in SHIPPED_MODELS else weights.sha256[:16]}-{output}.tflite"
 
 

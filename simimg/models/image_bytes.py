@@ -13,12 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrecords.format.image_size import ImageSize, image_shape, luma
+from tfrecords.format.image_size import CENTER_SHARE, ImageSize, image_shape, luma
 
 _EXIF = b"Exif\0\0"
 _SEARCHED_BYTES = 1 << 17  # the first segments of a JPEG, of at most 64 kB each
 _ORIENTATION = 0x0112  # tag
-_CENTER_SHARE = 7 / 8  # of the short side, as in the decoder
 _MOST_TAGS = 128  # cameras write about 12 into the first directory
 
 
@@ -99,7 +98,7 @@ def _resized(pixels: tf.Tensor, image_size: ImageSize, resize: str, background: 
     start = tf.zeros([2])  # of the image within the result, px
     scale = inner / sides
     if resize in ("crop", "center"):
-        share = _CENTER_SHARE if resize == "center" else 1.0
+        share = CENTER_SHARE if resize == "center" else 1.0
         scale = tf.repeat(tf.reduce_max(full / (share * sides)), 2)
         start = (full - scale * sides) / 2
     elif resize == "pad":

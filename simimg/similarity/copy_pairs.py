@@ -3,7 +3,8 @@
 1. Files with the same bytes: one of them represents all in the following steps.
 2. Pairs with similar perceptual hashes; each image has one that its eight positions (turned, mirrored) share, and one
    with transparent pixels has two more, one on each background. Of images that are the same but for their position,
-   size and compression, one represents all in the following steps.
+   size and compression, one represents all in the following steps; it is also found by the embedding of one in each
+   other position.
 3. The nearest embeddings of each image, in groups of four as long as most of a group are copies.
 4. Each pair of 2 and 3 is verified (`simimg.similarity.match_verification`), which also gives its similarity. Pairs of
    3 whose embeddings are not unusually close are compared by their thumbnails alone. Pairs that were decided to be no
@@ -34,6 +35,7 @@ from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import alike
+from simimg.similarity.image_positions import further_positions, represented_rows
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.pair_tasks import PairTasks
@@ -49,8 +51,6 @@ _FIRST_GROUP = 0.9  # of the time for an image goes to its first group of neighb
 _NEARER, _CLOSE = 1.3, 0.3
 _FEW_IMAGES = 500  # their neighbors are examined in any case: that takes little time
 _Block = tuple[dict[int, list[int]], Callable[[tuple[int, int]], bool]]  # the nearest of each row, and what is close
-_SAME_POSITION = 0.96  # similarity of images that are the same but for their position, size and compression
-_POSITION_TOLERANCE = 0.01  # of the map between the unit squares of two images
 _QUERIES_PER_BLOCK = 256
 _BLOCKS_AHEAD = 64  # whose first groups are verified at once by the tasks of an engine
 
@@ -103,6 +103,7 @@ class PairExaminer:
         self._ranks = np.argsort(self._order)
         self.rank: list[int] = self._ranks.tolist()
         self.edits = edits
+        self._represented_by = np.arange(len(self.rank))  # of each row, itself but for further positions of an image
         self._alike = DisjointSets()  # of rows that differ in nothing but their size, file, position and part
         self._connected = DisjointSets()  # of rows between which there are pairs of copies
         self._postpones = True  # whether pairs that decide nothing are left out
@@ -136,31 +137,19 @@ class PairExaminer:
         if by_hash:
             progress(int(single.sum()))
             return identical
+        among = single.copy()
         if kinds is None:
-            represented = self._represented()
-            single[list(represented)] = False
+            pairs = {pair for pair in self.copies if self._alike.are_joined(*pair)}
+            ordered = sorted(pairs, key=self._place_of)
+            represented = represented_rows((*self._directed(pair), self.copies[pair]) for pair in ordered)
+            single[list(represented)] = among[list(represented)] = False
+            for row, representative in further_positions(represented).items():
+                among[row], self._represented_by[row] = True, representative
             progress(len(represented))
         for kind in [None] if kinds is None else np.unique(kinds):
-            own, others = (single, single) if kind is None else (single & (kinds == kind), single & (kinds != kind))
+            own, others = (single, among) if kind is None else (single & (kinds == kind), among & (kinds != kind))
             self._examine_neighbors(rows[own[rows]], others, progress)
         return identical
-
-    def _represented(self) -> set[int]:
-        """Return the rows that are, but for their position, size and compression, the same as one of smaller rank."""
-        found: set[int] = set()
-        for pair in sorted(self._in_position(), key=self._place_of):
-            query, other = self._directed(pair)
-            if other not in found:
-                found.add(query)
-        return found
-
-    def _in_position(self) -> Iterator[tuple[int, int]]:
-        """Yield the pairs of copies that are the same but for their position, size and compression."""
-        for (row, other), copy in self.copies.items():
-            linear = np.abs([copy.place[number] for number in (0, 1, 3, 4)])
-            whole = np.abs(linear - np.rint(linear)).max() < _POSITION_TOLERANCE and np.rint(linear).sum() == 2
-            if whole and copy.similarity >= _SAME_POSITION and self._alike.are_joined(row, other):
-                yield row, other
 
     def examine_pairs(
         self,
@@ -287,6 +276,7 @@ class PairExaminer:
         vectors = self.index.vectors["copy"]
         few = len(vectors) <= _FEW_IMAGES
         cosines, found = self.index.nearest_vectors(np.asarray(vectors[block])[:, None], NEIGHBORS + 1, among=among)
+        found = self._represented_by[found]
         by_rank = np.lexsort((self._ranks[found], -cosines))
         cosines, found = (np.take_along_axis(values, by_rank, axis=1) for values in (cosines, found))
         least = -1.0 if few else _NEARER * np.minimum(background(cosines), 1.5 * np.median(background(cosines)))
@@ -294,10 +284,10 @@ class PairExaminer:
         cosine_of = {
             (min(row, other), max(row, other)): cosine
             for row, others, values in zip(block.tolist(), found.tolist(), cosines.tolist(), strict=True)
-            for other, cosine in zip(others, values, strict=True)
+            for other, cosine in zip(reversed(others), reversed(values), strict=True)  # of several, the nearest counts
         }
         nearest = {
-            row: [other for other, flag in zip(others, flags, strict=True) if flag and other != row][:NEIGHBORS]
+            row: list(dict.fromkeys(other for other, flag in zip(others, flags, strict=True) if flag and other != row))
             for row, others, flags in zip(block.tolist(), found.tolist(), near.tolist(), strict=True)
         }
         return nearest, at_least({} if few else cosine_of, _CLOSE)

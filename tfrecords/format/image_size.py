@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from tfrecords.base_errors import UsageError
 
 MAX_IMAGE_SIZE = 4096  # px, of each side
+CENTER_SHARE = 7 / 8
+"""Of the short side: what evaluation sees of images of their own shapes."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of images with so many channels."""
 COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from tfrecords.base_errors import UsageError
 from tfrecords.format.atomic_files import TEMPORARY, sync_file
+from tfrecords.machine_limits import user_cache
 from tfrecords.options import option
 from tfrecords.storage.range_locks import RangeLocks, opened_locks
 
@@ -69,7 +70,7 @@ def cache_folder() -> Path:
     """Return the folder of the cache, as the environment says."""
     if given := os.environ.get(DIR_VARIABLE):
         return Path(given).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg")
+    return user_cache()
 
 
 def parse_bytes(text: str) -> int | None:

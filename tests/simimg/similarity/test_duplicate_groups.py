@@ -1,5 +1,6 @@
 """Groups of copies, who is kept, and a plan that is carried out, stopped, and undone."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -17,6 +18,7 @@ from simimg.errors import DataError, UsageError
 from simimg.similarity import file_quarantine, pair_tasks
 from simimg.similarity.candidate_pairs import spanning_pairs
 from simimg.similarity.copy_pairs import PairExaminer
+from simimg.similarity.differences import Differences
 from simimg.similarity.duplicate_groups import _clusters, _group, find_duplicates
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.file_quarantine import apply_plan, undo_plan
@@ -201,6 +203,29 @@ def test_pairs_that_copies_connect_are_verified_only_if_they_are_no_group(
         assert found == [[0, 1, 2, 3, 4, 5]]
     else:
         assert found == ([[0, 1, 2, 3], [4, 5]] if (0, 3) in verified else [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("position", [(-1, 0, 1, 0, 1, 0), (1, 0, 0, 0, 1, 0)])
+def test_a_mirrored_image_that_represents_others_is_found_by_the_embedding_of_its_original(
+    tmp_path: Path, position: tuple[float, ...]
+) -> None:
+    """Row 0 represents row 1; a crop, row 2, is near the latter alone. An upright copy would have the same embedding."""
+    count = 70
+    rows = [
+        IndexedImage(path=f"{row}.png", sha256=f"{row:03}", num_bytes=9, width=9, height=9, position_phash=7 * (row < 2))
+        for row in range(count)
+    ]
+    vectors = np.eye(count)
+    vectors[0] += vectors[3:35].sum(axis=0)
+    vectors[2] = 2 * vectors[1] + vectors[35:].sum(axis=0)
+    index = write_generation(tmp_path / "i", Embedder("lite0", "abc", 224, "stretch", count, None), vectors, rows,
+                             image_dir=tmp_path)  # fmt: skip
+    found = Verification(0.99, ("mirrored",), 0, reversed_reasons=("mirrored",), place=position)
+    with closing(PairExaminer(index, 0.5)) as examiner:
+        examiner.images.verify = lambda one, other: found if max(one, other) < 3 else None  # type: ignore
+        examiner.images.compared = lambda one, *_: dataclasses.replace(one, differs=Differences())  # type: ignore
+        examiner.examine_all(lambda num_images: None)
+    assert set(examiner.copies) == ({(0, 1), (0, 2)} if position[0] < 0 else {(0, 1)})
 
 
 @pytest.mark.parametrize("reach", [3, 480])

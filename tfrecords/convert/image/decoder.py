@@ -31,7 +31,7 @@ from tfrecords.convert.image.image_reader import ReadImage, orientation_of, read
 from tfrecords.convert.image.jpeg import decode_reduced, plain_jpeg, reduction
 from tfrecords.convert.image.own_shape import own_size, stays_as_it_is
 from tfrecords.convert.image.sample_range import AUTO, SampleRange, parse_range
-from tfrecords.format.image_size import COLORS, ImageSize, width_height
+from tfrecords.format.image_size import CENTER_SHARE, COLORS, ImageSize, width_height
 from tfrecords.format.record_layout import OWN_SHAPES
 from tfrecords.installed_versions import installed_version
 
@@ -43,7 +43,6 @@ TRUNCATED = ("refuse", "keep")
 RESIZES = ("stretch", "crop", "pad")
 CENTER = "center"
 """How evaluation sees images of their own shapes, see `simimg.input.crops`: `crop` of their middle, 7/8 of it."""
-_CENTER_SHARE = 7 / 8
 BACKDROPS = ("color", "auto", CHECKER)
 
 _EXTRAS = ("pillow_jxl_plugin", "tifffile", "imagecodecs")
@@ -94,7 +93,7 @@ class ImageOptions:
     @property
     def center_share(self) -> float | None:
         """How much of the largest part with the shape of the result is kept; None if the whole image is."""
-        return {"crop": 1.0, CENTER: _CENTER_SHARE}.get(self.resize)
+        return {"crop": 1.0, CENTER: CENTER_SHARE}.get(self.resize)
 
     def __post_init__(self) -> None:
         if min(width_height(self.image_size)) < 1 and self.resize != "none":

@@ -237,10 +237,12 @@ def _expanded(rows: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> Itera
 def _equal_digests(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs of rows with equal digests, enough to connect all of them; rows of zeros are in none."""
     words = np.ascontiguousarray(digests).view(np.uint64)
-    order = np.lexsort(words.T)
-    same = np.asarray(words.any(axis=1))[order[1:]]
-    for word in words.T:
-        same = same & (word[order[1:]] == word[order[:-1]])
+    order = np.argsort(words[:, 0])
+    same = np.flatnonzero(np.diff(words[order, 0]) == 0)
+    order = order[np.union1d(same, same + 1)]  # few rows share even a quarter of the digest
+    order = order[np.lexsort((order, *words[order].T))]
+    words = words[order]
+    same = (words[1:] == words[:-1]).all(axis=1) & words[1:].any(axis=1)
     return order[:-1][same], order[1:][same]
 
 

@@ -106,7 +106,8 @@ class ConversionJob:
         rows = np.flatnonzero(receipt.positions >= 0)
         ids, splits_before, labels = np.empty(0, np.int64), np.empty(0, np.int8), self.labels[rows]
         names = ("sha256", "pixels_sha256", "phash")
-        tables: list[np.ndarray] = [getattr(receipt, name)[rows] for name in names]
+        columns: list[np.ndarray] = [getattr(receipt, name) for name in names]
+        tables = columns if len(rows) == len(receipt.positions) else [column[rows] for column in columns]
         if self.previous is not None:
             before = self.previous.manifest.take(np.flatnonzero(self.previous.manifest.ok))
             ids = before.ids

@@ -15,7 +15,7 @@ from typing import Any
 
 from tfrecords.base_errors import ConversionError
 from tfrecords.convert.sources import printable
-from tfrecords.convert.workers.beam_worker import END_S, GO, ROW, STOP_S
+from tfrecords.convert.workers.beam_worker import END_S, ERROR, GO, ROW, STOP_S
 from tfrecords.convert.workers.receipt_watch import ReceiptWatch
 from tfrecords.convert.workers.runner import death
 from tfrecords.convert.workers.shard_worker import ShardTask, Task
@@ -43,7 +43,7 @@ def local_runner(folder: str) -> Any:
 
 
 def run_here(pipeline: Any, folder: Path, todo: list[Task], watch: ReceiptWatch) -> BaseException | None:
-    """Run the pipeline in worker processes of this machine; return the error with which Beam ended.
+    """Run the pipeline in worker processes of this machine; return the first failed task's error, or Beam's.
 
     Raises:
         ConversionError: a worker died.
@@ -58,7 +58,10 @@ def run_here(pipeline: Any, folder: Path, todo: list[Task], watch: ReceiptWatch)
                 watch.look()
         finally:
             go.unlink(missing_ok=True)
-            job.join(END_S if deaths else STOP_S)
+            failed = sorted(folder.glob(f"*{ERROR}"), key=os.path.getmtime)
+            job.join(END_S if deaths and not failed else STOP_S)
+    if failed:  # a worker that ends after its task failed did not die
+        return RuntimeError(failed[0].read_text(errors="replace"))
     if deaths and (job.is_alive() or job.error is not None):  # Beam itself would wait for that worker forever
         raise _death(deaths[0], folder, todo)
     return job.error

@@ -1,7 +1,8 @@
 """The part that runs in an Apache Beam worker: the tasks, and how the workers of a local run are stopped.
 
 A local run has a folder. Its workers stop when the file `GO` disappears, and each has a file with the row of the source
-that it is converting, so that the parent can say where a worker died. A cluster stops its own workers.
+that it is converting, so that the parent can say where a worker died. A worker whose task fails leaves the error there:
+Beam itself hears of it only when the bundles before it have ended. A cluster stops its own workers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tfrecords.convert.workers.shard_worker import Monitor, Stopped, unpack
 
 GO = "go"
 ROW = ".row"  # suffix; the stem is the worker's process id
+ERROR = ".error"  # suffix, as ROW: the traceback of the task that failed
 # Maximum time for a worker to notice that it should stop; it checks before each image.
 STOP_S = 60.0
 # Maximum time for Beam to end the worker after that.
@@ -42,6 +45,7 @@ def run_task(element: bytes) -> None:
         return
     except BaseException:
         if _go is not None:
+            _go.with_name(f"{os.getpid()}{ERROR}").write_text(traceback.format_exc())
             _go.unlink(missing_ok=True)
         raise
     finally:

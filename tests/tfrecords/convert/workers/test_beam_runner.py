@@ -278,9 +278,12 @@ def test_a_worker_that_cannot_start_is_reported_with_its_last_words(
 
 
 @needs_beam
-def test_one_tasks_error_stops_the_other_workers(stand_in: Callable[[str], list[ShardTask]]) -> None:
-    """The first picture of all is no error of a picture's; the other worker would take five minutes for its own."""
-    tasks = stand_in("1 / 0 if path.endswith('image_0.jpg') else time.sleep(20)")
+def test_one_tasks_error_stops_the_other_workers_and_is_told_although_its_own_worker_ended(
+    stand_in: Callable[[str], list[ShardTask]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam waits for the other worker, which would take minutes for its pictures; the one that failed ends before."""
+    tasks = stand_in("1 / 0 if path == os.environ['FAILING'] else time.sleep(12)")
+    monkeypatch.setenv("FAILING", tasks[0].paths[0])
     start = time.monotonic()
     with pytest.raises(ConversionError, match="Apache Beam could not finish: ZeroDivisionError: division by zero"):
         BeamRunner(TWO).run(iter(tasks), lambda _: None, lambda *_: None)
