@@ -19,8 +19,10 @@ import dataclasses
 import math
 import threading
 
+import cv2
 import cykooz_resizer as cr
 import numpy as np
+from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.input.jpeg_regions import decode_region, reduction, scaled_down
@@ -122,7 +124,7 @@ def crop_pixels(data: memoryview, pixels: np.ndarray, size: tuple[int, int], box
     x, y = max(0, math.floor(left) - x_more), max(0, math.floor(top) - y_more)
     region = (x, y, min(width, math.ceil(right) + x_more), min(height, math.ceil(bottom) + y_more))
     decoded = decode_region(data, size, region, by)
-    _resize(decoded, (left - x, top - y, right - x, bottom - y), pixels)
+    _resize(decoded, region[2] - x, (left - x, top - y, right - x, bottom - y), pixels)
 
 
 def uniform(seed: int, epoch: int, ids: np.ndarray, num_draws: int) -> np.ndarray:
@@ -177,16 +179,23 @@ def _support(length: float, side: int) -> int:
     return math.ceil(max(1.0, length / side)) + 1
 
 
-def _resize(decoded: np.ndarray, box: tuple[float, float, float, float], pixels: np.ndarray) -> None:
-    height, width, _ = decoded.shape
-    source = cr.ImageData(width, height, cr.PixelType.U8x3, decoded.tobytes())
+def _resize(decoded: np.ndarray, width: int, box: tuple[float, float, float, float], pixels: np.ndarray) -> None:
+    """Resizes a box of the first `width` columns of `decoded`, uint8 `[height, columns, 4]`, into `pixels`.
+
+    The resizer copies arrays with the interpreter's lock held, 0.1 ms per image, but not Pillow's images. Pillow takes
+    the memory of arrays for some of its modes. CMYK is one of them, to which both mean four channels without alpha.
+    """
+    height, side = len(decoded), pixels.shape[:2]
+    source = Image.frombuffer("CMYK", (width, height), decoded, "raw", "CMYK", decoded.strides[0], 1)
     if not hasattr(_own, "resizer"):
-        _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BILINEAR, use_alpha=False)
-    target = getattr(_own, "target", None)
-    if target is None or (target.height, target.width) != pixels.shape[:2]:
-        target = _own.target = cr.ImageData(pixels.shape[1], pixels.shape[0], cr.PixelType.U8x3)
+        _own.resizer, _own.options = cr.Resizer(), cr.ResizeOptions(_BILINEAR)
+    if not hasattr(_own, "resized") or _own.resized.shape[:2] != side:
+        _own.resized = np.empty((*side, 4), np.uint8)
+        _own.target = Image.frombuffer("CMYK", side[::-1], _own.resized, "raw", "CMYK", 0, 1)
     left, top, right, bottom = box
     _own.options.crop_box = cr.CropBox(left, top, min(right, width) - left, min(bottom, height) - top)
-    _own.resizer.resize(source, target, _own.options)
-    resized = np.frombuffer(target.get_buffer(), np.uint8).reshape(*pixels.shape[:2], 3)
-    pixels[:] = resized[:, :, : pixels.shape[2]]  # a gray image has equal channels
+    _own.resizer.resize_pil(source, _own.target, _own.options)
+    if pixels.shape[2] == 3:
+        cv2.cvtColor(_own.resized, cv2.COLOR_RGBA2RGB, dst=pixels)
+    else:  # a gray image has equal channels
+        pixels[:] = _own.resized[:, :, :1]

@@ -34,7 +34,8 @@ _REDUCTIONS = (8, 4, 2)
 # The color samples of a pixel lie in its block or beside it: one block more to the left, and 2 px to the right.
 _MORE_TO_THE_RIGHT = 2
 
-_DECOMPRESS, _RGB = 1, 0  # TJINIT_DECOMPRESS, TJPF_RGB
+_DECOMPRESS, _RGBX = 1, 2  # TJINIT_DECOMPRESS, TJPF_RGBX
+_PIXEL_BYTES = 4
 _SUBSAMPLING, _WIDTH, _HEIGHT = 4, 5, 6  # TJPARAM_SUBSAMP, TJPARAM_JPEGWIDTH, TJPARAM_JPEGHEIGHT
 # Width of a block of pixels (MCU) by TJSAMP: 4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1.
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
@@ -42,9 +43,11 @@ _WHEELS = (("pylibjxl", "pylibjxl/_pylibjxl*.so"), ("turbojpeg", "turbojpeg.libs
 
 
 def decode_region(data: memoryview, size: tuple[int, int], region: Region, by: int) -> np.ndarray:
-    """Returns a region of an image that is reduced by `by`, which is 1, 2, 4 or 8: uint8 `[height, width, 3]`, RGB.
+    """Returns a region of an image that is reduced by `by`, which is 1, 2, 4 or 8: uint8 `[height, columns, 4]`.
 
-    The result is valid until the next call in the same thread.
+    The first columns, as many as the region is wide, are the region, and the first three channels are RGB. The others
+    have no meaning. With them, libraries for images of four bytes per pixel use the memory without copying it: it is
+    contiguous, and valid until the next call in the same thread.
 
     Args:
         data: the JPEG file, contiguous.
@@ -123,10 +126,12 @@ class RegionLibrary:
             first, last = top, bottom
         self._check(handle, self._set_scale(handle, _ScalingFactor(1, by)))
         self._check(handle, self._set_region(handle, _Region(start, first, stop - start, last - first)))
-        pixels = self._buffer((stop - start) * (last - first) * 3)
-        self._check(handle, self._decompress(handle, address, num_bytes, pixels.ctypes.data, (stop - start) * 3, _RGB))
-        decoded = pixels.reshape(last - first, stop - start, 3)
-        return decoded[top - first : bottom - first, left - start : right - start]
+        row_bytes = (stop - start) * _PIXEL_BYTES
+        # One row more, because the rows that are returned begin with the region, and end with the next row's margin.
+        pixels = self._buffer((last - first + 1) * row_bytes)
+        self._check(handle, self._decompress(handle, address, num_bytes, pixels.ctypes.data, row_bytes, _RGBX))
+        begin = (top - first) * row_bytes + (left - start) * _PIXEL_BYTES
+        return pixels[begin : begin + (bottom - top) * row_bytes].reshape(bottom - top, stop - start, _PIXEL_BYTES)
 
     def _handle(self) -> int:
         """Returns this thread's decoder, which lives as long as the thread."""
@@ -196,8 +201,8 @@ def _by_slicing(data: memoryview, size: tuple[int, int], region: Region, by: int
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
     _check_size(size, (width, height))
     columns, rows = scaled_down(size, by)
-    decoded = simplejpeg.decode_jpeg(data, "RGB", False, False, rows, columns, 1.0)
-    if decoded.shape != (rows, columns, 3):
+    decoded = simplejpeg.decode_jpeg(data, "RGBX", False, False, rows, columns, 1.0)
+    if decoded.shape != (rows, columns, _PIXEL_BYTES):
         raise ValueError(f"it is decoded to {decoded.shape[1]} x {decoded.shape[0]} px instead of {columns} x {rows}")
     left, top, right, bottom = region
-    return decoded[top:bottom, left:right]
+    return np.ascontiguousarray(decoded[top:bottom, left:right])

@@ -26,7 +26,7 @@ def served_network(model: keras.Model, views: str) -> keras.Model:
 
     The views of all images are one batch inside, so the network is there once.
     """
-    network = with_stock_layers(in_float32(model), fold_normalization=True)
+    network = with_stock_layers(in_float32(model), for_converters=True)
     if views == "one":
         return network
     pixels = keras.Input(batch_shape=network.input_shape, dtype="float32", name="pixels")

@@ -34,17 +34,19 @@ Pairs = list[tuple[Any, Any]]
 """Variables of a network, each with that of the stock network."""
 
 
-def with_stock_layers(model: keras.Model, *, fold_normalization: bool = False) -> keras.Model:
+def with_stock_layers(model: keras.Model, *, for_converters: bool = False) -> keras.Model:
     """Returns a copy of a network, with the same weights, that has Keras's own layers only.
 
     Layers that are neither ours nor Keras's stay as they are, and so does a model that is no graph of layers.
 
     Args:
         model: the network, functional or sequential.
-        fold_normalization: whether a `Normalization` becomes a `Rescaling`, which has no weights. Keras 3.15 makes
-            the mean and the deviation of a `Normalization` inputs of an ONNX file.
+        for_converters: whether layers that converters to other formats cannot write become others, whose weights have
+            other shapes. These are of Keras 3.15: the mean and the deviation of a `Normalization` become inputs of an
+            ONNX file, so it becomes a `Rescaling`; a `Conv2D` with groups is a call that is compiled by XLA, so it
+            becomes a `DepthwiseConv2D` or one `Conv2D` per group; and GELU has the operation Erfc, which ONNX lacks.
     """
-    return _stock(model, fold_normalization)[0]
+    return _stock(model, for_converters)[0]
 
 
 def copy_weights(model: keras.Model, layers: Mapping[str, keras.layers.Layer]) -> None:
@@ -72,7 +74,7 @@ def layers_with_weights(model: keras.Model) -> list[tuple[str, keras.layers.Laye
     return found
 
 
-def _stock(model: keras.Model, fold: bool) -> tuple[keras.Model, Pairs]:
+def _stock(model: keras.Model, for_converters: bool) -> tuple[keras.Model, Pairs]:
     """Returns the copy, and the pairs of all variables of `model` that it has."""
     layers: list[tuple[Any, Any]] = []
     pairs: Pairs = []
@@ -89,19 +91,24 @@ def _stock(model: keras.Model, fold: bool) -> tuple[keras.Model, Pairs]:
         """Returns a layer's stand-in: a layer, or a function that calls layers."""
         inner = layer.layer if isinstance(layer, Fixed) else layer
         if isinstance(inner, keras.Model):
-            copy, its = _stock(inner, fold)
+            copy, its = _stock(inner, for_converters)
             if inner is not layer or not layer.trainable:
                 copy.trainable = False
             pairs.extend(its)
             return copy
         if isinstance(layer, FrozenNormConv2D):
-            return lambda x: _conv_and_norm(layer, x, pairs, free)
+            return lambda x: _conv_and_norm(layer, x, pairs, free, keep_groups=not for_converters)
         if isinstance(layer, OrientedGradients):
             return lambda pixels: _oriented_gradients(layer, pixels, free)
         if isinstance(layer, GeneralizedMeanPooling2D):
             return lambda maps: _generalized_mean(layer, maps)
-        if fold and isinstance(layer, keras.layers.Normalization):
+        if for_converters and isinstance(layer, keras.layers.Normalization):
             return _rescaling(layer)
+        if for_converters and type(layer) is keras.layers.Conv2D and layer.groups > 1:
+            return lambda x: _grouped(layer, x)
+        is_activation = type(layer) is keras.layers.Activation
+        if for_converters and is_activation and layer.activation is keras.activations.gelu:
+            return lambda x: _inner(x, _gelu, layer.name)
         kind, config = type(layer), layer.get_config()
         if isinstance(layer, ExampleDropout):
             kind = keras.layers.Dropout
@@ -135,7 +142,9 @@ def _call(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
 
 
-def _conv_and_norm(layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable[[str], str]) -> Any:
+def _conv_and_norm(
+    layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable[[str], str], *, keep_groups: bool
+) -> Any:
     """Returns what a convolution with a fixed normalization computes, and adds its variables to `pairs`."""
     common: dict[str, Any] = {
         "kernel_size": layer.kernel_size,
@@ -152,11 +161,17 @@ def _conv_and_norm(layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable
         conv = keras.layers.DepthwiseConv2D(**common)
     else:
         conv = keras.layers.Conv2D(layer.filters, groups=layer.groups, **common)
+    if layer.groups > 1 and not keep_groups:
+        conv.build(x.shape)
+        conv.set_weights([layer.kernel])
+        convolved = _grouped(conv, x)
+    else:
+        convolved = conv(x)
+        pairs.append((layer.kernel, conv.kernel))
     norm = keras.layers.BatchNormalization(
         epsilon=layer.epsilon, dtype=layer.dtype_policy, trainable=False, name=free(f"{layer.name}_norm")
     )
-    y = norm(conv(x))
-    pairs.append((layer.kernel, conv.kernel))
+    y = norm(convolved)
     pairs.extend((getattr(layer, name), getattr(norm, name)) for name in _NORM)
     return y
 
@@ -171,6 +186,43 @@ def _rescaling(layer: Any) -> keras.layers.Layer:
     if layer.invert:
         return keras.layers.Rescaling((1 / scale).tolist(), mean.tolist(), dtype="float32", name=layer.name)
     return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)
+
+
+def _grouped(layer: Any, x: Any) -> Any:
+    """Returns what a `Conv2D` with groups computes, from layers without groups."""
+    kernel, *bias = (keras.ops.convert_to_numpy(weight) for weight in layer.weights)
+    height, width, channels, filters = kernel.shape
+    each = filters // layer.groups
+    common = {
+        name: getattr(layer, name)
+        for name in ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "activation", "trainable")
+    }
+    if channels == 1:
+        conv = keras.layers.DepthwiseConv2D(depth_multiplier=each, dtype=layer.dtype_policy, name=layer.name, **common)
+        y = conv(x)
+        conv.set_weights([kernel.reshape(height, width, layer.groups, each), *bias])
+        return y
+
+    def by_group(x: Any) -> Any:
+        parts = []
+        for number, part in enumerate(keras.ops.split(x, layer.groups, axis=-1)):
+            conv = keras.layers.Conv2D(each, dtype=layer.dtype_policy, name=f"group{number}", **common)
+            parts.append(conv(part))
+            conv.set_weights([weight[..., number * each : (number + 1) * each] for weight in (kernel, *bias)])
+        return keras.ops.concatenate(parts, axis=-1)
+
+    return _inner(x, by_group, layer.name)
+
+
+def _inner(x: Any, compute: Callable[[Any], Any], name: str) -> Any:
+    """Returns `compute(x)`, in a network of its own, whose operations may have names that the outer one has, too."""
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    return keras.Model(inputs, compute(inputs), name=name)(x)
+
+
+def _gelu(x: Any) -> Any:
+    """Returns x times the normal distribution function at x: GELU (Hendrycks and Gimpel 2016), by erf."""
+    return 0.5 * x * (1 + keras.ops.erf(x * math.sqrt(0.5)))
 
 
 def _generalized_mean(layer: GeneralizedMeanPooling2D, maps: Any) -> Any:

@@ -159,13 +159,14 @@ def test_each_format_computes_the_same(runs: Path, tmp_path: Path, format: str) 
     export_model(runs / "copy", tmp_path / "copy", format=format)  # an earlier one is replaced
 
 
-def test_a_normalization_survives_onnx(tmp_path: Path) -> None:
-    """Keras 3.15 makes its constants inputs of the file, so exports have a Rescaling instead."""
+def test_what_tf2onnx_cannot_write_survives_onnx(tmp_path: Path) -> None:
+    """A Normalization, a convolution with groups and GELU, all of which ConvNeXt has."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     pixels = image_input(8, smallest=8)
     normalization = keras.layers.Normalization(mean=[100.0, 120.0, 140.0], variance=[900.0, 1600.0, 2500.0])
-    features = keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(normalization(pixels))
+    x = keras.layers.Activation("gelu")(keras.layers.Conv2D(6, 3, groups=3)(normalization(pixels)))
+    features = keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
     model = keras.Model(pixels, probabilities(features, 3))
     config = {"objective": "classes", "test_views": "one"}
     info = RunInfo(image_size=8, resize="crop", class_names=NAMES, dataset_sha256="", shuffle="uniform", config=config)

@@ -9,7 +9,7 @@ import simplejpeg
 from PIL import Image
 
 from simimg.input import jpeg_regions
-from simimg.input.jpeg_regions import RegionLibrary, decode_region, region_library, scaled_down
+from simimg.input.jpeg_regions import RegionLibrary, decode_region, scaled_down
 
 
 def libraries() -> list[RegionLibrary]:
@@ -46,7 +46,9 @@ def check(library: RegionLibrary | None, data: bytes, size: tuple[int, int], reg
     for left, top, right, bottom in regions(width, height):
         region = (left, top, right, bottom)
         decode = jpeg_regions._by_slicing if library is None else library.decode
-        np.testing.assert_array_equal(decode(view, size, region, by), whole[top:bottom, left:right], str(region))
+        found = decode(view, size, region, by)
+        assert found.flags.c_contiguous, region
+        np.testing.assert_array_equal(found[:, : right - left, :3], whole[top:bottom, left:right, :3], str(region))
 
 
 def edges(width: int, height: int):
@@ -72,9 +74,9 @@ def test_a_region_is_a_slice_of_the_whole(library: RegionLibrary, kind: str) -> 
 
 def test_without_a_library_the_whole_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
     data, size = drawn(67, 45, "4:2:0"), (67, 45)
-    with_library = [decode_region(memoryview(data), size, (5, 3, 40, 20), 1).copy(), region_library()]
+    with_library = decode_region(memoryview(data), size, (5, 3, 40, 20), 1)[:, :35, :3].copy()
     monkeypatch.setattr(jpeg_regions, "region_library", lambda: None)
-    np.testing.assert_array_equal(decode_region(memoryview(data), size, (5, 3, 40, 20), 1), with_library[0])
+    np.testing.assert_array_equal(decode_region(memoryview(data), size, (5, 3, 40, 20), 1)[:, :35, :3], with_library)
     check(None, data, size, edges, 2)
 
 
@@ -89,4 +91,5 @@ def test_what_cannot_be_decoded(library: RegionLibrary | None) -> None:
         with pytest.raises(ValueError, match="JPEG"):
             decode(memoryview(broken), (40, 30), (0, 0, 40, 30), 1)
         # The decoder of this thread still works.
-        np.testing.assert_array_equal(decode(memoryview(data), (40, 30), (0, 0, 40, 30), 1), whole)
+        again = decode(memoryview(data), (40, 30), (0, 0, 40, 30), 1)
+        np.testing.assert_array_equal(again[:, :40], whole[:, :40])

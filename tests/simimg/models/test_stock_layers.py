@@ -93,6 +93,27 @@ def test_each_layer_is_replaced_and_computes_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(norm.moving_mean, mean)
 
 
+def test_converters_see_no_groups_and_no_erfc() -> None:
+    model = randomized(everything())
+    served = with_stock_layers(model, for_converters=True)
+    np.testing.assert_allclose(served(images()), model(images()), atol=1e-6)
+    for kwargs in ({"groups": 2}, {"groups": 4, "strides": 2, "padding": "same"}, {"groups": 4, "dilation_rate": 2}):
+        layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 1), keras.layers.Conv2D(8, 3, **kwargs)]
+        grouped = randomized(keras.Sequential([*layers, keras.layers.Activation("gelu"), keras.layers.Flatten()]))
+        plain = with_stock_layers(grouped, for_converters=True)
+        assert not any(getattr(layer, "groups", 1) > 1 for layer in (*served.layers, *plain.layers))
+        np.testing.assert_allclose(plain(images() / 255), grouped(images() / 255), atol=1e-5)
+
+
+def test_operations_of_the_network_keep_their_names() -> None:
+    """In a new process, Keras gives the first sum of a stand-in the name that the network's own first sum has."""
+    pixels = keras.Input((8, 8, 4))
+    x = keras.layers.Activation("gelu")(keras.layers.Conv2D(4, 3, padding="same", groups=2)(pixels))
+    model = keras.Model(pixels, keras.ops.concatenate([x + pixels, 2 * x]))
+    keras.backend.clear_session()
+    with_stock_layers(model, for_converters=True)
+
+
 def test_maps_of_gradients() -> None:
     """Where two channels have gradients of the same length, the first one counts in both."""
     for cell, directions in ((4, 16), (3, 7)):
