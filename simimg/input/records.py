@@ -9,9 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -42,43 +39,10 @@ _LENGTH_BYTES = 8  # of a record's header; the checksum of the length follows
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
     """Returns an uninitialized uint8 array in memory that TensorFlow can use without copying it."""
-    return _aligned_part(np.empty(int(np.prod(shape, dtype=np.int64)) + _ALIGNMENT, np.uint8), shape)
-
-
-def _aligned_part(memory: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % _ALIGNMENT
-    return memory[skipped : skipped + len(memory) - _ALIGNMENT].reshape(shape)
-
-
-class BatchMemory:
-    """Memory of batches, which is used again when nothing refers to it, for any number of threads.
-
-    New memory costs page faults: of images of 64 px, an eighth of the time that decoding them takes. The memory of more
-    batches than threads have in work, which somebody keeps, is not kept here.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: list[np.ndarray] = []
-        self._most = len(os.sched_getaffinity(0)) + 6  # one per thread, and those that wait or are in use
-
-    def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns what `aligned` does."""
-        num_bytes = int(np.prod(shape, dtype=np.int64)) + _ALIGNMENT
-        with self._lock:  # until the result refers to the memory
-            for number in range(len(self._kept)):
-                # A view refers to the array that owns the memory, and so does a tensor that shares it.
-                if sys.getrefcount(self._kept[number]) == _UNUSED:
-                    if len(self._kept[number]) != num_bytes:
-                        self._kept[number] = np.empty(num_bytes, np.uint8)
-                    return _aligned_part(self._kept[number], shape)
-            memory = np.empty(num_bytes, np.uint8)
-            if len(self._kept) < self._most:
-                self._kept.append(memory)
-            return _aligned_part(memory, shape)
-
-
-_UNUSED = 2  # references to an array of a list: that of the list, and the argument of `getrefcount`
+    return memory[skipped : skipped + num_bytes].reshape(shape)
 
 
 def shared_tensor(array: np.ndarray) -> tf.Tensor:
@@ -133,7 +97,6 @@ class EncodedRecords:
 
     def __init__(self, split: Split, *, on_corrupt: str = "fail", decode: bool = True) -> None:
         self.corrupt: dict[int, str] = {}  # the reason for each record that was skipped so far, by its place
-        self._memory = BatchMemory()
         self._shape, self._crops = split.image_shape, split.crops
         self._schema, self._num_classes = split.schema, len(split.class_names)
         self._decode: Callable[..., None] = (
@@ -201,7 +164,7 @@ class EncodedRecords:
         if self._crops is not None:
             sizes = self._sizes[places]
             crops = zip(map(tuple, sizes.tolist()), self._crops.boxes(sizes, ids, run), strict=True)
-        images = self._memory.array((len(places), *self._shape))
+        images = aligned((len(places), *self._shape))
         faults = []
         view, crc32c, decode, verify = self._view, google_crc32c.value, self._decode, self._verify
         rows = zip(*(column.tolist() for column in columns), images, strict=True)

@@ -21,7 +21,7 @@ from PIL import Image
 
 import simimg.input.pipeline as pipeline
 from simimg.errors import CorruptRecordError, DataError
-from simimg.input.records import ON_CORRUPT, BatchMemory, EncodedRecords, aligned, shared_tensor
+from simimg.input.records import ON_CORRUPT, EncodedRecords, aligned, shared_tensor
 from simimg.input.split import Shard, Split, open_split
 from tests.forked_process import run_forked
 from tfrecords.convert.engine import convert
@@ -106,26 +106,6 @@ def test_arrays_that_tensorflow_takes_over() -> None:
         array[0] = 5  # the same memory
         assert tensor.shape == shape
         assert (tensor.numpy()[0] == 5).all()
-
-
-def test_memory_is_used_again_when_nothing_refers_to_it() -> None:
-    memory, address = BatchMemory(), lambda array: array.__array_interface__["data"][0]
-    first = memory.array((4, 8, 8, 3))
-    at, row = address(first), first[2, 1:]
-    del first
-    second = memory.array((4, 8, 8, 3))  # a view still refers to the first one
-    assert address(second) != at
-    assert address(second) % 64 == 0
-    del row
-    tensor = shared_tensor(memory.array((4, 8, 8, 3)))
-    assert address(np.from_dlpack(tensor)) == at
-    there = {address(second), at}
-    many = [memory.array((4, 8, 8, 3)) for _ in range(100)]
-    assert len({address(array) for array in many} | there) == 102
-    assert len(memory._kept) == memory._most
-    del tensor, second, many
-    assert address(memory.array((4, 8, 8, 3))) in there
-    assert memory.array((2, 8, 8, 3)).shape == (2, 8, 8, 3)
 
 
 def test_a_large_set_is_neither_copied_nor_touched_after_the_end(tmp_path: Path) -> None:
