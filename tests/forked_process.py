@@ -22,7 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 # It has no devices yet, and none of the threads that compute; each fork sets its own up. A fork is the child of another
 # one, which ends at once: so the process that asked for it becomes its parent.
 SERVER = """
-import gc, json, os, runpy, socket, sys, types
+import gc, json, os, runpy, socket, sys
 gc.disable()
 import cv2, hypothesis, keras, pytest, scipy, tensorflow
 gc.freeze()

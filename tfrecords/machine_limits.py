@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 from collections.abc import Iterator
@@ -61,6 +60,8 @@ def keep_freed_memory() -> None:
     each image goes back to the system, which clears it for the next one: a twentieth of the time for an index of
     wallpapers. Threads that were started before may keep heaps of their own, from which memory goes back.
     """
+    import ctypes  # only for this, and every command imports this module
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for parameter, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST_FROM_HEAP), (_TRIM_THRESHOLD, 2**31 - 1)):

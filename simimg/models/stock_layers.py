@@ -97,7 +97,7 @@ def _stock(model: keras.Model, for_converters: bool) -> tuple[keras.Model, Pairs
             pairs.extend(its)
             return copy
         if isinstance(layer, FrozenNormConv2D):
-            return lambda x: _conv_and_norm(layer, x, pairs, free, keep_groups=not for_converters)
+            return lambda x: _conv_and_norm(layer, x, pairs, free, for_converters)
         if isinstance(layer, OrientedGradients):
             return lambda pixels: _oriented_gradients(layer, pixels, free)
         if isinstance(layer, GeneralizedMeanPooling2D):
@@ -143,7 +143,7 @@ def _call(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _conv_and_norm(
-    layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable[[str], str], *, keep_groups: bool
+    layer: FrozenNormConv2D, x: Any, pairs: Pairs, free: Callable[[str], str], for_converters: bool
 ) -> Any:
     """Returns what a convolution with a fixed normalization computes, and adds its variables to `pairs`."""
     common: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _conv_and_norm(
         conv = keras.layers.DepthwiseConv2D(**common)
     else:
         conv = keras.layers.Conv2D(layer.filters, groups=layer.groups, **common)
-    if layer.groups > 1 and not keep_groups:
+    if layer.groups > 1 and for_converters:
         conv.build(x.shape)
         conv.set_weights([layer.kernel])
         convolved = _grouped(conv, x)

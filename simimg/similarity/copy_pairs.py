@@ -139,9 +139,8 @@ class PairExaminer:
             return identical
         among = single.copy()
         if kinds is None:
-            pairs = {pair for pair in self.copies if self._alike.are_joined(*pair)}
-            ordered = sorted(pairs, key=self._place_of)
-            represented = represented_rows((*self._directed(pair), self.copies[pair]) for pair in ordered)
+            alike_pairs = [pair for pair in sorted(self.copies, key=self._place_of) if self._alike.are_joined(*pair)]
+            represented = represented_rows((*self._directed(pair), self.copies[pair]) for pair in alike_pairs)
             single[list(represented)] = among[list(represented)] = False
             for row, representative in further_positions(represented).items():
                 among[row], self._represented_by[row] = True, representative
