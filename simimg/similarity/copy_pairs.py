@@ -30,12 +30,19 @@ import numpy as np
 from simimg.determinism import one_blas_thread
 from simimg.similarity import candidate_pairs
 from simimg.similarity.affine import compose
-from simimg.similarity.candidate_pairs import DisjointSets, at_least, background, hash_pairs, identical_rows
+from simimg.similarity.candidate_pairs import (
+    DisjointSets,
+    at_least,
+    background,
+    further_positions,
+    hash_pairs,
+    identical_rows,
+    represented_rows,
+)
 from simimg.similarity.decisions import read_decisions
 from simimg.similarity.edits import COUNTED, OVERLAY, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.full_size import alike
-from simimg.similarity.image_positions import further_positions, represented_rows
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.pair_tasks import PairTasks
