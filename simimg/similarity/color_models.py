@@ -30,9 +30,10 @@ _COLORED, _FEWEST_COLORED = 16, 0.02  # chroma, and share of the pixels
 _SECTORS, _EVERY_HUE, _SAME_ANGLE = 12, 0.1, 0.85
 _MOST_COLORED = 0.6  # share of colored pixels, with which one hue is enough
 _CELLS, _MIN_CELL = 12, 0.85  # cells of light per side, and the share of them that must agree
-# Levels by which means differ, and share of the cells. Of 25 photos with 8 cells per side, none at JPEG quality 20, WebP 20 or AVIF 25 and none
-# of half the size had more than 0.02; with 30 % more saturation or 3 % more light, four in five had 0.07 and more.
-_MEAN_LEVELS, _SOME_MEANS, _ERRORS = 3, 0.06, 3  # the last one in standard errors of a mean
+# Levels of a mean, share of the cells, and standard errors. Of 25 photos with 8 cells per side, none at JPEG
+# quality 20, WebP 20 or AVIF 25 and none of half the size had more than 0.02 of such cells; with 30 % more saturation
+# or 3 % more light, four in five had 0.07 and more.
+_MEAN_LEVELS, _SOME_MEANS, _ERRORS = 3, 0.06, 3
 _DARKEST, _SAME_LIGHT, _LOCAL_LIGHT, _LIGHT_RANGE = 12, 0.12, 0.25, 0.08  # levels; ratios
 
 

@@ -83,7 +83,7 @@ def add_geometry(
     mirrored: bool,
     candidate_share: float,
     query_share: float,
-    limits: Limits = Limits(),  # noqa: B008  immutable
+    limits: Limits = Limits(),
 ) -> None:
     """Add the reasons that the map between images of these sizes shows.
 

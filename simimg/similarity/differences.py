@@ -27,7 +27,7 @@ import numpy as np
 
 from simimg.determinism import plain_opencv
 from simimg.similarity.affine import inverse_place
-from simimg.similarity.color_fit import Fitted, fit_either, local_range
+from simimg.similarity.color_fit import Fitted, fit_either, local_range, other_hue
 from simimg.similarity.color_models import Modeled, has_other_colors, modeled
 from simimg.similarity.difference_places import (
     MIN_PIXELS,
@@ -58,7 +58,7 @@ _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plai
 _DETAILED = 0.002  # fine detail, below which an image has none to lose
 _BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
 _CLIPPED = 0.35  # share of the chroma
-_COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
+_HUE = 12  # levels by which another hue differs
 _MOST_CELLS, _CELL_PX = 8, 8  # cells of the longer side whose mean color is compared, and px of such a cell, at least
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
@@ -269,7 +269,7 @@ def _seen(
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
     counts = np.cumsum(cv2.calcHist([luma], [0], mask, [256], [0, 256]).ravel().astype(np.int64))
     median = int(np.searchsorted(counts, counts[-1] / 2))
-    in_color = _other_hue(a, tinted, _HUE + noise) & core
+    in_color = _eroded(other_hue(a, tinted, _HUE + noise)) & core
     if chroma.max() > _CHROMA + noise:
         strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
         clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
@@ -337,20 +337,6 @@ def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     for one, two in ((image, other), (other, image)):
         parts += [cv2.subtract(one, cv2.dilate(two, square)), cv2.subtract(cv2.erode(two, square), one)]
     return cv2.max(cv2.max(parts[0], parts[1]), cv2.max(parts[2], parts[3]))
-
-
-def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], levels: int) -> np.ndarray:
-    """Return where both images, planes Y, Cr, Cb, have color, but of another hue, by more than `levels`: bool."""
-    apart = cv2.max(*(cv2.absdiff(one, other) for one, other in zip(ours[1:], theirs[1:], strict=True))) > levels
-    other_hue = np.zeros(apart.shape, bool)
-    at = np.flatnonzero(apart)  # few of the pixels
-    if len(at):
-        a, b, c, d = (plane.ravel()[at].astype(np.int32) - 128 for plane in (*ours[1:], *theirs[1:]))
-        size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d
-        found = (product < 0) | (product.astype(np.float64) ** 2 < _COSINE**2 * size * other_size.astype(np.float64))
-        other_hue.ravel()[at] = found & (np.minimum(size, other_size) >= _COLORED**2)
-        other_hue = _eroded(other_hue)
-    return other_hue
 
 
 def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
