@@ -180,15 +180,14 @@ def _completed(
     found = dataclasses.replace(found, place=tuple(registration.place.ravel().tolist()))
     if not is_upright or found.places:
         return found
-    places, kinds, noise = tuple[Place, ...](), found.kinds, max(0, noise)
-    if len({palette_of(image) is None for image in originals}) == 1:  # a palette has few levels
-        places = broad_places(pair, noise)
-        num_cells = min(_MOST_CELLS, *(max(image.shape[:2]) // _CELL_PX for image in originals))
-        if not places and has_other_colors(pair, max(1, num_cells), noise):
-            kinds |= {COLOR}
+    noise = max(0, noise)
+    places, num_cells = broad_places(pair, noise), min(max(image.shape[:2]) // _CELL_PX for image in originals)
+    recolored = not places and has_other_colors(pair, min(_MOST_CELLS, max(1, num_cells)), noise)
+    if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
+        places, recolored = (), False  # a palette has few levels
     if not places and registration.is_corrected:
         places = moved_places(pair, registration.moved())
-    kinds |= {OVERLAY} if places else set()
+    kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 
 

@@ -97,7 +97,7 @@ def is_within(place: Place, box: tuple[float, float, float, float], size: tuple[
 @pytest.mark.parametrize("seed", [0, 1, "table"])
 def test_a_jpeg_differs_in_nothing(quality: int, seed: int | str) -> None:
     image = table() if seed == "table" else SCENES[int(seed)]
-    assert differences(saved(image, quality=quality), image, qualities=(quality, None)) == Differences()
+    assert not differences(saved(image, quality=quality), image, qualities=(quality, None)).kinds - {BLUR}
 
 
 @given(
@@ -144,7 +144,7 @@ FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def test_a_filter_changes_all_pixels_and_no_place(seed: int, edit: str) -> None:
     found = differences(FILTERS[edit](SCENES[seed]), SCENES[seed])
     assert not found.places
-    assert (COLOR in found.kinds) is (edit != "blurred")
+    assert (COLOR in found.kinds) is (edit not in ("blurred", "gray"))  # gray images have a palette's number of colors
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
