@@ -19,6 +19,9 @@ GREY = "grey"
 POSITIONS = ("mirrored", "flipped", "turned")
 """Beginnings of the reasons of `MIRROR` and `TURN`."""
 
+GEOMETRY = (*POSITIONS, "cropped", "pasted", "stretched")
+"""Beginnings of the reasons that the alignment shows, but for the size."""
+
 _LEAST_CROP, _LEAST_TURN, _LEAST_STRETCH = 0.01, 0.3, 0.02  # share, degrees, and ratio that pixels show
 _ROUNDED = 1.5  # px
 _FEW_PX = 64
