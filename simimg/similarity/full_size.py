@@ -100,12 +100,13 @@ def _exact_geometry(
     common = None if differs.place is None else common_part(np.reshape(differs.place, (2, 3)))
     if differs.place is None or common is None:
         return reasons, undone
-    place, sizes = np.reshape(differs.place, (2, 3)), [(image.shape[1], image.shape[0]) for image in (query, candidate)]
-    limits = exact_limits(*sizes)
+    place, (_, of_candidate, of_query) = np.reshape(differs.place, (2, 3)), common
+    size, other = ((image.shape[1], image.shape[0]) for image in (query, candidate))
+    limits = exact_limits(size, other)
     if not found.edits & _GEOMETRY:
-        add_geometry(reasons, *sizes, place, False, *common[1:], limits)
+        add_geometry(reasons, size, other, place, False, of_candidate, of_query, limits)
     if not found.reversed_edits & _GEOMETRY:
-        add_geometry(undone, *sizes[::-1], inverse(place), False, *common[:0:-1], limits)
+        add_geometry(undone, other, size, inverse(place), False, of_query, of_candidate, limits)
     return reasons, undone
 
 

@@ -156,7 +156,7 @@ class Registration:
             return []
         half = np.array(low.size) / (2 * _CELLS)
         corners = np.concatenate([cells.centers[far] - half, cells.centers[far] + half], axis=1)
-        scale = np.array(_size(self.base)) / low.size
+        scale = np.array(_size(self.base)) / np.array(low.size)
         return [(left, top, right, bottom) for left, top, right, bottom in (corners * np.tile(scale, 2)).tolist()]
 
     def _at_low_resolution(self) -> _Low:

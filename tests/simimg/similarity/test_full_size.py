@@ -127,10 +127,7 @@ def shaded(image: Image.Image) -> Image.Image:
 SLIGHT: dict[str, tuple[Callable[[Image.Image], Image.Image], frozenset[str]]] = {
     "cropped": (lambda image: image.crop((4, 3, image.width - 3, image.height - 4)), frozenset({CROP})),
     "cropped at one side": (lambda image: image.crop((0, 0, image.width - 9, image.height)), frozenset({CROP})),
-    "turned": (
-        lambda image: image.rotate(1, Image.Resampling.BICUBIC).crop((6, 6, image.width - 6, image.height - 6)),
-        frozenset({TURN}),
-    ),
+    "turned": (lambda image: image.rotate(1, Image.Resampling.BICUBIC), frozenset({TURN})),
     "stretched": (lambda image: image.resize((image.width, image.height * 103 // 100)), frozenset({STRETCH})),
     "warmer": (scaled(1.05, 1, 0.95), frozenset({COLOR})),
     "brighter": (scaled(1.06), frozenset({COLOR})),
