@@ -181,11 +181,11 @@ def _completed(
     if not is_upright or found.places:
         return found
     noise = max(0, noise)
-    places, num_cells = broad_places(pair, noise), min(max(image.shape[:2]) // _CELL_PX for image in originals)
-    recolored = not places and has_other_colors(pair, min(_MOST_CELLS, max(1, num_cells)), noise)
+    places, side = broad_places(pair, noise), min(max(image.shape[:2]) for image in originals)
+    recolored = not places and has_other_colors(pair, min(_MOST_CELLS, max(1, side // _CELL_PX)), noise)
     if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
         places, recolored = (), False  # a palette has few levels
-    if not places and registration.is_corrected:
+    if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
