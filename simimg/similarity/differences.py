@@ -182,7 +182,8 @@ def _completed(
         return found
     noise = max(0, noise)
     places, side = broad_places(pair, noise), min(max(image.shape[:2]) for image in originals)
-    recolored = not places and has_other_colors(pair, min(_MOST_CELLS, max(1, side // _CELL_PX)), noise)
+    num_cells = min(_MOST_CELLS, side // _CELL_PX)
+    recolored = num_cells > 1 and not places and has_other_colors(pair, num_cells, noise)
     if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
         places, recolored = (), False  # a palette has few levels
     if not places and registration.is_corrected and side >= _SMALL_PX:
