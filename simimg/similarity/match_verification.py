@@ -181,7 +181,7 @@ def geometric_edits(query: Fingerprint, candidate: Fingerprint, place: np.ndarra
     common = common_part(matrix)
     reasons = Reasons()
     if common is not None:
-        add_geometry(reasons, query, candidate, matrix, mirrored, *common[1:])
+        add_geometry(reasons, query.size, candidate.size, matrix, mirrored, *common[1:])
     return reasons.texts
 
 
@@ -268,8 +268,8 @@ def _compare(
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
     back = _mirrored_back(inverse(of_query))[0]
     reasons, undone = Reasons(), Reasons()
-    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
-    add_geometry(undone, candidate, query, back, mirrored, query_share, candidate_share)
+    add_geometry(reasons, query.size, candidate.size, matrix, mirrored, candidate_share, query_share)
+    add_geometry(undone, candidate.size, query.size, back, mirrored, query_share, candidate_share)
     looks = look(ours, agreeing), look(theirs, agreeing)
     add_color_and_detail(reasons, *looks, disagreeing)
     add_color_and_detail(undone, *looks[::-1], disagreeing)
@@ -309,7 +309,7 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
-        add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
+        add_geometry(found, one.size, other.size, _WHOLE, False, 1.0, 1.0)
         add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
     return Verification(
