@@ -41,8 +41,8 @@ _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 in common, and an agreement of up to 0.75."""
 
 _FEWEST_MATCHES, _FEW_POINTS = 4, 8
-"""Clear matches of coarse keypoints without which fine ones are not compared, unless an image has too few of them. Of 111
-pairs of edited copies that only fine ones verify, all have as many; of 845 pairs of other pictures, a quarter has."""
+"""Clear matches of coarse keypoints without which fine ones are not compared, unless an image has too few of them. Of
+111 pairs of edited copies that only fine ones verify, all have as many; of 845 pairs of other pictures, a quarter."""
 
 SAME_BYTES = "the same bytes"
 SAME_FILE = "the same file under another name"
