@@ -86,12 +86,13 @@ def _is_in_use(path: Path) -> bool:
 
 @contextmanager
 def _named(path: Path, temporary: Path) -> Iterator[None]:
-    """Give errors while a file is written the name of the file, which they lack, or have as the temporary one."""
+    """Give errors while a file or folder is written its name, which they lack, or have as the temporary one."""
     try:
         yield
     except OSError as error:
-        if str(error.filename) == str(temporary) or (error.filename is None and error.errno in _FAILED_WRITE):
-            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+        name = str(path if error.filename is None else error.filename).replace(str(temporary), str(path), 1)
+        if error.errno in _FAILED_WRITE if error.filename is None else name != error.filename:
+            raise OSError(error.errno, os.strerror(error.errno or 0), name) from error
         raise
 
 
@@ -118,9 +119,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replaced.rename(temporary if path.exists() else path)
         shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
-        yield temporary
-        sync_tree(temporary)
+        with _named(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            sync_tree(temporary)
         if not path.exists():
             temporary.rename(path)
         elif not _rename(temporary, path, _RENAME_EXCHANGE):

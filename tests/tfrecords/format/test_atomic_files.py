@@ -67,6 +67,10 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> No
         with pytest.raises(OSError) as caught, atomic_file(path) as file:  # noqa: PT011
             file.write(b"all")
         assert caught.value.filename == str(path)
+    for filename, expected in ((None, "export"), ("{}/model.pb", "export/model.pb")):
+        with pytest.raises(OSError, match="No space left") as caught, atomic_folder(tmp_path / "export") as folder:
+            raise OSError(28, "No space left on device", filename and filename.format(folder))
+        assert caught.value.filename == str(tmp_path / expected)
     other = FileNotFoundError(2, "No such file or directory", "another")
     with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "file"):
         raise other
