@@ -13,6 +13,7 @@ for a URL are named by it, see `name_for_users`.
 
 from __future__ import annotations
 
+import errno
 import re
 
 _NO_MEMORY = re.compile(  # in the words of Python, the dynamic linker, Arrow, NumPy, oneDNN, XNNPack and TensorFlow
@@ -71,4 +72,6 @@ class CorruptRecordError(DataError):
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the machine, or a limit of the process, leaves too little memory."""
+    if isinstance(error, OSError) and error.errno is not None:  # its text may have a path
+        return error.errno == errno.ENOMEM or (error.errno == errno.EAGAIN and error.filename is None)  # as of fork
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(f"{type(error).__name__}: {error}"))

@@ -425,6 +425,8 @@ THREAD = f"there is not enough memory: can't start new thread. {CLOSE}"
         (CheckpointError("none is sound."), 3, "simimg: none is sound.\n"),
         (PermissionError(13, "Permission denied", "a.html"), 3, f"simimg: a.html: Permission denied.\n{WHERE}"),
         (OSError(28, "No space left on device", "a"), 3, f"{START}a: {FULL}. Free some space on its disk.\n{WHERE}"),
+        (OSError(2, "No such file", "out of memory/a"), 3, f"{START}out of memory/a: No such file.\n{WHERE}"),
+        (OSError(11, "no process"), 3, f"{START}there is not enough memory: [Errno 11] no process. {CLOSE}\n{WHERE}"),
         (MemoryError(), 3, f"{START}there is not enough memory. {CLOSE}\n{WHERE}"),
         (ImportError("a.so: failed to map segment from shared object"), 3, f"{START}{MEMORY}\n{WHERE}"),
         (RuntimeError("can't start new thread"), 3, f"{START}{THREAD}\n{WHERE}"),

@@ -90,8 +90,9 @@ def _named(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = str(path if error.filename is None else error.filename).replace(str(temporary), str(path), 1)
-        if error.errno in _FAILED_WRITE if error.filename is None else name != error.filename:
+        given = str(error.filename or "")
+        name = given.replace(str(temporary), str(path), 1) or str(path)
+        if name != given and (given or error.errno in _FAILED_WRITE):
             raise OSError(error.errno, os.strerror(error.errno or 0), name) from error
         raise
 
