@@ -19,6 +19,9 @@ GREY = "grey"
 POSITIONS = ("mirrored", "flipped", "turned")
 """Beginnings of the reasons of `MIRROR` and `TURN`."""
 
+GEOMETRY = (*POSITIONS, "cropped", "pasted", "stretched")
+"""Beginnings of the reasons that the alignment shows, but for the size."""
+
 _FEW_PX = 64
 _COVERAGE = "covered or changed"
 _SHARE = "of the area"  # as in `Differences.text`

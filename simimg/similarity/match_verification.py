@@ -44,7 +44,7 @@ SAME_BYTES = "the same bytes"
 SAME_FILE = "the same file under another name"
 SAME_PIXELS = "the same pixels"
 
-HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
+HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG")
 """Beginnings of those reasons that concern the file rather than the image; all others show an edited copy."""
 
 _WHOLE_AGREEMENT = 0.8
