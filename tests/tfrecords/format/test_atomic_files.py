@@ -84,7 +84,7 @@ def test_what_is_no_file_in_a_folder_is_written_to_and_stays(tmp_path: Path, nam
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     writing = os.open(pipe, os.O_WRONLY)
-    link.symlink_to({"link to pipe": pipe, "open file": f"/proc/self/fd/{writing}"}.get(name, pipe))
+    link.symlink_to(f"/proc/self/fd/{writing}" if name == "open file" else str(pipe))
     before = os.lstat(pipe), os.readlink(link)
     path = pipe if name == "pipe" else link
     check_output(path, "--plan")
