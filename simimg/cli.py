@@ -32,7 +32,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from absl import flags
 
 from simimg import __version__
 from simimg.command_help import command_help, flag_name, overview, usage
-from simimg.errors import SimimgError, UsageError
+from simimg.errors import SimimgError, UsageError, system_error
 from simimg.standard_error import note_what_is_logged
 from simimg.standard_streams import open_standard_streams, output_error
 from tfrecords.format.image_size import ImageSize
@@ -122,9 +122,8 @@ def _report(error: BaseException, arguments: list[str]) -> int:
             message, code = str(error), error.exit_code
         case KeyboardInterrupt():
             message, code = "interrupted.", 130
-        case OSError():
-            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            message, hint = f"{where}.", "\n--verbose shows where this happened."
+        case _ if system_error(error):
+            message, hint = system_error(error), "\n--verbose shows where this happened."
         case _:
             message, is_bug = f"this is a bug in simimg {__version__}; please report the lines above.", True
     if is_bug or set(_VERBOSE) & set(_before_separator(arguments)):
@@ -137,8 +136,8 @@ def _report(error: BaseException, arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in (*_HELP, "help"):
-        if len(arguments) > 1 and (name := arguments[1].replace("-", "_")) in COMMANDS:
-            arguments = [name, "--help"]
+        if len(arguments) > 1 and not arguments[1].startswith("-"):
+            arguments = [arguments[1].replace("-", "_"), "--help"]
         else:
             sys.stdout.write(overview(GROUPS))
             return 0 if arguments else UsageError.exit_code
@@ -146,6 +145,8 @@ def _main(arguments: list[str]) -> int:
         sys.stdout.write(f"simimg {__version__}\n")
         return 0
     name, rest = arguments[0], _with_flagfiles(arguments[1:])
+    if name.startswith("-"):
+        raise UsageError(f"{name} stands before the command. Write `simimg COMMAND {name}`.")
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}.{_did_you_mean(name, COMMANDS)}")
 
@@ -228,6 +229,8 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
     given = {}
     for field, kind in fields:
         if (flag := flag_name(field)) in values and values[flag].present:
+            if field.default is dataclasses.MISSING and values[flag].value == "":
+                raise UsageError(f"--{flag} is empty, as an unset variable of a shell is.")
             given[field.name] = _from_flag(values[flag].value, kind)
             if flag != field.name and values[field.name].present:
                 _complain(f"note: --{field.name} is now spelled --{flag}; both work.")
@@ -235,12 +238,18 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
     if positional and taker is None:
         raise UsageError(f"unexpected argument {positional[0]!r}{_flag_for(positional[0], fields, given)}")
     if positional and taker is not None:
+        if "" in positional:
+            raise UsageError(f"one of {usage(taker)} is empty, as an unset variable of a shell is.")
         given[taker.name] = tuple(positional)
     for field, kind in fields:
         if field.name in given and _is_path(field, kind) and not field.metadata["url"]:
             value = given[field.name]
             for one in value if isinstance(value, tuple) else (value,):
                 refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
+        if field.metadata["output"] and given.get(field.name):
+            from tfrecords.format.atomic_files import check_output
+
+            check_output(given[field.name], f"--{flag_name(field)}")
         if field.metadata["variable"] and field.name in given:
             os.environ[field.metadata["variable"]] = given[field.name]
     for field, _ in fields:
@@ -268,9 +277,8 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
     fields = [(field, kinds[field.name]) for field in dataclasses.fields(options)]
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    flags.DEFINE_bool("json", False, "", flag_values=values)
-    flags.DEFINE_bool("strict", False, "", flag_values=values)
-    flags.DEFINE_bool("verbose", False, "", short_name="v", flag_values=values)
+    for name, letter in (("json", None), ("strict", None), ("verbose", "v")):
+        flags.DEFINE_flag(flags.Flag(_ValueParser(name, bool), None, name, False, "", letter, boolean=True), values)
     for field, kind in fields:
         if field.metadata["positional"]:
             continue
@@ -281,7 +289,14 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
         elif kind == tuple[str, ...]:
             flags.DEFINE_list(name, list(default or ()), "", flag_values=values)
         elif field.metadata["choices"] or kind in (bool, int, float, ImageSize):
-            flag = flags.Flag(_ValueParser(field, kind), None, name, default, "", boolean=kind is bool)
+            flag = flags.Flag(
+                _ValueParser(name, kind, field.metadata["choices"], field.metadata["words"]),
+                None,
+                name,
+                default,
+                "",
+                boolean=kind is bool,
+            )
             flags.DEFINE_flag(flag, values)
         else:
             flags.DEFINE_string(name, None if default is None else str(default), "", flag_values=values)
@@ -293,9 +308,8 @@ def _flags_of(options: type) -> tuple[flags.FlagValues, list[tuple[dataclasses.F
 class _ValueParser(flags.ArgumentParser):
     """Parse a choice, a number or a truth value; raises UsageError, which absl passes on, with the flag's name."""
 
-    def __init__(self, field: dataclasses.Field[Any], kind: Any) -> None:
-        self._name, self._kind = flag_name(field), kind
-        self._choices, self._words = field.metadata["choices"], field.metadata["words"]
+    def __init__(self, name: str, kind: Any, choices: Sequence[str] = (), words: Mapping[str, Any] = {}) -> None:
+        self._name, self._kind, self._choices, self._words = name, kind, choices, words
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str) or argument in self._choices:

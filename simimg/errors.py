@@ -19,6 +19,9 @@ The first half of the tree is defined in `tfrecords.base_errors`, which must not
 
 from __future__ import annotations
 
+import errno
+import os
+
 from tfrecords.base_errors import (
     ConversionError,
     CorruptRecordError,
@@ -26,7 +29,17 @@ from tfrecords.base_errors import (
     Interrupted,
     SimimgError,
     UsageError,
+    lacks_memory,
 )
+
+_MAX_REASON = 200  # characters of a library's text about memory
+_ADVICE = {
+    errno.ENOSPC: "Free some space on its disk.",
+    errno.EDQUOT: "Free some space, or raise the quota.",
+    errno.EFBIG: "Raise the limit of the size of files (`ulimit -f`).",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
 
 __all__ = [
     "CheckpointError",
@@ -41,6 +54,8 @@ __all__ = [
     "TrainingInterrupted",
     "UsageError",
     "WorkerLost",
+    "lacks_memory",
+    "system_error",
 ]
 
 
@@ -68,3 +83,22 @@ class TrainingInterrupted(TrainingError):
 
 class SearchIndexError(SimimgError):
     """An index folder cannot be used, or was made with another model."""
+
+
+def system_error(error: BaseException) -> str:
+    """Return what the operating system refused, and what to do about it; "" if the error is none of the system's."""
+    if lacks_memory(error):
+        what = " ".join(str(error).split())[:_MAX_REASON]
+        return (
+            f"there is not enough memory{what and ': '}{what}. Close other programs, or raise the limits of this "
+            "process (`ulimit -v`, `ulimit -u`)."
+        )
+    if not isinstance(error, OSError):
+        return ""
+    try:
+        os.getcwd()
+    except OSError:
+        if not os.path.isabs(str(error.filename or "")):
+            return "the current folder does not exist anymore. Change to another one."
+    where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{where}. {_ADVICE.get(error.errno or 0, '')}".rstrip()

@@ -13,6 +13,14 @@ for a URL are named by it, see `name_for_users`.
 
 from __future__ import annotations
 
+import errno
+import re
+
+_NO_MEMORY = re.compile(  # in the words of Python, the dynamic linker, Arrow, NumPy, oneDNN, XNNPack and TensorFlow
+    "cannot allocate memory|failed to map segment|resource temporarily unavailable|can't start new thread|bad_alloc|"
+    "out of memory|unable to allocate|malloc of size|failed to reshape runtime|resource.?exhausted|oom when allocating",
+    re.IGNORECASE,
+)
 _URLS: dict[str, str] = {}  # by the folder of this machine
 
 
@@ -60,3 +68,10 @@ class DataError(SimimgError):
 
 class CorruptRecordError(DataError):
     """A record's bytes do not match their checksum, or the file ends inside a record."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of any library says that the machine, or a limit of the process, leaves too little memory."""
+    if isinstance(error, OSError) and error.errno is not None:  # its text may have a path
+        return error.errno == errno.ENOMEM or (error.errno == errno.EAGAIN and error.filename is None)  # as of fork
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(f"{type(error).__name__}: {error}"))

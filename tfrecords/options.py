@@ -29,6 +29,7 @@ def option(
     flag: str = "",
     repeated: str = "",
     url: bool = False,
+    output: bool = False,
     variable: str = "",
 ) -> Any:
     """Declare a field of a config dataclass.
@@ -43,13 +44,14 @@ def option(
         repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
             `GLOB`.
         url: whether a path may also be the URL of a folder; see `tfrecords.locations` for its form.
+        output: whether the path is that of a file to write, which the command line checks before the work begins.
         variable: an environment variable that the command line sets to the flag's value, for this process and its
             children.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.
     """
     metadata = {
         "help": help, "choices": choices, "positional": positional, "group": group, "words": words, "flag": flag,
-        "repeated": repeated, "url": url, "variable": variable,
+        "repeated": repeated, "url": url, "output": output, "variable": variable,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 

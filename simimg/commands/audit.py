@@ -74,15 +74,18 @@ class Options(CacheOptions):
         "CSV file of an earlier audit with the column `decision` filled in; stored beside the index of --index_dir.",
         None,
     )
-    csv: Path | None = option("Also write the findings as a table (CSV), with what was decided about them.", None)
-    report: Path | None = option("Also write a page (HTML) that shows the findings.", None)
+    csv: Path | None = option(
+        "Also write the findings as a table (CSV), with what was decided about them.", None, output=True
+    )
+    report: Path | None = option("Also write a page (HTML) that shows the findings.", None, output=True)
     delete: Path | None = option(
-        "Also write the images that were decided to be dropped, for `simimg edit --delete`.", None
+        "Also write the images that were decided to be dropped, for `simimg edit --delete`.", None, output=True
     )
     relabel: Path | None = option(
         "Also write the new labels, for `simimg edit --relabel`: those that were decided, or without any decision all "
         f"that are sure to {_SURE:g} or more.",
         None,
+        output=True,
     )
     include: tuple[str, ...] = option(INCLUDE_HELP, (), repeated="GLOB")
     exclude: tuple[str, ...] = option(EXCLUDE_HELP, (), repeated="GLOB")

@@ -55,9 +55,9 @@ class Options(CacheOptions):
     num_queries: int = option("Images to search for, each in fourteen edits, and number of distractors.", 50)
     seed: int = option("Seed of the choice of images and of the edits.", 0)
     rivals: bool = option("Also measure pHash and dHash; needs the package imagehash.", False)
-    picture: Path | None = option("Also draw precision and recall over similarity to this PNG file.", None)
+    picture: Path | None = option("Also draw precision and recall over similarity to this PNG file.", None, output=True)
     failures: Path | None = option(
-        "Also draw the copies whose first match is not their original to this PNG file.", None
+        "Also draw the copies whose first match is not their original to this PNG file.", None, output=True
     )
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ class Options:
     """Options of `compare`."""
 
     runs: tuple[str, ...] = option("Folders of finished runs.", positional=True)
-    report: Path | None = option("Also write a page (HTML) with the curves of the runs.", None)
+    report: Path | None = option("Also write a page (HTML) with the curves of the runs.", None, output=True)
 
 
 def run(options: Options) -> Result:

@@ -72,10 +72,12 @@ class Options(CacheOptions):
     list: bool = option("List what was decided, and removed; with images, only what is about all of them.", False)
     undo: bool = option("Take back what was decided about all of the images; without images, the last decision.", False)
     delete: Path | None = option(
-        "Write the images to drop, as decided, for `simimg edit --delete`; with images, only those of them.", None
+        "Write the images to drop, as decided, for `simimg edit --delete`; with images, only those of them.",
+        None,
+        output=True,
     )
     relabel: Path | None = option(
-        "Write the decided labels, for `simimg edit --relabel`; with images, only theirs.", None
+        "Write the decided labels, for `simimg edit --relabel`; with images, only theirs.", None, output=True
     )
 
     def __post_init__(self) -> None:

@@ -91,13 +91,13 @@ class Options(EngineOptions):
         "folder:NAME, largest, newest, oldest, shortest.",
         ("best",),
     )
-    plan: Path | None = option("Also write which files to keep and which to remove to this file.", None)
+    plan: Path | None = option("Also write which files to keep and which to remove to this file.", None, output=True)
     plan_edits: tuple[str, ...] = option(
         "With --plan: kinds of edits by which a copy that is removed may differ, as for --edits; auto is size and "
         "compression, and label adds copies in another class folder. All other copies are questions.",
         ("auto",),
     )
-    report: Path | None = option("Also write a page (HTML) that shows the groups.", None)
+    report: Path | None = option("Also write a page (HTML) that shows the groups.", None, output=True)
     fast: bool = option(
         "Find only copies that were at most turned, mirrored, stretched, resized or compressed, without a model.", False
     )

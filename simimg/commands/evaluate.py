@@ -48,7 +48,7 @@ class Options(CacheOptions):
     split: str = option(
         "The split to measure on; on a dataset with folds, test is the one that was not trained on.", "test"
     )
-    picture: Path | None = option("PNG file of the confusion matrix; by default in MODEL_DIR.", None)
+    picture: Path | None = option("PNG file of the confusion matrix; by default in MODEL_DIR.", None, output=True)
 
 
 def run(options: Options) -> Result:

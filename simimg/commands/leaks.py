@@ -54,10 +54,10 @@ class Options(EngineOptions):
     model: str = option("As for `simimg index`.", "lite0")
     threshold: float = option(THRESHOLD_HELP, 0.0, words={"auto": 0})
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
-    picture: Path | None = option("Also draw the pairs to this PNG file.", None)
-    report: Path | None = option("Also write a page (HTML) that shows the pairs.", None)
+    picture: Path | None = option("Also draw the pairs to this PNG file.", None, output=True)
+    report: Path | None = option("Also write a page (HTML) that shows the pairs.", None, output=True)
     clean: Path | None = option(
-        "Also write an image table (CSV) in which all copies of an image are in one split.", None
+        "Also write an image table (CSV) in which all copies of an image are in one split.", None, output=True
     )
     deal: str = option(
         "With --clean: put copies into the first of their splits, or deal them so that all splits keep their shares.",

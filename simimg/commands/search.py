@@ -55,7 +55,7 @@ class Options(CacheOptions):
     by: str = option("What to look for: copies of the image, or images of the same kind.", "copy", choices=BY)
     edits: tuple[str, ...] = option(EDITS_HELP, ("auto",))
     max_pixels: int = option("As for `simimg index`, of the images to look for.", 0, words={"auto": 0})
-    picture: Path | None = option("Also draw the matches to this PNG file.", None)
+    picture: Path | None = option("Also draw the matches to this PNG file.", None, output=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

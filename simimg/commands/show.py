@@ -53,7 +53,9 @@ class Options(CacheOptions):
     reason: str = option("Only files that were rejected for this reason, such as corrupt or deleted.", "")
     id: int = option("Only this example, with all its fields.", _NO_ID, words={"none": _NO_ID})
     image_dir: str = option("Folder that was converted, to preview rejected files.", "")
-    page: Path | None = option("File of the page; by default NAME-VERSION.html in the current folder.", None)
+    page: Path | None = option(
+        "File of the page; by default NAME-VERSION.html in the current folder.", None, output=True
+    )
 
     def folder(self) -> Path:
         """Return the one dataset folder that was named; raise UsageError if there is none, or several."""

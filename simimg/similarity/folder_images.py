@@ -48,12 +48,12 @@ def find_images(image_dir: Path, selection: Selection | None = None, index_dir: 
         raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
     selection = selection or Selection()
     found = walk(image_dir, selection)
-    own = None if index_dir is None else index_dir.resolve()
+    own = None if index_dir is None else _real_path(index_dir)
     image_paths = {path for path in found if Path(path).suffix.lower() in SUFFIXES}
     others = [
         path
         for path in found
-        if path not in image_paths and (own is None or not (image_dir / path).resolve().is_relative_to(own))
+        if path not in image_paths and (own is None or not _real_path(image_dir / path).is_relative_to(own))
     ]
     companions = companions_of(image_paths, others)
     refused = [
@@ -82,15 +82,20 @@ def _one_name_each(folder: Path, paths: list[str]) -> tuple[list[str], list[tupl
     names = defaultdict(list)
     for path in paths:
         names[file_identity(folder / path) or path].append(path)
-    root = folder.resolve()
+    root = _real_path(folder)
     chosen, others = set(), []
     for same in names.values():
         best = same[0]
         if len(same) > 1:
-            best = next((path for path in same if (root / path).resolve() == root / path), best)
+            best = next((path for path in same if _real_path(root / path) == root / path), best)
             others += [(printable(path), printable(best)) for path in same if path != best]
         chosen.add(best)
     return [path for path in paths if path in chosen], others
+
+
+def _real_path(path: Path) -> Path:
+    """Follow links; a loop of them is no error, unlike in `Path.resolve` before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 def _unread(image_dir: Path, path: str, layout: FolderLayout | None) -> IndexedImage:

@@ -68,7 +68,7 @@ def keep_decisions_of(path: Path, index_dir: Path | None) -> None:
     Raises:
         UsageError: it has decisions, and one is not valid, or there is no index.
     """
-    if not path.exists():
+    if not path.is_file():
         return
     try:
         plan = load_plan(path)

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from simimg.errors import DataError, SearchIndexError, UsageError
+from simimg.errors import DataError, SearchIndexError, UsageError, lacks_memory
 from simimg.inference.inference_engine import Engine
 from simimg.similarity.compressed_vectors import CompressedVectors, build_compressed, open_compressed
 from simimg.similarity.embeddings import Embedder, load_embedder
@@ -309,8 +309,8 @@ def index_precision(index_dir: Path) -> str | None:
 
 
 def is_system_error(error: BaseException) -> bool:
-    """Whether the system could not read a file, as of a failing disk or network; the file may be undamaged."""
-    return isinstance(error, OSError) and error.errno not in _ERRNOS_OF_DAMAGE
+    """Whether the system could not read a file, as of a failing disk or without memory; it may be undamaged."""
+    return lacks_memory(error) or (isinstance(error, OSError) and error.errno not in _ERRNOS_OF_DAMAGE)
 
 
 def _opened(index_dir: Path, info: IndexInfo) -> SearchIndex:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -242,6 +243,21 @@ def test_module_is_the_command() -> None:
     assert done.stderr == f"simimg: {error['error']}\nSee: simimg convert --help\n"
 
 
+def test_an_interruption_while_modules_are_imported() -> None:
+    """Python would show a traceback; a C program ends by the signal, and a shell then reports 130."""
+    code = (
+        "import importlib.abc, os, signal, sys\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'absl': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from simimg.__main__ import main\n"
+        "main()\n"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
@@ -271,6 +287,11 @@ def test_mistakes(toy: types.ModuleType, run: Run) -> None:
     check_mistake(run("toy", "--source=a", "--noshiny=3"), "noshiny")
     check_mistake(run("toy", "--count=3"), "--source=PATH is required: where it comes from.")
     check_mistake(run("toy", "--source"), "source")
+    check_mistake(run("toy", "--source="), "--source is empty, as an unset variable of a shell is.")
+    check_mistake(run("toy", "--source=a", "--json=all"), "Expected true or false for --json, got 'all'.")
+    check_mistake(run("toy", "--source=a", "-v=all"), "Expected true or false for --verbose, got 'all'.")
+    check_mistake(run("--strict", "toy"), "Write `simimg COMMAND --strict`.", "simimg --help")
+    check_mistake(run("help", "trian"), "there is no command 'trian'", "Did you mean 'train'?")
 
 
 WITH_ARGUMENTS = ("search", "predict", "compare", "import_weights", "decide", "completion", "show")
@@ -324,6 +345,10 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["index", "--index_dir=/nowhere"], "name one source"),
         (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
+        (["search", "--index_dir=/nowhere", "a.jpg", ""], "one of IMAGE... is empty"),
+        (["show", "--page=/nowhere/page.html"], "--page=/nowhere/page.html: there is no folder /nowhere. Make it"),
+        (["duplicates", "--image_dir=a", "--plan=/"], "--plan=/ is a folder. Name a file."),
+        (["duplicates", "--image_dir=a", "--plan=/proc/1/plan"], "--plan=/proc/1/plan cannot be written. Make its"),
         (["completion", "tcsh"], "Expected one of bash, zsh, fish, got 'tcsh'."),
         (["completion", "bash", "zsh"], "got 'bash zsh'."),
     ],
@@ -386,6 +411,10 @@ def test_verbose(toy: types.ModuleType, run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 WHERE = "--verbose shows where this happened.\n"
+START, FULL = "simimg: ", "No space left on device"
+CLOSE = "Close other programs, or raise the limits of this process (`ulimit -v`, `ulimit -u`)."
+MEMORY = f"there is not enough memory: a.so: failed to map segment from shared object. {CLOSE}"
+THREAD = f"there is not enough memory: can't start new thread. {CLOSE}"
 
 
 @pytest.mark.parametrize(
@@ -395,6 +424,12 @@ WHERE = "--verbose shows where this happened.\n"
         (DataError("a.tfrecord is missing."), 3, "simimg: a.tfrecord is missing.\n"),
         (CheckpointError("none is sound."), 3, "simimg: none is sound.\n"),
         (PermissionError(13, "Permission denied", "a.html"), 3, f"simimg: a.html: Permission denied.\n{WHERE}"),
+        (OSError(28, "No space left on device", "a"), 3, f"{START}a: {FULL}. Free some space on its disk.\n{WHERE}"),
+        (OSError(2, "No such file", "out of memory/a"), 3, f"{START}out of memory/a: No such file.\n{WHERE}"),
+        (OSError(11, "no process"), 3, f"{START}there is not enough memory: [Errno 11] no process. {CLOSE}\n{WHERE}"),
+        (MemoryError(), 3, f"{START}there is not enough memory. {CLOSE}\n{WHERE}"),
+        (ImportError("a.so: failed to map segment from shared object"), 3, f"{START}{MEMORY}\n{WHERE}"),
+        (RuntimeError("can't start new thread"), 3, f"{START}{THREAD}\n{WHERE}"),
         (TrainingInterrupted("stopped."), 130, "simimg: stopped.\n"),
         (Interrupted("stopped."), 130, "simimg: stopped.\n"),
         (KeyboardInterrupt(), 130, "simimg: interrupted.\n"),
@@ -412,6 +447,21 @@ def test_errors_become_exit_codes(
     out = json.dumps({"error": message, "exit_code": code}) + "\n"
     assert run("toy", "--source=a", "--json") == (code, out, words)
     assert run("toy", "--source=a", "--json", "--nojson") == (code, "", words)
+
+
+def test_a_current_folder_that_was_removed(
+    toy: types.ModuleType, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(options: ToyOptions) -> Result:
+        (tmp_path / "gone").rmdir()
+        Path("page.html").resolve()
+        raise AssertionError
+
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    toy.__dict__["run"] = fail
+    message = "simimg: the current folder does not exist anymore. Change to another one.\n"
+    assert run("toy", "--source=a") == (3, "", message + WHERE)
 
 
 def test_a_bug_is_shown_with_its_traceback(toy: types.ModuleType, run: Run) -> None:
@@ -663,7 +713,7 @@ def other_value(name: str, field: dataclasses.Field[Any], kind: Any) -> Any:
     if field.metadata["repeated"] and kind != tuple[str, ...]:
         return (Path("some where/else"), Path("two"))
     if kind is Path or Path in typing.get_args(kind):
-        return Path("some where/else")
+        return Path("some where" if field.metadata["output"] else "some where/else")
     values = {
         int: {"channels": 1}.get(field.name, 7),
         float: {"min_jpeg_quality": 25.0, "threshold": 0.75}.get(field.name, 0.25),

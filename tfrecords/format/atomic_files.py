@@ -10,14 +10,16 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from tfrecords.base_errors import DataError
+from tfrecords.base_errors import DataError, UsageError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_FAILED_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2  # linux/fcntl.h, linux/fs.h
 
@@ -28,27 +30,71 @@ TEMPORARY = ".tmp-"  # in every temporary name, so that leftovers of a killed pr
 def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing. It gets its name when the block ends without an error, and vanishes otherwise.
 
+    A device, a pipe or an open file of a process, such as /dev/null and /dev/stdout, is written to and never replaced.
+
     Args:
         path: the name.
         sync: sync the content to the disk before the file gets its name. Without it, the file survives a killed process
             but perhaps not a power failure, so whoever reads it later has to check it.
         sync_name: return only after the name is durable, too. Not needed if the caller syncs the whole folder, or if a
             lost name only means that the file is written again.
+
+    Raises:
+        OSError: it cannot be written; it has the name `path`.
     """
+    if _is_in_use(path):
+        with _named(path, path), open(path, "wb") as file:
+            yield file
+        return
     # Unique among all processes, including those of other machines that write to the same folder.
     temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _named(path, temporary):
+            with open(temporary, "wb") as file:
+                yield file
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
     if sync and sync_name:
         sync_file(path.parent)
+
+
+def check_output(path: Path, what: str) -> None:
+    """Raise UsageError if `atomic_file` could not write `path`, which `what` names, so that no work is done in vain."""
+    if path.is_dir():
+        raise UsageError(f"{what}={path} is a folder. Name a file.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{what}={path}: there is no folder {path.parent}. Make it, or name another one.")
+    if not os.access(path if _is_in_use(path) else path.parent, os.W_OK):
+        raise UsageError(f"{what}={path} cannot be written. Make its folder writable, or name another one.")
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a name stands for a device, a pipe or an open file of a process, which no new file may replace."""
+    try:
+        mode = os.stat(path).st_mode
+        of_process = [os.path.realpath(path.parent), os.readlink(path) if path.is_symlink() else ""]  # /dev/stdout
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or any(name.startswith("/proc/") for name in of_process)
+
+
+@contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """Give errors while a file or folder is written its name, which they lack, or have as the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        given = str(error.filename or "")
+        name = given.replace(str(temporary), str(path), 1) or str(path)
+        if name != given and (given or error.errno in _FAILED_WRITE):
+            raise OSError(error.errno, os.strerror(error.errno or 0), name) from error
+        raise
 
 
 @contextmanager
@@ -74,9 +120,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replaced.rename(temporary if path.exists() else path)
         shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
-        yield temporary
-        sync_tree(temporary)
+        with _named(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            sync_tree(temporary)
         if not path.exists():
             temporary.rename(path)
         elif not _rename(temporary, path, _RENAME_EXCHANGE):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfrecords.base_errors import DataError
+from tfrecords.base_errors import DataError, lacks_memory
 from tfrecords.format.arrow_columns import DIGEST_BYTES, codes_of, digests_from_arrow, digests_to_arrow, names_to_arrow
 from tfrecords.format.atomic_files import atomic_file
 from tfrecords.format.naming import MANIFEST_FILE
@@ -278,7 +278,8 @@ def _opened(dataset_dir: Path) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...]
     except DataError:
         raise
     except Exception as error:  # MemoryError, too: the file says how many rows it has
-        raise DataError(f"{path} cannot be read: {error}. Convert the images again.") from None
+        what = "Free some memory; if that does not help, convert" if lacks_memory(error) else "Convert"
+        raise DataError(f"{path} cannot be read: {error or 'out of memory'}. {what} the images again.") from None
 
 
 def _schema(

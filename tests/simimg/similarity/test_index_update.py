@@ -258,11 +258,13 @@ def test_a_zero_byte_file_a_pipe_and_what_is_written_to_are_refused(folder: Path
     (folder / "a" / "empty.png").touch()
     os.mkfifo(folder / "b" / "pipe.png")
     (folder / "c" / "loop.png").symlink_to("loop.png")
+    (folder / "c" / "loop").symlink_to("loop")
     update = index_folder(tmp_path / "i", folder, stand_in())
     assert {path: str(refusal.reason) for path, refusal in update.refused} == {
         "a/empty.png": "empty",
         "b/pipe.png": "not_a_file",
         "c/loop.png": "link_loop",
+        "c/loop": "unknown_suffix",
     }
     assert counts(update) == (6, 0, 0)
     draw(folder / "a" / "empty.png", 70)

@@ -18,6 +18,7 @@ from tfrecords.format.atomic_files import (
     TEMPORARY,
     atomic_file,
     atomic_folder,
+    check_output,
     file_sha256,
     json_bytes,
     read_json,
@@ -55,9 +56,48 @@ def test_a_full_disk_leaves_nothing_new(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="No space left"), atomic_file(tmp_path / "file") as file:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(tmp_path / "file") as file:
         file.write(b"all")
+    assert caught.value.filename == str(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "file"):
+        with pytest.raises(OSError) as caught, atomic_file(path) as file:  # noqa: PT011
+            file.write(b"all")
+        assert caught.value.filename == str(path)
+    for filename, expected in ((None, "export"), ("{}/model.pb", "export/model.pb")):
+        with pytest.raises(OSError, match="No space left") as caught, atomic_folder(tmp_path / "export") as folder:
+            raise OSError(28, "No space left on device", filename and filename.format(folder))
+        assert caught.value.filename == str(tmp_path / expected)
+    other = FileNotFoundError(2, "No such file or directory", "another")
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "file"):
+        raise other
+    assert caught.value is other
+
+
+@pytest.mark.parametrize("name", ["pipe", "link to pipe", "open file"])
+def test_what_is_no_file_in_a_folder_is_written_to_and_stays(tmp_path: Path, name: str) -> None:
+    """By root, /dev/null and /dev/stdout would be replaced by a file, for all programs."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(pipe, os.O_WRONLY)
+    link.symlink_to(f"/proc/self/fd/{writing}" if name == "open file" else str(pipe))
+    before = os.lstat(pipe), os.readlink(link)
+    path = pipe if name == "pipe" else link
+    check_output(path, "--plan")
+    with atomic_file(path) as file:
+        file.write(b"all")
+    assert os.read(reading, 10) == b"all"
+    assert (os.lstat(pipe).st_ino, os.readlink(link)) == (before[0].st_ino, before[1])
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(Path("/dev/full")) as file:
+        file.write(b"all")
+    assert caught.value.filename == "/dev/full"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_bytes_are_durable_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

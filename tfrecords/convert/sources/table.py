@@ -322,10 +322,14 @@ def _open(table: str) -> AbstractContextManager[Any]:
     if is_url(table):
         return opened(table, "--table")
     try:
-        return open(table, "rb")
+        file = open(table, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = refusal_of(error).detail if isinstance(error, OSError) else error
         raise UsageError(f"--table={table} cannot be opened: {why}. Name a CSV or parquet file.") from None
+    if not file.seekable():
+        file.close()
+        raise UsageError(f"--table={table} is a pipe, but a table is read more than once. Write it to a file first.")
+    return file
 
 
 def _row(number: int, cells: Sequence[Any], columns: Columns, table: str) -> _Row:

@@ -229,6 +229,11 @@ def test_tables_and_folders_that_are_not_there(photos: Path) -> None:
         open_table(f"{photos}/nowhere.csv")
     with pytest.raises(UsageError, match=r"cannot be opened: Is a directory"):
         open_table(str(photos))
+    reading, writing = os.pipe()
+    with pytest.raises(UsageError, match=r"is a pipe, but a table is read more than once\. Write it to a file first\."):
+        open_table(f"/dev/fd/{reading}")
+    os.close(reading)
+    os.close(writing)
     table = write(photos / "t.csv", "path,label\n1.jpg,a\n")
     for image_dir, what in (("nowhere", "does not exist"), ("1.jpg", "is not a folder")):
         with pytest.raises(UsageError, match=rf"--image_dir=\S*{image_dir} {what}\. Name the folder that the paths"):
