@@ -63,7 +63,8 @@ def duplicates(
         plan_edits: with `plan`: kinds of edits by which a copy that is removed may differ; by default `size` and
             `compression`. All other copies are questions. `label` stands for a copy in another class folder.
         fast: find only copies that were at most turned, mirrored, stretched, resized or compressed: no embeddings are
-            computed, so `index_dir` is not an index that can be searched.
+            computed, so `index_dir` is not an index that can be searched. Only what a plan may remove is compared at
+            full size.
         include: as for `index`.
         exclude: as for `index`.
         exclude_from: as for `index`.
@@ -86,7 +87,7 @@ def duplicates(
     """
     from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
-    from simimg.similarity.edits import counted_edits, planned_edits
+    from simimg.similarity.edits import EDITS, counted_edits, planned_edits
     from simimg.similarity.fingerprint import prepare_fingerprint
     from simimg.similarity.fingerprint_store import FingerprintStore
     from simimg.similarity.keeper_choice import check_keep
@@ -151,6 +152,7 @@ def duplicates(
             reference=lambda picture: is_reference(picture.path, reference),
             keep=rules,
             by_hash=fast,
+            compared=planned if fast else EDITS,
             store=store,
             tasks=tasks,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,

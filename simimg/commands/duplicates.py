@@ -15,7 +15,7 @@ decision into a group of the plan, such as "decision": "not copies" ("keep all",
 stores.
 
 --fast makes no index: it finds only copies that were at most turned by quarters, mirrored, stretched, resized or
-compressed, in the time that reading and decoding the files takes.
+compressed, and compares at full size only what a plan may remove.
 
 Examples:
     simimg duplicates --image_dir=photos --plan=plan.json

@@ -7,6 +7,7 @@ processor; see `simimg.determinism`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -47,6 +48,11 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     (a, b, x), (c, d, y) = matrix.tolist()
     by = a * d - b * c
     return np.array([[d / by, -b / by, (b * y - d * x) / by], [-c / by, a / by, (c * x - a * y) / by]])
+
+
+def inverse_place(place: Sequence[float]) -> tuple[float, ...]:
+    """Return the inverse of a map `(a, b, c, d, e, f)`, see `Verification.place`, in the same form."""
+    return tuple(inverse(np.reshape(place, (2, 3))).ravel().tolist())
 
 
 def singular_values(matrix: np.ndarray) -> tuple[float, float]:

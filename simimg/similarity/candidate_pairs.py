@@ -18,9 +18,19 @@ from simimg.similarity.match_verification import Verification
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.image.near_duplicates import MAX_DISTANCE, NO_HASH, near_pairs
 
+NEIGHBORS = 24
+"""Nearest embeddings that are verified, at most."""
+
+Block = tuple[dict[int, list[int]], Callable[[tuple[int, int]], bool]]
+"""The rows with which each row is compared, nearest first, and whether two rows are close."""
+
 Position = tuple[int, ...]
 """The linear part of the map from an image's unit square to another one's, by rows: (1, 0, 0, 1) is upright."""
 
+# A neighbor is examined if its cosine is this many times that of an image's farther neighbors, and by fine keypoints
+# from that cosine on, which 3 % of images reach with another photo.
+_NEARER, _CLOSE = 1.3, 0.3
+_FEW_IMAGES = 500  # their neighbors are examined in any case: that takes little time
 _UPRIGHT: Position = (1, 0, 0, 1)
 _SAME_POSITION = 0.96  # similarity of images that are the same but for their position, size and compression
 _POSITION_TOLERANCE = 0.01  # of that map
@@ -122,12 +132,48 @@ def spanning_pairs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return [pair for pair in pairs if joined.join(*pair)]
 
 
-def at_least(values: dict[tuple[int, int], float], least: float) -> Callable[[tuple[int, int]], bool]:
-    """Return a function that says whether a pair's value reaches `least`; those without one do."""
-    return lambda pair: values.get(pair, least) >= least
+class NearestRows:
+    """The nearest embeddings of rows. Of equal cosines, the first image comes first.
+
+    Attributes:
+        represented_by: int64 `[n]`; of each row itself, or the row that it is another position of.
+    """
+
+    def __init__(self, index: SearchIndex, ranks: np.ndarray) -> None:
+        """Take an index, and of each row its place in the order of the images, int64 `[n]`."""
+        self._index, self._ranks = index, ranks
+        self.represented_by = np.arange(len(ranks))
+
+    def rows(self, block: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return cosines and rows of the nearest ones of each row of a block, itself among them: `[m, NEIGHBORS + 1]`.
+
+        `block` is int64 `[m]`, and `among`, bool `[n]`, says which rows are searched.
+        """
+        vectors = np.asarray(self._index.vectors["copy"][block])[:, None]
+        cosines, found = self._index.nearest_vectors(vectors, NEIGHBORS + 1, among=among)
+        found = self.represented_by[found]
+        by_rank = np.lexsort((self._ranks[found], -cosines))
+        return np.take_along_axis(cosines, by_rank, axis=1), np.take_along_axis(found, by_rank, axis=1)
+
+    def examined(self, block: np.ndarray, among: np.ndarray) -> Block:
+        """Return for each row of a block those of its nearest ones that are examined, and which pairs are close."""
+        cosines, found = self.rows(block, among)
+        few = len(self._ranks) <= _FEW_IMAGES
+        least = -1.0 if few else _NEARER * np.minimum(_background(cosines), 1.5 * np.median(_background(cosines)))
+        near = cosines >= least
+        cosine_of = {
+            (min(row, other), max(row, other)): cosine
+            for row, others, values in zip(block.tolist(), found.tolist(), cosines.tolist(), strict=True)
+            for other, cosine in zip(reversed(others), reversed(values), strict=True)  # of several, the nearest counts
+        }
+        nearest = {
+            row: list(dict.fromkeys(other for other, flag in zip(others, flags, strict=True) if flag and other != row))
+            for row, others, flags in zip(block.tolist(), found.tolist(), near.tolist(), strict=True)
+        }
+        return nearest, lambda pair: few or cosine_of.get(pair, _CLOSE) >= _CLOSE
 
 
-def background(cosines: np.ndarray) -> np.ndarray:
+def _background(cosines: np.ndarray) -> np.ndarray:
     """Return the median cosine of the farther half of each row's neighbors: `[n, k]`, best first, to `[n, 1]`."""
     return np.median(cosines[:, cosines.shape[1] // 2 :], axis=1, keepdims=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ _OTHER = 24  # levels
 _GRAY = 4  # ratio of the chroma of two images from which one of them is gray
 _MOST_TINT = 40.0  # levels
 _MOST_SATURATION = 2.5
+_COLORED, _COSINE = 24, 0.5  # chroma from which a hue counts, and the cosine below which it is another
 _EVEN = 0.6  # ratio of the factors of both channels; farther apart, the hue was changed instead
 
 
@@ -34,6 +36,19 @@ def local_range(luma: np.ndarray) -> np.ndarray:
     """Return the range of levels within 3 x 3 px of each pixel, uint8: large at edges, 0 where an image is flat."""
     square = np.ones((3, 3), np.uint8)
     return cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square))
+
+
+def other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], levels: int) -> np.ndarray:
+    """Return where both images, planes Y, Cr, Cb, have color, but of another hue, by more than `levels`: bool."""
+    apart = cv2.max(*(cv2.absdiff(one, other) for one, other in zip(ours[1:], theirs[1:], strict=True))) > levels
+    found = np.zeros(apart.shape, bool)
+    at = np.flatnonzero(apart)  # few of the pixels
+    if len(at):
+        a, b, c, d = (plane.ravel()[at].astype(np.int32) - 128 for plane in (*ours[1:], *theirs[1:]))
+        size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d
+        is_other = (product < 0) | (product.astype(np.float64) ** 2 < _COSINE**2 * size * other_size.astype(np.float64))
+        found.ravel()[at] = is_other & (np.minimum(size, other_size) >= _COLORED**2)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

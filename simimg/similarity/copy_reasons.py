@@ -19,6 +19,11 @@ GREY = "grey"
 POSITIONS = ("mirrored", "flipped", "turned")
 """Beginnings of the reasons of `MIRROR` and `TURN`."""
 
+GEOMETRY = (*POSITIONS, "cropped", "pasted", "stretched")
+"""Beginnings of the reasons that the alignment shows, but for the size."""
+
+_LEAST_CROP, _LEAST_TURN, _LEAST_STRETCH = 0.01, 0.3, 0.02  # share, degrees, and ratio that pixels show
+_ROUNDED = 1.5  # px
 _FEW_PX = 64
 _COVERAGE = "covered or changed"
 _SHARE = "of the area"  # as in `Differences.text`
@@ -42,17 +47,52 @@ def is_coverage(reason: str) -> bool:
     return reason.endswith((_COVERAGE, _SHARE))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """From when on a map shows an edit; by default, as exact as an alignment by keypoints is.
+
+    Attributes:
+        crop: least share of the candidate that the query shows.
+        paste: least share of the query that the candidate shows.
+        turn: degrees.
+        stretch: ratio of the scales, less 1.
+        size: factor, less 1.
+    """
+
+    crop: float = 0.97
+    paste: float = 0.93
+    turn: float = 1.5
+    stretch: float = 0.05
+    size: float = 0.05
+
+
+def exact_limits(query: tuple[int, int], candidate: tuple[int, int]) -> Limits:
+    """Return the limits for images of these sizes, in px, whose pixels lie on each other.
+
+    A side of a resized copy is off by half a pixel of the smaller image, as it has a whole number of them, and some
+    programs make it a multiple of 8 or 16.
+    """
+    width, height = min(query, candidate)
+    share = 1 - max(_LEAST_CROP, _ROUNDED / width + _ROUNDED / height)
+    turn = max(_LEAST_TURN, math.degrees(2 * _ROUNDED / max(width, height)))
+    return Limits(share, share, turn, max(_LEAST_STRETCH, _ROUNDED / min(width, height)), math.inf)
+
+
 def add_geometry(
     reasons: Reasons,
-    query: Fingerprint,
-    candidate: Fingerprint,
+    query: tuple[int, int],
+    candidate: tuple[int, int],
     matrix: np.ndarray,
     mirrored: bool,
     candidate_share: float,
     query_share: float,
+    limits: Limits = Limits(),
 ) -> None:
-    """Add the reasons that the map shows. The map in px of both images is split into a rotation and two scales."""
-    real = compose(scaling(*candidate.size), matrix, scaling(1 / query.size[0], 1 / query.size[1]))
+    """Add the reasons that the map between images of these sizes shows.
+
+    The map in px of both images is split into a rotation and two scales.
+    """
+    real = compose(scaling(*candidate), matrix, scaling(1 / query[0], 1 / query[1]))
     turn = math.degrees(math.atan2(real[1, 0], real[0, 0]))  # from the query's to the candidate's x axis, clockwise
     across = math.hypot(real[0, 0], real[1, 0])  # px of the candidate per px of the query
     down = abs(determinant(real)) / across
@@ -64,16 +104,16 @@ def add_geometry(
         reasons.add(MIRROR, "flipped upside down" if half_turned else "mirrored")
     if half_turned and not mirrored:
         reasons.add(TURN, "turned upside down")
-    elif abs(turned) >= 1.5 and not half_turned:
+    elif abs(turned) >= limits.turn and not half_turned:
         nearest = round(turned / 90) * 90
-        angle = nearest if abs(turned - nearest) < 1 else round(turned)
-        reasons.add(TURN, f"turned by {abs(angle)}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
-    if candidate_share < 0.97:
+        angle = nearest if nearest and abs(turned - nearest) < 1 else round(turned, 0 if abs(turned) >= 1.5 else 1)
+        reasons.add(TURN, f"turned by {abs(angle):g}° {'clockwise' if angle > 0 else 'counter-clockwise'}")
+    if candidate_share < limits.crop:
         reasons.add(CROP, f"cropped to {candidate_share:.0%} of its area")
-    if query_share < 0.93 * _share_of_its_box(candidate.size, turned):
+    if query_share < limits.paste * _share_of_its_box(candidate, turned):
         reasons.add(PASTE, f"pasted into a larger picture, of which it is {query_share:.0%}")
     stretch = down / across  # how much wider the query is than the candidate would be
-    if not 0.95 < stretch < 1.05:
+    if not 1 / (1 + limits.stretch) < stretch < 1 + limits.stretch:
         reasons.add(
             STRETCH,
             f"stretched to {stretch:.2f} times its width"
@@ -81,7 +121,7 @@ def add_geometry(
             else f"stretched to {1 / stretch:.2f} times its height",
         )
     size = 1 / (down if stretch > 1.05 else across if stretch < 0.95 else math.sqrt(across * down))
-    if not 0.95 < size < 1.05:
+    if not 1 / (1 + limits.size) < size < 1 + limits.size:
         reasons.add(SIZE, f"resized to {size:.0%}")
 
 

@@ -8,6 +8,7 @@ over it: text, a logo, a bar. Where both have outlines of their own, the content
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -192,6 +193,15 @@ def broad_places(pair: Registered, noise: int) -> tuple[Place, ...]:
     return tuple(
         Place(_moved_box((left, top, left + width, top + height), pair.to_query), size / total, OVERLAY)
         for left, top, width, height, size in sorted(found, key=lambda box: -box[4])
+    )
+
+
+def moved_places(pair: Registered, cells: Sequence[tuple[float, float, float, float]]) -> tuple[Place, ...]:
+    """Return cells of the frame whose content lies elsewhere, see `Registration.moved`, as places."""
+    height, width = pair.inside.shape
+    return tuple(
+        Place(_moved_box(cell, pair.to_query), (cell[2] - cell[0]) * (cell[3] - cell[1]) / (width * height), OVERLAY)
+        for cell in cells
     )
 
 

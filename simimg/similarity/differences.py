@@ -26,9 +26,19 @@ import cv2
 import numpy as np
 
 from simimg.determinism import plain_opencv
-from simimg.similarity.color_fit import Fitted, fit_either, local_range
-from simimg.similarity.color_models import Modeled, modeled
-from simimg.similarity.difference_places import MIN_PIXELS, Change, Place, Places, Seen, broad_places, level_sum
+from simimg.similarity.affine import inverse_place
+from simimg.similarity.color_fit import Fitted, fit_either, local_range, other_hue
+from simimg.similarity.color_models import Modeled, has_other_colors, modeled
+from simimg.similarity.difference_places import (
+    MIN_PIXELS,
+    Change,
+    Place,
+    Places,
+    Seen,
+    broad_places,
+    level_sum,
+    moved_places,
+)
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
@@ -48,7 +58,8 @@ _PLAIN_LUMA, _PLAIN_CHROMA = 12, 10  # levels that count where drawings are plai
 _DETAILED = 0.002  # fine detail, below which an image has none to lose
 _BLURRED = 0.2  # ratio of the fine detail; JPEGs, WebP and AVIF of photos at usual qualities keep more
 _CLIPPED = 0.35  # share of the chroma
-_COLORED, _COSINE, _HUE = 24, 0.5, 12  # chroma from which a hue counts, the cosine below which it is another, levels
+_HUE = 12  # levels by which another hue differs
+_MOST_CELLS, _CELL_PX = 8, 8  # cells of the longer side whose mean color is compared, and px of such a cell, at least
 _SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # px, of blur
 _CONTENT, _CONTENT_OF_DRAWING = 0.5, 0.2  # share of what differs
 _MIXED = 20  # levels within 3 x 3 px; at such edges, colors are mixed
@@ -65,11 +76,13 @@ class Differences:
         places: the places that differ, largest first.
         kinds: the kinds of changes they amount to.
         on_query: the share of them that was laid over the query rather than the candidate, 0..1, by levels.
+        place: how the query lies in the candidate, corrected to fractions of a pixel; None if that is not known.
     """
 
     places: tuple[Place, ...] = ()
     kinds: frozenset[str] = frozenset()
     on_query: float = 0.5
+    place: tuple[float, ...] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def area(self) -> float:
@@ -78,7 +91,12 @@ class Differences:
 
     def reversed(self, place: np.ndarray) -> Differences:
         """Return them with the query as the candidate, in which it lies as `place` says, see `Verification.place`."""
-        return Differences(tuple(one.moved(place) for one in self.places), self.kinds, 1 - self.on_query)
+        return dataclasses.replace(
+            self,
+            places=tuple(one.moved(place) for one in self.places),
+            on_query=1 - self.on_query,
+            place=None if self.place is None else inverse_place(self.place),
+        )
 
     def boxes(self) -> list[list[float]]:
         """Return the boxes of the places, for JSON."""
@@ -127,36 +145,50 @@ def find_differences(
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean)
+            return _completed(Differences(kinds=blur), pair, registration, originals, noise, by_mean)
     # A drawing of the same size is where it is: what was changed must not pull it.
     if pair is None or blur or not (is_drawing and registration.is_exact):
         registration.correct()
         pair = registration.images()
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return _with_broad_places(Differences(kinds=blur), pair, originals, noise, by_mean)
+            return _completed(Differences(kinds=blur), pair, registration, originals, noise, by_mean)
     palettes = [palette_of(image) for image in originals]
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return Differences()
+            return _completed(Differences(), pair, registration, originals, noise, by_mean)
     # In photos of which few pixels differ, these may be noise, whatever the fit of colors would be.
     may_be_noise = not is_drawing and num_unlike < _FEW_UNLIKE * pair.inside.size
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
-    return _with_broad_places(found, pair, originals, noise, by_mean)
+    return _completed(found, pair, registration, originals, noise, by_mean)
 
 
-def _with_broad_places(
-    found: Differences, pair: Registered, originals: Sequence[np.ndarray], noise: int, is_upright: bool
-) -> Differences:
-    """Return what was found; of upright images in which nothing differs otherwise, the broad places, too."""
-    places = broad_places(pair, max(0, noise)) if is_upright and not found.places else ()
-    if not places or len({palette_of(image) is None for image in originals}) > 1:  # a palette has few levels
+def _completed(
+    found: Differences, pair: Registered, registration: Registration, originals: Sequence[np.ndarray], noise: int,
+    is_upright: bool,
+) -> Differences:  # fmt: skip
+    """Return what was found, with the alignment at full size and with what only many pixels together show.
+
+    That is told of upright images alone: no others are planned.
+    """
+    if not registration.is_upright:
         return found
-    return dataclasses.replace(found, places=places, kinds=found.kinds | {OVERLAY})
+    found = dataclasses.replace(found, place=tuple(registration.place.ravel().tolist()))
+    if not is_upright or found.places:
+        return found
+    noise = max(0, noise)
+    places, num_cells = broad_places(pair, noise), min(max(image.shape[:2]) // _CELL_PX for image in originals)
+    recolored = not places and has_other_colors(pair, min(_MOST_CELLS, max(1, num_cells)), noise)
+    if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
+        places, recolored = (), False  # a palette has few levels
+    if not places and registration.is_corrected:
+        places = moved_places(pair, registration.moved())
+    kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
+    return dataclasses.replace(found, places=places, kinds=kinds)
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
@@ -236,7 +268,7 @@ def _seen(
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
     counts = np.cumsum(cv2.calcHist([luma], [0], mask, [256], [0, 256]).ravel().astype(np.int64))
     median = int(np.searchsorted(counts, counts[-1] / 2))
-    in_color = _other_hue(a, tinted, _HUE + noise) & core
+    in_color = _eroded(other_hue(a, tinted, _HUE + noise)) & core
     if chroma.max() > _CHROMA + noise:
         strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
         clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
@@ -304,20 +336,6 @@ def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     for one, two in ((image, other), (other, image)):
         parts += [cv2.subtract(one, cv2.dilate(two, square)), cv2.subtract(cv2.erode(two, square), one)]
     return cv2.max(cv2.max(parts[0], parts[1]), cv2.max(parts[2], parts[3]))
-
-
-def _other_hue(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], levels: int) -> np.ndarray:
-    """Return where both images, planes Y, Cr, Cb, have color, but of another hue, by more than `levels`: bool."""
-    apart = cv2.max(*(cv2.absdiff(one, other) for one, other in zip(ours[1:], theirs[1:], strict=True))) > levels
-    other_hue = np.zeros(apart.shape, bool)
-    at = np.flatnonzero(apart)  # few of the pixels
-    if len(at):
-        a, b, c, d = (plane.ravel()[at].astype(np.int32) - 128 for plane in (*ours[1:], *theirs[1:]))
-        size, other_size, product = a * a + b * b, c * c + d * d, a * c + b * d
-        found = (product < 0) | (product.astype(np.float64) ** 2 < _COSINE**2 * size * other_size.astype(np.float64))
-        other_hue.ravel()[at] = found & (np.minimum(size, other_size) >= _COLORED**2)
-        other_hue = _eroded(other_hue)
-    return other_hue
 
 
 def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:

@@ -14,28 +14,23 @@ import dataclasses
 import functools
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
-
-import numpy as np
 
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
-from simimg.similarity.copy_reasons import GREY, POSITIONS, is_coverage
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
-from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
+from simimg.similarity.edit_counts import num_changes, visible_edits
+from simimg.similarity.edits import CONTENT, COUNTED, EDITS, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
-from simimg.similarity.match_verification import HARMLESS, SAME_BYTES, Verification
+from simimg.similarity.match_verification import SAME_BYTES, Verification
 from simimg.similarity.pair_tasks import PairTasks
 from simimg.similarity.search_index import SearchIndex
-from simimg.similarity.transparency import TRANSPARENT
 from tfrecords.convert.sources.folder_layout import split_of
 
 _ANOTHER_CLASS = "in another class folder"
-_LAID_OVER = 0.25  # share of what differs; below it, it was laid over the other image
-_WITNESSES = 4  # members whose verifications count the edits of another member
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,6 +103,7 @@ def find_duplicates(
     keep: Sequence[str] = (),
     folders_are_classes: bool | None = None,
     by_hash: bool = False,
+    compared: Iterable[str] = EDITS,
     store: FingerprintStore | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
     noticed: Callable[[int, int], object] = lambda row, other: None,
@@ -120,10 +116,11 @@ def find_duplicates(
     rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
     since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
+    Copies that show other kinds of edits than `compared` are not compared at full size, where other content shows.
     `noticed` is called with two rows that look like copies, before it is known whether they are.
     For `store`, see `IndexImages`, and for `tasks`, `PairExaminer`.
     """
-    with closing(PairExaminer(index, threshold, edits, store, noticed, tasks)) as examiner:
+    with closing(PairExaminer(index, threshold, edits, store, noticed, tasks, compared)) as examiner:
         identical = examiner.examine_all(progress, by_hash=by_hash)
         clusters = list(_clusters(examiner))
         grouped = {row for cluster in clusters for row in cluster}
@@ -264,7 +261,7 @@ def _group(
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
-    edits = {single: _edits_of(examiner, single, cluster) for single in cluster}
+    edits = {single: visible_edits(examiner, single, cluster) for single in cluster}
     pictures = {row: examiner.index.images[row] for row in single_of}
     keeper, why = choose_keeper(
         examiner.images,
@@ -275,6 +272,7 @@ def _group(
             - examiner.decisions.is_dropped(image.sha256, image.path)
         ),
         turned={row: edits[single][1] for row, single in single_of.items()},
+        changes=lambda row, other: num_changes(examiner, single_of[row], single_of[other]),
         rules=keep,
     )
     num_frames = functools.cache(examiner.images.num_frames)
@@ -299,23 +297,3 @@ def _group(
         others.append(Member(row, pictures[row], similarity, reason, edits=differing))
     others.sort(key=lambda member: (-member.similarity, member.row))
     return Group(Member(keeper, pictures[keeper], 1.0, why), tuple(others))
-
-
-def _edits_of(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> tuple[int, float]:
-    """Return the median number of visible edits of a row against some members, and the share of these, itself among
-    them, against which it is turned or mirrored.
-
-    A crop, text and blur are visible, a size is not. That it is transparent where others were laid on a color is no
-    edit, nor is what was laid over the other one. A gray copy of a photo in color has one more than the photo.
-    """
-    witnesses = cluster[: _WITNESSES + 1]
-    counts, num_turned = [], 0
-    for other in witnesses:
-        if other != row and (reasons := examiner.reasons_seen(row, other)) is not None:
-            edits = [reason for reason in reasons if not reason.startswith((*HARMLESS, TRANSPARENT))]
-            if examiner.share_laid_over(row, other) < _LAID_OVER:
-                edits = [reason for reason in edits if not is_coverage(reason)]
-            counts.append(len(edits) + edits.count(GREY))
-            num_turned += any(edit.startswith(POSITIONS) for edit in edits)
-    num_known = len(counts) + (row in witnesses)
-    return int(np.median(counts)) if counts else 0, num_turned / max(1, num_known)

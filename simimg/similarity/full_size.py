@@ -7,15 +7,18 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from simimg.similarity.copy_reasons import is_coverage
+from simimg.similarity.affine import inverse
+from simimg.similarity.common_frame import common_part
+from simimg.similarity.copy_reasons import Reasons, add_geometry, exact_limits, is_coverage
 from simimg.similarity.differences import Differences, find_differences
-from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, CROP, EXCHANGE, MIRROR, OVERLAY, PASTE, STRETCH, TURN
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.reduced_image import reduced_pixels
 from simimg.similarity.transparency import background_of, laid_on
 from tfrecords.convert.image.color import WHITE, contrasting
 
 Color = tuple[int, int, int]
+_GEOMETRY = frozenset({CROP, MIRROR, PASTE, STRETCH, TURN})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,16 +78,36 @@ def compared(found: Verification, query: FullImage, candidate: FullImage) -> Ver
         more.append("of another sharpness")
     lost = differs.area if differs.kinds & {EXCHANGE, CONTENT} else 0.0
     similarity = 0.5 + (found.similarity - 0.5) * (1 - lost)
-    found = _without_coverage(found)
+    found, (geometry, undone) = _without_coverage(found), _exact_geometry(found, differs, ours, theirs)
+    edits, back = (differs.kinds | reasons.edits for reasons in (geometry, undone))
+    differs = dataclasses.replace(differs, kinds=edits | back)
     return dataclasses.replace(
         found,
         similarity=similarity,
-        reasons=(*found.reasons, *more),
-        reversed_reasons=(*found.reversed_reasons, *more),
-        edits=found.edits | differs.kinds,
-        reversed_edits=found.reversed_edits | differs.kinds,
+        reasons=(*found.reasons, *geometry.texts, *more),
+        reversed_reasons=(*found.reversed_reasons, *undone.texts, *more),
+        edits=found.edits | edits,
+        reversed_edits=found.reversed_edits | back,
         differs=differs,
     )
+
+
+def _exact_geometry(
+    found: Verification, differs: Differences, query: np.ndarray, candidate: np.ndarray
+) -> tuple[Reasons, Reasons]:
+    """Return small crops, turns and stretches, which only pixels show, and what undoes them."""
+    reasons, undone = Reasons(), Reasons()
+    common = None if differs.place is None else common_part(np.reshape(differs.place, (2, 3)))
+    if differs.place is None or common is None:
+        return reasons, undone
+    place, (_, of_candidate, of_query) = np.reshape(differs.place, (2, 3)), common
+    size, other = ((image.shape[1], image.shape[0]) for image in (query, candidate))
+    limits = exact_limits(size, other)
+    if not found.edits & _GEOMETRY:
+        add_geometry(reasons, size, other, place, False, of_candidate, of_query, limits)
+    if not found.reversed_edits & _GEOMETRY:
+        add_geometry(undone, other, size, inverse(place), False, of_query, of_candidate, limits)
+    return reasons, undone
 
 
 def _is_swapped(query: np.ndarray, candidate: np.ndarray) -> bool:

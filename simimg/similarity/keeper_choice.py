@@ -27,6 +27,7 @@ from PIL import Image
 
 from simimg.errors import UsageError
 from simimg.similarity.differences import MOST_PX
+from simimg.similarity.edit_counts import AS_EDITED, least_changed
 from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.image_worth import (
@@ -44,7 +45,7 @@ from simimg.similarity.image_worth import (
     jpeg_table,
 )
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.pixel_history import Tones, has_noise, is_sharpened, lost_tones, tones_of
+from simimg.similarity.pixel_history import has_noise, is_sharpened, lost_tones, tones_of
 from tfrecords.format.quarantine import Refusal
 
 KEEP_RULES = {
@@ -80,25 +81,27 @@ def check_keep(rules: Sequence[str], folder: Path | None) -> None:
 
 def choose_keeper(
     images: IndexImages,
-    edits: dict[int, int],
+    edits: Mapping[int, float],
     *,
     is_reference: Callable[[IndexedImage], bool],
     decided: Callable[[IndexedImage], int] = lambda image: 0,
     turned: Mapping[int, float] | None = None,
+    changes: Callable[[int, int], int] = lambda row, other: 0,
     rules: Iterable[str] = (),
 ) -> tuple[int, str]:
     """Return the row of a group's image that is kept, and why.
 
     Args:
         images: the index.
-        edits: the number of visible edits of each row of the group. Where images are equal by a rule, the first ones
-            are compared, so the order of the rows should not be that of their names.
+        edits: the mean number of visible edits of each row of the group. Where images are equal by a rule, the first
+            ones are compared, so the order of the rows should not be that of their names.
         is_reference: whether an image is kept in any case.
         decided: 1 if somebody decided to keep an image, -1 if it is to be dropped, otherwise 0.
         turned: the share of the group against which each row is turned or mirrored, if it is known.
+        changes: returns how many changes of color and things laid over it a row has, if another one is the original.
         rules: see `KEEP_RULES`; they come before `best`.
     """
-    group = _Group(images, edits, turned or {}, is_reference, decided)
+    group = _Group(images, edits, turned or {}, changes, is_reference, decided)
     left, why = list(edits), "the first of equally good files"
     chosen_by: tuple[list[int], list[int], _Reason] | None = None
     is_tie = True  # among equal files a rule is no reason beside another one
@@ -122,13 +125,14 @@ class _Group:
     def __init__(
         self,
         images: IndexImages,
-        edits: dict[int, int],
+        edits: Mapping[int, float],
         turned: Mapping[int, float],
+        changes: Callable[[int, int], int],
         is_reference: Callable[[IndexedImage], bool],
         decided: Callable[[IndexedImage], int],
     ) -> None:
         self._images, self._edits, self._turned = images, edits, turned
-        self._is_reference, self._decided = is_reference, decided
+        self._changes, self._is_reference, self._decided = changes, is_reference, decided
         self._image = functools.cache(images.index.images.__getitem__)
         self._first = dict[str, int]()  # files with the same bytes are read once
         self._enlarged = dict[int, int]()  # from the size of which image each row was enlarged
@@ -138,8 +142,8 @@ class _Group:
         self._keeps_pixels = functools.cache(lambda row: is_lossless(self._data(row)))
         self._data = functools.lru_cache(maxsize=8)(self._read)
         self._color = functools.lru_cache(maxsize=2)(lambda row: color_image(self._data(row)))
-        self._gray = functools.lru_cache(maxsize=2)(self._find_gray)
-        self._tones = functools.cache(self._find_tones)
+        self._gray = functools.lru_cache(maxsize=2)(lambda row: (image := self._color(row)) and image.convert("L"))
+        self._tones = functools.cache(lambda row: None if (image := self._color(row)) is None else tones_of(image))
         self._earlier = functools.cache(self._find_earlier)
 
     def named(self, name: str) -> Sequence[_Rule]:
@@ -149,8 +153,8 @@ class _Group:
         rules: dict[str, Sequence[_Rule]] = {
             "best": [
                 self._least_edited, self._most_detailed, self._with_metadata, self._least_turned,
-                self._not_made_from_another, self._most_tones, self._lossless, self._deepest, self._largest,
-                self._highest_quality, self._most_bytes,
+                self._least_changed, self._not_made_from_another, self._most_tones, self._lossless, self._deepest,
+                self._largest, self._highest_quality, self._most_bytes,
             ],
             "exif": [self._with_metadata],
             "largest": [self._largest],
@@ -178,7 +182,8 @@ class _Group:
         return rule
 
     def _least_edited(self, rows: list[int]) -> tuple[list[int], _Reason]:
-        best = _best(rows, lambda row: -self._edits[row])
+        most = min(self._edits[row] for row in rows) + AS_EDITED
+        best = [row for row in rows if self._edits[row] <= most]
         return best, lambda kept, other: "it has fewer edits" if self._edits[kept] else "nothing was done to it"
 
     def _most_detailed(self, rows: list[int]) -> tuple[list[int], _Reason]:
@@ -219,6 +224,11 @@ class _Group:
     def _least_turned(self, rows: list[int]) -> tuple[list[int], _Reason]:
         best = _best(rows, lambda row: -self._turned.get(row, 0.0))
         return best, lambda kept, other: "the position that more of the copies have"
+
+    def _least_changed(self, rows: list[int]) -> tuple[list[int], _Reason]:
+        left = least_changed(list(dict.fromkeys(map(self._same, rows))), self._changes)
+        best = [row for row in rows if self._same(row) in left]
+        return best, lambda kept, other: "the colors that more of the copies have, and nothing laid over it"
 
     def _not_made_from_another(self, rows: list[int]) -> tuple[list[int], _Reason]:
         firsts = dict.fromkeys(map(self._same, rows))
@@ -313,10 +323,9 @@ class _Group:
             return True
         # A large image that shows more when reduced does so in full as well.
         reduced = self._images.full_file(row) if _MUCH_LARGER * max(smaller.size) <= MOST_PX else None
-        if reduced is not None and max(reduced.pixels.shape) == MOST_PX:
-            shows_more = has_more_detail(Image.fromarray(reduced.pixels).convert("L"), smaller)
-            if shows_more:
-                return True
+        pixels = None if reduced is None or max(reduced.pixels.shape) != MOST_PX else reduced.pixels
+        if pixels is not None and has_more_detail(Image.fromarray(pixels).convert("L"), smaller):
+            return True
         gray = self._gray(row)
         return gray is None or has_more_detail(gray, smaller)
 
@@ -338,14 +347,6 @@ class _Group:
         return any(
             is_saved_again(coefficients, self._table(row), source, is_lossy=is_lossy) for source in sources.values()
         )
-
-    def _find_tones(self, row: int) -> Tones | None:
-        image = self._color(row)
-        return None if image is None else tones_of(image)
-
-    def _find_gray(self, row: int) -> Image.Image | None:
-        image = self._color(row)
-        return None if image is None else image.convert("L")
 
     def _find_earlier(self, row: int) -> int:
         """Return the quality at which an image was a JPEG file before it was saved as what it is; 0 if unknown."""

@@ -120,10 +120,37 @@ def detect_in(gray: np.ndarray, most: int) -> Keypoints:
     )
 
 
-def align(query: Keypoints, candidate: Keypoints) -> Alignment | None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Matches:
+    """Keypoints of a query, or of its mirror image, that are clearly nearer to one of a candidate's than to any other.
+
+    Attributes:
+        query: its keypoints, mirrored if `mirrored`.
+        candidate: its keypoints.
+        ours: int64 `[n]`, which of the query's.
+        theirs: int64 `[n]`, which of the candidate's.
+        mirrored: whether the query is mirrored.
+    """
+
+    query: Keypoints
+    candidate: Keypoints
+    ours: np.ndarray
+    theirs: np.ndarray
+    mirrored: bool
+
+
+def match(query: Keypoints, candidate: Keypoints) -> tuple[Matches, Matches]:
+    """Return the matches of the query and those of its mirror image."""
+    mirrored = query.mirrored()
+    return (
+        Matches(query, candidate, *_matches(query, candidate), mirrored=False),
+        Matches(mirrored, candidate, *_matches(mirrored, candidate), mirrored=True),
+    )
+
+
+def align(matches: tuple[Matches, Matches]) -> Alignment | None:
     """Return how the query lies in the candidate, or None if fewer than `MIN_INLIERS` keypoints agree."""
-    found = [_affine(query, candidate, mirrored=False), _affine(query.mirrored(), candidate, mirrored=True)]
-    return max(filter(None, found), key=lambda one: one.num_inliers, default=None)
+    return max(filter(None, map(_affine, matches)), key=lambda one: one.num_inliers, default=None)
 
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
@@ -143,9 +170,9 @@ def _spread(
     return order[np.lexsort((-responses[order], rank))[:most]]
 
 
-def _affine(query: Keypoints, candidate: Keypoints, *, mirrored: bool) -> Alignment | None:
+def _affine(matches: Matches) -> Alignment | None:
     """Return the map that most matches agree on, with the number of distinct keypoints that support it."""
-    ours, theirs = _matches(query, candidate)
+    query, candidate, ours, theirs = matches.query, matches.candidate, matches.ours, matches.theirs
     if len(ours) < MIN_INLIERS:
         return None
     start, goal = query.points[ours].astype(np.float64), candidate.points[theirs].astype(np.float64)
@@ -162,7 +189,7 @@ def _affine(query: Keypoints, candidate: Keypoints, *, mirrored: bool) -> Alignm
     reached = min(len(set(map(tuple, np.round(side[agreeing]).tolist()))) for side in (start, goal))
     if matrix is None or reached < MIN_INLIERS or not _plausible(matrix):
         return None
-    return Alignment(matrix, mirrored, reached)
+    return Alignment(matrix, matches.mirrored, reached)
 
 
 def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.ndarray]:

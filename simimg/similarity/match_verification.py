@@ -28,7 +28,7 @@ from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_co
 from simimg.similarity.differences import Differences
 from simimg.similarity.drawing_evidence import have_detail, is_other_noise, is_plain, is_upright
 from simimg.similarity.fingerprint import Fingerprint
-from simimg.similarity.keypoints import Keypoints, align
+from simimg.similarity.keypoints import Matches, align, match
 from simimg.similarity.position_match import QUARTER_TURN, align_whole, between_sizes, match_position
 from simimg.similarity.registration import Registration
 
@@ -40,11 +40,15 @@ _FEW_INLIERS, _AGREEMENT_OF_FEW = 24, 0.8
 """With fewer inliers, more agreement is needed: two photos of the same model of watch or piano had up to 19 keypoints
 in common, and an agreement of up to 0.75."""
 
+_FEWEST_MATCHES, _FEW_POINTS = 4, 8
+"""Clear matches of coarse keypoints without which fine ones are not compared, unless an image has too few of them. Of
+111 pairs of edited copies that only fine ones verify, all have as many; of 845 pairs of other pictures, a quarter."""
+
 SAME_BYTES = "the same bytes"
 SAME_FILE = "the same file under another name"
 SAME_PIXELS = "the same pixels"
 
-HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG", "brighter", "darker")
+HARMLESS = (SAME_BYTES, SAME_PIXELS, "resized", "JPEG")
 """Beginnings of those reasons that concern the file rather than the image; all others show an edited copy."""
 
 _WHOLE_AGREEMENT = 0.8
@@ -125,12 +129,14 @@ def _verify(query: Fingerprint, candidate: Fingerprint, *, thorough: bool) -> Ve
     if verified is not None:
         return verified
     ours, theirs = query.details.coarse, candidate.details.coarse
-    verified = _verify_aligned(query, candidate, ours, theirs)
+    matches = match(ours, theirs)
+    verified = _verify_aligned(query, candidate, matches)
     if verified is not None and verified.num_inliers >= _FEW_INLIERS:
         return verified if verified.similarity >= _SURE else _corrected(query, candidate, verified)
-    if thorough:
+    num_matches, num_points = max(len(one.ours) for one in matches), min(len(ours.points), len(theirs.points))
+    if thorough and (num_matches >= _FEWEST_MATCHES or num_points < _FEW_POINTS):
         ours, theirs = query.keypoints, candidate.keypoints
-        again = _verify_aligned(query, candidate, ours, theirs)
+        again = _verify_aligned(query, candidate, match(ours, theirs))
         verified = max(filter(None, (verified, again)), key=lambda one: one.similarity, default=None)
     if verified is not None:
         return verified
@@ -175,7 +181,7 @@ def geometric_edits(query: Fingerprint, candidate: Fingerprint, place: np.ndarra
     common = common_part(matrix)
     reasons = Reasons()
     if common is not None:
-        add_geometry(reasons, query, candidate, matrix, mirrored, *common[1:])
+        add_geometry(reasons, query.size, candidate.size, matrix, mirrored, *common[1:])
     return reasons.texts
 
 
@@ -209,13 +215,13 @@ def _verify_in_position(query: Fingerprint, candidate: Fingerprint) -> Verificat
 
 
 def _verify_aligned(
-    query: Fingerprint, candidate: Fingerprint, ours: Keypoints, theirs: Keypoints
+    query: Fingerprint, candidate: Fingerprint, matches: tuple[Matches, Matches]
 ) -> Verification | None:
     """Return the verification of images that are aligned by some of their keypoints."""
-    found = align(ours, theirs)
+    found = align(matches)
     if found is None:
         return None
-    matrix = between_sizes(found.matrix, ours.size, theirs.size)
+    matrix = between_sizes(found.matrix, matches[0].query.size, matches[0].candidate.size)
     least = MIN_AGREEMENT if found.num_inliers >= _FEW_INLIERS else _AGREEMENT_OF_FEW
     return _compare(query, candidate, matrix, found.mirrored, found.num_inliers, least)
 
@@ -262,8 +268,8 @@ def _compare(
     of_query = compose(matrix, _MIRRORED) if mirrored else matrix
     back = _mirrored_back(inverse(of_query))[0]
     reasons, undone = Reasons(), Reasons()
-    add_geometry(reasons, query, candidate, matrix, mirrored, candidate_share, query_share)
-    add_geometry(undone, candidate, query, back, mirrored, query_share, candidate_share)
+    add_geometry(reasons, query.size, candidate.size, matrix, mirrored, candidate_share, query_share)
+    add_geometry(undone, candidate.size, query.size, back, mirrored, query_share, candidate_share)
     looks = look(ours, agreeing), look(theirs, agreeing)
     add_color_and_detail(reasons, *looks, disagreeing)
     add_color_and_detail(undone, *looks[::-1], disagreeing)
@@ -303,7 +309,7 @@ def _nearly_equal(query: Fingerprint, candidate: Fingerprint) -> Verification | 
         return None
     reasons, undone = Reasons(), Reasons()
     for found, one, other in ((reasons, query, candidate), (undone, candidate, query)):
-        add_geometry(found, one, other, _WHOLE, False, 1.0, 1.0)
+        add_geometry(found, one.size, other.size, _WHOLE, False, 1.0, 1.0)
         add_compression(found, one, other)
     similarity = 1 - mean / (10 * _EQUAL_MEAN)
     return Verification(

@@ -27,6 +27,7 @@ _MOST_SHIFT = 4.0  # px per round, at the size at which the map is corrected
 _CORRECTIONS = 4
 _AGREEING = (3.0, 1.5, 0.75, 0.75)  # px by which the shift of a cell may be off, in each round of the fit
 _MIN_CELLS = 6
+_MOVED_PX, _EXPLAINED, _MIN_MOVED = 0.7, 0.5, 3  # px, share of the error that the shift explains, and cells
 # A correction is kept if it reduces the error at least to this share. Whole images on each other are rarely off.
 _CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
@@ -54,6 +55,7 @@ class Registration:
     Attributes:
         base: the coarser image, cut to what the other one covers.
         to_other: the map from px of the frame to px of the other image.
+        is_corrected: whether `correct` was called.
     """
 
     def __init__(self, query: np.ndarray, candidate: np.ndarray, place: np.ndarray) -> None:
@@ -75,6 +77,7 @@ class Registration:
             raise ValueError("the images have less than 8 px in common")
         self.base = np.ascontiguousarray(base[top:bottom, left:right])
         self.to_other = compose(to_other, translation(left, top))
+        self.is_corrected = False
         self._to_base = compose(inverse(scaling(*_size(base))), translation(left, top))  # its unit square
         (a, b), (c, d) = np.abs(to_other[:, :2]).tolist()
         across, down = (a, d) if a > b else (b, c)
@@ -122,6 +125,41 @@ class Registration:
 
     def correct(self) -> None:
         """Correct the map, as far as this makes the images more alike."""
+        self.is_corrected, low = True, self._at_low_resolution()
+        best = tried = start = low.to_other
+        least = math.inf
+        for _ in range(_CORRECTIONS):
+            error, mask = low.error(tried)
+            total = int(cv2.norm(cv2.min(np.abs(error), 24), cv2.NORM_L1, mask))  # a sum of integers
+            if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
+                break
+            best, least = tried, total
+            cells = _shifts(error, *low.slopes, mask)
+            if cells is None:
+                break
+            tried = compose(tried, _agreeing(cells.centers, cells.shifts))
+        if best is not start:
+            self.to_other, self._is_reduced = compose(low.other_down, best, inverse(low.down)), False
+
+    def moved(self) -> list[tuple[float, float, float, float]]:
+        """Return the cells that lie elsewhere in the other image than the map says: left, top, right, bottom, in px.
+
+        No copy has such cells, but a photo that was taken from another place, or bent, has.
+        """
+        low = self._at_low_resolution()
+        error, mask = low.error(low.to_other)
+        cells = _shifts(error, *low.slopes, mask)
+        if cells is None:
+            return []
+        far = (np.abs(cells.shifts).max(axis=1) >= _MOVED_PX) & (cells.explained >= _EXPLAINED)
+        if far.sum() < _MIN_MOVED:
+            return []
+        half = np.array(low.size) / (2 * _CELLS)
+        corners = np.concatenate([cells.centers[far] - half, cells.centers[far] + half], axis=1)
+        scale = np.array(_size(self.base)) / np.array(low.size)
+        return [(left, top, right, bottom) for left, top, right, bottom in (corners * np.tile(scale, 2)).tolist()]
+
+    def _at_low_resolution(self) -> _Low:
         factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
         size = _reduced_size(self.base, factor)
         goal = _detail(_gray(self.base, size))
@@ -130,24 +168,37 @@ class Registration:
         # The other image at about the same resolution, and the map between these two.
         other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
         other, other_down = _gray(self._other, other_size), _between(other_size, _size(self._other))
-        best = tried = start = compose(inverse(other_down), self.to_other, down)
-        least = math.inf
-        for _ in range(_CORRECTIONS):
-            warped, inside = _interpolated(other, tried, size)
-            detail = _detail(warped)
-            mask = cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8))
-            gain = min(4.0, _strength(goal, mask) / max(1e-6, _strength(detail, mask)))
-            error = np.rint(detail * np.float32(gain)).astype(np.int16) - goal
-            total = int(cv2.norm(cv2.min(np.abs(error), 24), cv2.NORM_L1, mask))  # a sum of integers
-            if total > (_CLOSER_THAN_WHOLE if self._is_whole and best is start else _CLOSER) * least:
-                break
-            best, least = tried, total
-            moved = _shifts(error, *slopes, mask)
-            if moved is None:
-                break
-            tried = compose(tried, moved)
-        if best is not start:
-            self.to_other, self._is_reduced = compose(other_down, best, inverse(down)), False
+        return _Low(size, goal, slopes, other, down, other_down, compose(inverse(other_down), self.to_other, down))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Low:
+    """Both images at the size at which the map is corrected; `to_other` is the map between these."""
+
+    size: tuple[int, int]
+    goal: np.ndarray  # see `_detail`
+    slopes: tuple[np.ndarray, np.ndarray]
+    other: np.ndarray  # luma
+    down: np.ndarray  # to px of the frame
+    other_down: np.ndarray
+    to_other: np.ndarray
+
+    def error(self, to_other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return by how much the detail differs under a map, int16 `[h, w]`, and the mask of what both show."""
+        warped, inside = _interpolated(self.other, to_other, self.size)
+        detail = _detail(warped)
+        mask = cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8))
+        gain = min(4.0, _strength(self.goal, mask) / max(1e-6, _strength(detail, mask)))
+        return np.rint(detail * np.float32(gain)).astype(np.int16) - self.goal, mask
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cells:
+    """Cells with texture: centers and shifts, px, `[n, 2]`, and the share of the error that the shift explains."""
+
+    centers: np.ndarray
+    shifts: np.ndarray
+    explained: np.ndarray
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
@@ -244,8 +295,8 @@ def _strength(detail: np.ndarray, mask: np.ndarray) -> float:
     return math.sqrt(cv2.norm(detail, cv2.NORM_L2SQR, mask) / max(1, cv2.countNonZero(mask)))
 
 
-def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """Return the map of the frame onto itself that most cells agree on; None if too few cells have texture."""
+def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: np.ndarray) -> _Cells | None:
+    """Return where the cells of the frame belong; None if too few of them have texture."""
     height, width = error.shape
     rows, columns = height // _CELLS, width // _CELLS
     if min(rows, columns) < 4:
@@ -261,7 +312,7 @@ def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: n
         by_row = cv2.reduce(products, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)
         return by_row.reshape(_CELLS, rows, _CELLS).sum(axis=1)
 
-    xx, xy, yy, xe, ye = (sums(*two) for two in ((x, x), (x, y), (y, y), (x, e), (y, e)))
+    xx, xy, yy, xe, ye, ee = (sums(*two) for two in ((x, x), (x, y), (y, y), (x, e), (y, e), (e, e)))
     by = xx * yy - xy * xy
     lesser = (xx + yy) / 2 - np.sqrt(np.maximum(0, (xx + yy) ** 2 / 4 - by))  # eigenvalue: texture in both directions
     slope = math.sqrt(float((xx + yy).sum()) / 2 / (rows * columns * _CELLS**2))  # sums of integers, so exact
@@ -271,9 +322,10 @@ def _shifts(error: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, mask: n
     by = np.where(textured, by, 1)
     # Sobel's slopes are eight times those per pixel.
     shift = np.stack([-8 * (yy * xe - xy * ye) / by, -8 * (xx * ye - xy * xe) / by], axis=-1)[textured]
+    explained = -(shift[:, 0] * xe[textured] + shift[:, 1] * ye[textured]) / (8 * np.maximum(1, ee[textured]))
     shift = np.clip(shift, -_MOST_SHIFT, _MOST_SHIFT)
     centers = np.stack(np.meshgrid((np.arange(_CELLS) + 0.5) * columns, (np.arange(_CELLS) + 0.5) * rows), axis=-1)
-    return _agreeing(centers[textured], shift)
+    return _Cells(centers[textured], shift, explained)
 
 
 def _agreeing(centers: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -32,7 +32,8 @@ from PIL import Image
 from simimg.determinism import exact_matmul, one_blas_thread
 from simimg.errors import UsageError
 from simimg.image_files import map_ahead
-from simimg.similarity.copy_pairs import GROUP, NEIGHBORS
+from simimg.similarity.candidate_pairs import NEIGHBORS
+from simimg.similarity.copy_pairs import GROUP
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import Fingerprint, fingerprint, read_unchanged

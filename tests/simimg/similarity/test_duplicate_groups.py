@@ -230,6 +230,29 @@ def test_a_mirrored_image_that_represents_others_is_found_by_the_embedding_of_it
     assert set(examiner.copies) == ({(0, 1), (0, 2)} if position[0] < 0 else {(0, 1)})
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_further_neighbors_are_examined_as_long_as_that_finds_copies(tmp_path: Path, share: float) -> None:
+    """Each image has a copy, of which its second next neighbors on either side are nearer than it."""
+    count = 400
+    rows = [IndexedImage(path=f"{row}.png", sha256=f"{row:03}", num_bytes=9, width=9, height=9) for row in range(count)]
+    angles = np.linspace(0, 3, count)
+    index = write_generation(tmp_path / "i", Embedder("lite0", "abc", 224, "stretch", 2, None),
+                             np.stack([np.cos(angles), np.sin(angles)], axis=1), rows, image_dir=tmp_path)  # fmt: skip
+    found = Verification(0.9, ("turned by 25°",), 0, reversed_reasons=("turned by 25°",), edits=frozenset(("turn",)))
+    last = share * count
+
+    def verify(one: int, other: int) -> Verification | None:
+        return found if abs(one - other) == 4 and min(one, other) // 4 % 2 == 0 and min(one, other) < last else None
+
+    with closing(PairExaminer(index, 0.5)) as examiner:
+        examiner.images.verify = verify  # type: ignore[method-assign]
+        examiner.images.file = lambda row: None  # type: ignore[method-assign]
+        examiner._examine_neighbors(np.arange(count), np.ones(count, bool), lambda num_images: None)
+        assert len(examiner.copies) == last / 2
+        if not share:
+            assert examiner.num_examined < 4 * count + 4 * 12
+
+
 @pytest.mark.parametrize("reach", [3, 480])
 def test_the_number_of_examined_pairs_grows_with_that_of_the_images(tmp_path: Path, reach: int) -> None:
     """In a long row, each image is a copy of its nearest ones; and in one large group, each is one of all."""

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
@@ -14,6 +15,8 @@ import simimg
 from simimg.cli import main
 from simimg.commands import duplicates
 from simimg.similarity import embeddings
+from simimg.similarity.evaluation.image_edits import EDITS
+from simimg.similarity.index_images import IndexImages
 
 Scene = Callable[..., Image.Image]
 
@@ -43,6 +46,34 @@ def test_turned_and_mirrored_copies_are_found_without_a_model(
         frozenset(("1.png", "1-turned.jpg")),
         frozenset(("2.png", "2-bytes.png")),
     }
+
+
+@pytest.mark.parametrize("plan_edits", [(), ("mirror", "turn", "stretch", "size", "compression")])
+def test_only_what_a_plan_may_remove_is_compared_at_full_size(
+    folder: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan_edits: tuple[str, ...]
+) -> None:
+    scene(3).resize((160, 120)).save(folder / "3-small.jpg")
+    seen = set[frozenset[str]]()
+    compared = IndexImages.compared
+    monkeypatch.setattr(
+        IndexImages, "compared", lambda self, found, *pair: seen.add(found.edits) or compared(self, found, *pair)
+    )
+    simimg.duplicates(folder, fast=True, plan=tmp_path / "plan.json", plan_edits=plan_edits)
+    assert frozenset(("size", "compression")) in seen
+    assert (max(map(len, seen)) > 2) is bool(plan_edits)
+    assert all(edits <= {*(plan_edits or ("size", "compression")), "overlay"} for edits in seen)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_original_is_kept_among_its_edited_copies(tmp_path: Path, scene: Scene, seed: int) -> None:
+    edits = "resized recompressed recoloured grey mirrored quarter_turned stretched blurred text_bars".split()
+    original = scene(seed, (400, 300))
+    original.save(tmp_path / "z.jpg", quality=80)
+    for name in edits:
+        EDITS[name](original, np.random.default_rng(seed)).save(tmp_path / f"{name}.jpg", quality=90)
+    (group,) = simimg.duplicates(tmp_path, fast=True).groups
+    assert len(group.others) > 6
+    assert group.keeper.image.path == "z.jpg"
 
 
 def test_no_index_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from simimg.similarity.differences import MOST_PX, Differences, Place
-from simimg.similarity.edits import COMPRESSION, CONTENT, EXCHANGE, OVERLAY, SIZE
+from simimg.similarity.edits import COLOR, COMPRESSION, CONTENT, CROP, EXCHANGE, OVERLAY, SIZE, STRETCH, TURN
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality
 from simimg.similarity.full_size import alike, compared, full_image
 from simimg.similarity.match_verification import SAME_PIXELS, Verification, verify
@@ -104,6 +105,51 @@ def test_nothing_differs(scene: Scene) -> None:
     assert full.similarity == found.similarity
     assert full.edits == {SIZE, COMPRESSION}
     assert full.reasons == found.reasons
+
+
+def bent(image: Image.Image) -> Image.Image:
+    """As from another place: what is bright is nearer, and moves by up to 6 px."""
+    pixels = np.asarray(image)
+    near = cv2.GaussianBlur(np.asarray(image.convert("L")).astype(np.float32), (0, 0), 16) / 255
+    y, x = np.mgrid[: image.height, : image.width].astype(np.float32)
+    return Image.fromarray(cv2.remap(pixels, x + 6 * near, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
+
+
+def scaled(*factors: float) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: Image.fromarray(np.clip(np.asarray(image) * np.array(factors), 0, 255).astype(np.uint8))
+
+
+def shaded(image: Image.Image) -> Image.Image:
+    light = np.linspace(1, 0.85, image.width)[:, None]
+    return Image.fromarray((np.asarray(image) * light).astype(np.uint8))
+
+
+SLIGHT: dict[str, tuple[Callable[[Image.Image], Image.Image], frozenset[str]]] = {
+    "cropped": (lambda image: image.crop((4, 3, image.width - 3, image.height - 4)), frozenset({CROP})),
+    "cropped at one side": (lambda image: image.crop((0, 0, image.width - 9, image.height)), frozenset({CROP})),
+    "turned": (lambda image: image.rotate(1, Image.Resampling.BICUBIC), frozenset({TURN})),
+    "stretched": (lambda image: image.resize((image.width, image.height * 103 // 100)), frozenset({STRETCH})),
+    "warmer": (scaled(1.05, 1, 0.95), frozenset({COLOR})),
+    "brighter": (scaled(1.06), frozenset({COLOR})),
+    "darker at one side": (shaded, frozenset({COLOR})),
+    "from another place": (bent, frozenset({OVERLAY, CONTENT})),
+}
+
+
+@pytest.mark.parametrize("edit", SLIGHT)
+def test_slight_edits_are_more_than_size_and_compression(edit: str, scene: Scene) -> None:
+    """Both ways round; what is only saved again at another size is none of them."""
+    function, expected = SLIGHT[edit]
+    noise = np.random.default_rng(0).normal(0, 4, (300, 400, 3))
+    image = Image.fromarray(np.clip(np.asarray(scene(3, (400, 300))) + noise, 0, 255).astype(np.uint8))
+    _, found = compare(function(image), image)
+    _, back = compare(image, function(image))
+    assert found.edits & expected
+    assert found.edits >= expected or edit == "from another place"
+    assert (back.edits, back.reasons) == (found.reversed_edits, found.reversed_reasons)
+    assert found.text != "looks the same" != back.text
+    _, again = compare(image.resize((300, 225)), image)
+    assert again.edits == again.reversed_edits == {SIZE}
 
 
 def test_what_was_laid_over_is_told_and_keeps_the_similarity(scene: Scene) -> None:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFile, ImageFilter, ImageOps, TiffImagePlu
 
 from simimg.errors import UsageError
 from simimg.similarity import keeper_choice
+from simimg.similarity.edit_counts import least_changed
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import jpeg_quality
 from simimg.similarity.image_table import IndexedImage
@@ -262,6 +263,23 @@ def test_sixteen_bits_are_kept_before_eight(folder: Path) -> None:
 def test_edits_count_more_than_size(folder: Path, scene: Scene) -> None:
     files = {"a.jpg": jpeg(scene(5, (640, 480)), 95), "b.jpg": jpeg(scene(5), 80)}
     assert kept(folder, files, edits=["a.jpg"]) == ("b.jpg", "nothing was done to it")
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ("01 10", "01"),  # either may be the original
+        ("01 00", "1"),  # something was laid over the first one
+        ("0111 1010 1101 1010", "0123"),  # two of other colors are too many
+        ("0211 1011 1201 1210", "0123"),  # all colors differ
+        ("011 200 200", "012"),  # a photo and two gray copies of it
+        ("0120 1010 2100 0010", "13"),
+    ],
+)
+def test_what_was_changed_is_told_by_the_others(changes: str, left: str) -> None:
+    counts = [[int(count) for count in row] for row in changes.split()]
+    found = least_changed(range(len(counts)), lambda row, other: counts[row][other])
+    assert "".join(map(str, found)) == left
 
 
 def test_rules_and_their_reasons(folder: Path, scene: Scene) -> None:

@@ -14,7 +14,7 @@ from simimg.similarity.affine import area, determinant, inverse, part_in_unit_sq
 from simimg.similarity.common_frame import block_agreement
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
-from simimg.similarity.keypoints import align, detect_in, gray_pixels
+from simimg.similarity.keypoints import align, detect_in, gray_pixels, match
 from simimg.similarity.match_verification import HARMLESS, verify
 
 
@@ -198,7 +198,7 @@ def test_a_shared_logo_makes_no_copy(scene) -> None:
     one, other = scene(5), scene(6)
     one.paste(logo, (10, 10))
     other.paste(logo, (10, 10))
-    assert align(fingerprint(one).keypoints, fingerprint(other).keypoints) is not None  # the logo aligns
+    assert align(match(fingerprint(one).keypoints, fingerprint(other).keypoints)) is not None  # the logo aligns
     assert verified(one, other) is None
 
 
@@ -229,7 +229,7 @@ def test_the_map_is_the_one_that_was_drawn(scene, angle: float, scale: float, mi
     size = (round(320 * scale), round(240 * scale))
     copy = original.resize(size, Image.Resampling.BICUBIC)
     copy = (ImageOps.mirror(copy) if mirrored else copy).rotate(angle, Image.Resampling.BICUBIC, expand=True)
-    found = align(detect_in(gray_pixels(copy, 512), 800), detect_in(gray_pixels(original, 320), 400))
+    found = align(match(detect_in(gray_pixels(copy, 512), 800), detect_in(gray_pixels(original, 320), 400)))
     assert found is not None
     assert found.mirrored == mirrored
     turn = math.degrees(math.atan2(found.matrix[1, 0], found.matrix[0, 0]))

@@ -17,7 +17,7 @@ from simimg.similarity import query_search
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.index_update import index_dataset, index_folder
-from simimg.similarity.keypoints import align
+from simimg.similarity.keypoints import align, match
 from simimg.similarity.match_verification import Verification
 from simimg.similarity.query_search import Finder
 from simimg.similarity.search_index import Match, SearchIndex
@@ -158,7 +158,9 @@ def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
 def test_noise_does_not_drown_what_can_be_aligned(scene: Scene, seed: int) -> None:
     pixels = np.asarray(scene(seed), np.float64)
     noisy = np.clip(pixels + np.random.default_rng(0).normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
-    found = align(fingerprint(Image.fromarray(noisy), as_query=True).keypoints, fingerprint(scene(seed)).keypoints)
+    found = align(
+        match(fingerprint(Image.fromarray(noisy), as_query=True).keypoints, fingerprint(scene(seed)).keypoints)
+    )
     assert found is not None
     assert found.num_inliers >= 40  # half of it where the strongest of any scale are taken, which are noise
 
