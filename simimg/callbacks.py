@@ -14,6 +14,7 @@ Whenever the process is killed, `backup.json` names a complete file.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._number = self._number_of(dataset.next_start)  # batches trained on, counted over all epochs from the first
         self._times_set = dataset.times_set
         self._in_epoch = 0  # those of this call of `fit`'s epoch
+        self._before = 0  # those of the epoch before it was interrupted
         self._saved = 0
         self._epoch = 0
+        self._is_first_epoch = True  # of this call of `fit`
 
     @property
     def position(self) -> Position:
@@ -86,19 +89,22 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Restore the backup if there is one."""
+        self._before = 0
         if (file := self.backup_dir / _STATE).exists():
             self._restore(file)
         elif self.dataset.times_set != self._times_set:
             self._number = self._number_of(self.dataset.position)
         # Otherwise as it was: Keras has taken a batch to build the model, and may have read a short epoch to its end.
-        self._saved = self._number
+        self._saved, self._is_first_epoch = self._number, True
         self._pin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Have the epoch start at its first batch, if Keras has read ahead to build the model."""
+        """Have the first epoch start at its first batch, if Keras has read ahead to build the model."""
         self._epoch, self._in_epoch = epoch, 0
-        if self.position.step == 0:
+        # Later epochs may be parts of one iteration (`steps_per_epoch`), which reads ahead, too.
+        if self._is_first_epoch:
             self._pin()
+        self._is_first_epoch = False
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Note the position, and save it every `save_freq` batches."""
@@ -108,8 +114,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             number = min(number, (self._number // steps + 1) * steps)
         self._number, self._in_epoch = number, batch + 1
         self.dataset.note_position(self.position)
-        ends_epoch = self._in_epoch == self.params.get("steps") or (follows_epochs and self.position.step == 0)
-        if ends_epoch and follows_epochs and not self.model.stop_training:
+        is_last = self._before + self._in_epoch >= (self.params.get("steps") or math.inf)
+        ends_epoch = is_last or (follows_epochs and self.position.step == 0)
+        if ends_epoch and (follows_epochs or self._before) and not self.model.stop_training:
             # An epoch that was resumed is shorter. When Keras asks for a batch that is not there, its step counts in
             # the optimizer and draws from the random generators nevertheless.
             self.model.stop_training = _END_OF_EPOCH
@@ -121,6 +128,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Save if `save_freq` is `"epoch"`, or if that many batches have passed."""
         if self.model.stop_training is _END_OF_EPOCH:  # and not what another callback has set
             self.model.stop_training = False
+        self._before = self._in_epoch = 0
         if self._is_due:
             self._save(epoch + 1)
 
@@ -147,6 +155,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             "weights": weights.name,
             "epoch": epoch,
             "position": [self.position.epoch, self.position.step],
+            "in_epoch": self._before + self._in_epoch,
             "steps_per_epoch": self.dataset.steps_per_epoch,
             "num_examples": self.dataset.num_examples,
             "seeds": [seed.numpy().tolist() for seed in self._seeds()],
@@ -182,6 +191,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         for seed, value in zip(self._seeds(), state["seeds"], strict=True):
             seed.assign(value)
         self.model._initial_epoch = epoch  # as Keras's own callback does
+        self._before = state.get("in_epoch", 0)
         self._number = self._number_of(position)
 
     def _number_of(self, position: Position) -> int:

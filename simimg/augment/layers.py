@@ -195,27 +195,32 @@ class RandomContrast(_Recoloring, keras.layers.RandomContrast):
 class RandomAugmentation(keras.layers.Layer):
     """All augmentations of `simimg train` as one layer, computed together.
 
-    It changes images if `training`, and returns them unchanged otherwise. Images are `[batch, height, width, 3]` or
-    `[height, width, 3]`, 0..255, of any type; the result has the layer's compute dtype. It never draws the same numbers
-    for two images, whether they are in one batch, on two replicas or in two steps.
+    It changes images if `training`, and returns them unchanged otherwise. Images are `[batch, height, width, channels]`
+    or `[height, width, channels]`, RGB or gray, 0..255, of any type; the result has the layer's compute dtype. It never
+    draws the same numbers for two images, whether they are in one batch, on two replicas or in two steps.
 
     Args:
         seed: seed of the draws; by default, another one for each layer.
-        **options: the fields of `simimg.augment.AugmentConfig`, such as `rotation_degrees` and `crop_min_area`.
-            Besides those, `name`, `dtype` and `trainable` as for every layer.
+        **options: the fields of `simimg.augment.AugmentConfig`, such as `rotation_degrees` and `color_jitter`. Their
+            names are those of the flags. Besides those, `name`, `dtype` and `trainable` as for every layer.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: there is no such option, a number is out of its range, or images have neither 1 nor 3 channels.
 
     Example:
-        >>> layer = simimg.augment.RandomAugmentation(rotation_degrees=15, colour_jitter=0.3, seed=1)
+        >>> layer = simimg.augment.RandomAugmentation(rotation_degrees=15, color_jitter=0.3, seed=1)
         >>> layer(tf.zeros([2, 8, 8, 3])).shape.as_list()
         [2, 8, 8, 3]
     """
 
     def __init__(self, *, seed: int | None = None, **options: Any) -> None:
-        fields = {field.name for field in dataclasses.fields(AugmentConfig)}
-        super().__init__(**{name: value for name, value in options.items() if name not in fields})
+        fields = [field.name for field in dataclasses.fields(AugmentConfig)]
+        if "color_jitter" in options:  # the name of the flag
+            options["colour_jitter"] = options.pop("color_jitter")
+        try:
+            super().__init__(**{name: value for name, value in options.items() if name not in fields})
+        except ValueError as error:
+            raise UsageError(f"{error}. The options are: {', '.join(fields)}.") from None
         self.config = AugmentConfig(**{name: value for name, value in options.items() if name in fields})
         self.seed = seed
         if self.config.mixes:
@@ -230,6 +235,11 @@ class RandomAugmentation(keras.layers.Layer):
         images = tf.convert_to_tensor(images)
         if not training:
             return tf.cast(images, self.compute_dtype)
+        if images.shape.rank not in (3, 4) or images.shape[-1] not in (1, 3):
+            raise UsageError(
+                "images should be [batch, height, width, channels] or one of them, with 1 or 3 channels. Received the "
+                f"shape {tuple(images.shape)}."
+            )
         batch = images if images.shape.rank == 4 else images[None]
         seed, call = tf.unstack(tf.cast(self.generator.next(), tf.int64))
         rows = tf.range(tf.shape(batch, tf.int64)[0]) + _replica() * 2**32

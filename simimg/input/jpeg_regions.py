@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-__all__ = ["Region", "decode_region", "region_library", "scaled_down"]
+__all__ = ["Region", "color_reduction", "decode_region", "region_library", "scaled_down"]
 
 Region = tuple[int, int, int, int]
 """Left, top, right and bottom, px of the reduced image."""
@@ -39,6 +39,7 @@ _PIXEL_BYTES = 4
 _SUBSAMPLING, _WIDTH, _HEIGHT = 4, 5, 6  # TJPARAM_SUBSAMP, TJPARAM_JPEGWIDTH, TJPARAM_JPEGHEIGHT
 # Width of a block of pixels (MCU) by TJSAMP: 4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1.
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
+_COARSER_COLORS = {"422": (2, 1), "440": (1, 2), "411": (4, 1)}
 _WHEELS = (("pylibjxl", "pylibjxl/_pylibjxl*.so"), ("turbojpeg", "turbojpeg.libs/libturbojpeg*.so*"))
 
 
@@ -70,6 +71,17 @@ def scaled_down(size: tuple[int, int], by: int) -> tuple[int, int]:
 def reduction(side: float, needed: float) -> int:
     """Returns the largest of 8, 4 and 2 by which `side` px can be reduced with `needed` px left; 1 if there is none."""
     return next((by for by in _REDUCTIONS if side >= needed * by), 1)
+
+
+def color_reduction(data: memoryview) -> tuple[int, int]:
+    """Returns how much coarser the colors of a reduced image are than its lightness, across and down.
+
+    libjpeg-turbo reduces color samples by less, as far as they are coarser in both directions (4:2:0).
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    return _COARSER_COLORS.get(simplejpeg.decode_jpeg_header(data)[3], (1, 1))
 
 
 @functools.cache

@@ -106,10 +106,9 @@ def _stock(model: keras.Model, for_converters: bool) -> tuple[keras.Model, Pairs
             return _rescaling(layer)
         if for_converters and type(layer) is keras.layers.Conv2D and layer.groups > 1:
             return lambda x: _grouped(layer, x)
-        is_activation = type(layer) is keras.layers.Activation
-        if for_converters and is_activation and layer.activation is keras.activations.gelu:
-            return lambda x: _inner(x, _gelu, layer.name)
         kind, config = type(layer), layer.get_config()
+        if for_converters and getattr(layer, "activation", None) is keras.activations.gelu:
+            config["activation"] = _gelu
         if isinstance(layer, ExampleDropout):
             kind = keras.layers.Dropout
             del config["stream"]
@@ -197,6 +196,8 @@ def _grouped(layer: Any, x: Any) -> Any:
         name: getattr(layer, name)
         for name in ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "activation", "trainable")
     }
+    if layer.activation is keras.activations.gelu:
+        common["activation"] = _gelu
     if channels == 1:
         conv = keras.layers.DepthwiseConv2D(depth_multiplier=each, dtype=layer.dtype_policy, name=layer.name, **common)
         y = conv(x)

@@ -250,7 +250,7 @@ class Stop(keras.callbacks.Callback):
 def train_until(
     folder: Path, strategy: tf.distribute.Strategy, stop: keras.callbacks.Callback, kind: str
 ) -> np.ndarray:
-    """Three epochs of three batches, with a `map` between; returns the weights."""
+    """Three epochs of three batches, with a `map` between, or of `steps`; returns the weights."""
     with strategy.scope():
         model = network(folder, dropout=0.3)
     options = {"strategy": strategy} if kind == "strategy" else {}
@@ -258,19 +258,20 @@ def train_until(
     assert train.steps_per_epoch == 3
     backup = simimg.callbacks.BackupAndRestore(folder / f"backup_{kind}", train, save_freq=2)
     data = train if kind == "strategy" else train.map(lambda image, label: (image, label))
-    model.fit(data, epochs=3, verbose=0, callbacks=[backup, stop])
-    assert train.position == backup.position == Position(3, 0)
-    assert int(model.optimizer.iterations.numpy()) == 9
+    steps = 4 if kind == "steps" else None
+    model.fit(data.repeat() if steps else data, epochs=3, steps_per_epoch=steps, verbose=0, callbacks=[backup, stop])
+    assert train.position == backup.position == Position(steps or 3, 0)
+    assert int(model.optimizer.iterations.numpy()) == 3 * (steps or 3)
     return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
 
 
 @pytest.mark.filterwarnings("error:Your input ran out of data")
-@pytest.mark.parametrize("kind", ["one", "plain", "strategy"])
+@pytest.mark.parametrize("kind", ["one", "plain", "strategy", "steps"])
 def test_a_stopped_run_sees_the_batches_that_it_has_not_seen(
     folder: Path, strategy: tf.distribute.Strategy, kind: str
 ) -> None:
     """Stopped within an epoch, after its first batch, and before its last: the weights end with the same bits."""
-    scope = tf.distribute.get_strategy() if kind == "one" else strategy
+    scope = strategy if kind in ("plain", "strategy") else tf.distribute.get_strategy()
     expected = train_until(folder, scope, Stop(0), kind)
     backup = folder / f"backup_{kind}"
     assert not backup.exists()
@@ -280,6 +281,20 @@ def test_a_stopped_run_sees_the_batches_that_it_has_not_seen(
         assert len(list(backup.iterdir())) == 2
     assert np.array_equal(train_until(folder, scope, Stop(0), kind), expected)
     assert not backup.exists()
+
+
+def test_a_backup_changes_no_batch_of_an_iteration_that_reads_epochs_ahead(folder: Path, tmp_path: Path) -> None:
+    seen = []
+    for save_freq in (0, 2):
+        model = Recorder()
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        train = simimg.load(folder_of(folder), batch_size=12, shuffle=True)
+        callbacks = [simimg.callbacks.BackupAndRestore(tmp_path, train, save_freq)] if save_freq else []
+        data = train.repeat().prefetch(8)
+        model.fit(data, epochs=6, steps_per_epoch=train.steps_per_epoch, callbacks=callbacks, verbose=0)
+        seen.append(model.seen)
+    assert len(seen[0]) == len(set(seen[0])) == 18
+    assert seen[1] == seen[0]
 
 
 KILLED = """

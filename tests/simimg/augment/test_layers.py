@@ -92,7 +92,7 @@ def test_replicas_draw_different_numbers(name: str) -> None:
 
 def test_layers_work_in_models_and_in_the_input(tmp_path: Path) -> None:
     flip, rotate = simimg.augment.RandomFlip(seed=1), simimg.augment.RandomRotation(0.1, seed=1)
-    all_at_once = simimg.augment.RandomAugmentation(seed=1, colour_jitter=0.2)
+    all_at_once = simimg.augment.RandomAugmentation(seed=1, color_jitter=0.2)
     model = keras.Sequential(
         [keras.layers.Input((21, 17, 3)), flip, rotate, all_at_once, keras.layers.Flatten(), keras.layers.Dense(2)]
     )
@@ -128,6 +128,11 @@ def test_all_augmentations_are_one_layer() -> None:
     assert mixed(IMAGES).dtype == tf.bfloat16
     with pytest.raises(UsageError, match="--blur=99"):
         simimg.augment.RandomAugmentation(blur=99)
+    with pytest.raises(UsageError, match=r"RandomAugmentation: {'rotate': 9}. The options are: rotation_degrees"):
+        simimg.augment.RandomAugmentation(rotate=9)
+    with pytest.raises(UsageError, match=r"1 or 3 channels. Received the shape \(2, 8, 8, 4\)"):
+        first(np.zeros((2, 8, 8, 4), np.float32))
+    assert first(IMAGES[..., :1]).shape == IMAGES[..., :1].shape
 
 
 def test_a_layer_does_not_mix_images_whose_labels_it_does_not_see() -> None:

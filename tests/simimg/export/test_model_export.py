@@ -166,6 +166,7 @@ def test_what_tf2onnx_cannot_write_survives_onnx(tmp_path: Path) -> None:
     pixels = image_input(8, smallest=8)
     normalization = keras.layers.Normalization(mean=[100.0, 120.0, 140.0], variance=[900.0, 1600.0, 2500.0])
     x = keras.layers.Activation("gelu")(keras.layers.Conv2D(6, 3, groups=3)(normalization(pixels)))
+    x = keras.layers.Dense(4, activation="gelu")(x)
     features = keras.layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
     model = keras.Model(pixels, probabilities(features, 3))
     config = {"objective": "classes", "test_views": "one"}

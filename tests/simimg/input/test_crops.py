@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 import tensorflow as tf
 from PIL import Image
 
@@ -142,6 +143,17 @@ def test_a_fallback_has_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None
                 found.append(cropped(data, size, box, 64))
     half = len(found) // 2
     np.testing.assert_array_equal(np.stack(found[:half]), np.stack(found[half:]))
+
+
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+def test_colors_are_as_fine_as_the_crop(sampling: str) -> None:
+    """The decoder of a reduced image reduces colors with it, although the file has fewer color samples."""
+    picture = np.asarray(jpeg((1500, 1201))[1])
+    data = simplejpeg.encode_jpeg(picture, 92, "RGB", sampling)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    expected = np.asarray(image.crop((8, 5, 1400, 1200)).resize((96, 96), Image.Resampling.BILINEAR), np.int16)
+    difference = np.abs(cropped(data, (1500, 1201), CropBox(8, 5, 1400, 1200, True), 96) - expected)
+    assert difference.mean() < 1  # 2 to 5 with colors of half the size or a quarter
 
 
 def test_no_aliasing() -> None:

@@ -98,9 +98,12 @@ def test_converters_see_no_groups_and_no_erfc() -> None:
     served = with_stock_layers(model, for_converters=True)
     np.testing.assert_allclose(served(images()), model(images()), atol=1e-6)
     for kwargs in ({"groups": 2}, {"groups": 4, "strides": 2, "padding": "same"}, {"groups": 4, "dilation_rate": 2}):
+        kwargs["activation"] = "gelu"
         layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 1), keras.layers.Conv2D(8, 3, **kwargs)]
-        grouped = randomized(keras.Sequential([*layers, keras.layers.Activation("gelu"), keras.layers.Flatten()]))
+        layers += [keras.layers.Activation("gelu"), keras.layers.Flatten(), keras.layers.Dense(5, "gelu")]
+        grouped = randomized(keras.Sequential(layers))
         plain = with_stock_layers(grouped, for_converters=True)
+        assert not any(getattr(layer, "activation", None) is keras.activations.gelu for layer in plain.layers)
         assert not any(getattr(layer, "groups", 1) > 1 for layer in (*served.layers, *plain.layers))
         np.testing.assert_allclose(plain(images() / 255), grouped(images() / 255), atol=1e-5)
 

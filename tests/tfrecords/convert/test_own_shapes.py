@@ -100,7 +100,10 @@ def test_files_that_are_stored_as_they_are() -> None:
                 assert found.jpeg == data
                 expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
                 np.testing.assert_array_equal(found.pixels, expected)
-    # Not if they are larger, rotated, of other colors, or no JPEG; nor with a warning.
+    # Not if they are larger, rotated, of other colors or their sampling has no name, or no JPEG; nor with a warning.
+    sampled = bytearray(simplejpeg.encode_jpeg(np.asarray(image.resize((64, 64))), 92, "RGB", "411"))
+    sampled[sampled.index(b"\xff\xc0") + 11] = 0x14  # 4:4:1, which has as many blocks
+    assert load_image(bytes(sampled), options("none")).jpeg is None
     cmyk, rgb = jpeg(image.convert("CMYK")), simplejpeg.encode_jpeg(np.asarray(image), 92, "RGB", "444")
     png = io.BytesIO()
     image.save(png, "PNG")

@@ -30,7 +30,10 @@ def own_size(size: tuple[int, int], image_size: ImageSize, how: str) -> tuple[in
 
 def stays_as_it_is(data: bytes, header: PlainJpeg) -> bool:
     """Return whether the file of a JPEG that is not reduced, and was decoded without a warning, can be stored."""
-    colors: str = simplejpeg.decode_jpeg_header(data)[2]
+    try:
+        colors: str = simplejpeg.decode_jpeg_header(data)[2]
+    except KeyError:  # colors sampled as 4:4:1, which simplejpeg decodes but has no name for
+        return False
     return header.orientation == 1 and colors == ("Gray" if header.components == 1 else "YCbCr")
 
 
