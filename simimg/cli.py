@@ -246,16 +246,17 @@ def _parse(name: str, options: type, arguments: list[str]) -> tuple[dict[str, An
             value = given[field.name]
             for one in value if isinstance(value, tuple) else (value,):
                 refuse_url(one, field.name if field.metadata["positional"] else f"--{flag_name(field)}")
-        if field.metadata["output"] and given.get(field.name):
-            from tfrecords.format.atomic_files import check_output
-
-            check_output(given[field.name], f"--{flag_name(field)}")
         if field.metadata["variable"] and field.name in given:
             os.environ[field.metadata["variable"]] = given[field.name]
     for field, _ in fields:
         if field.name not in given and field.default is dataclasses.MISSING:
             text = field.metadata["help"]
             raise UsageError(f"{usage(field)} is required: {text[:1].lower()}{text[1:]}")
+    for field, _ in fields:
+        if field.metadata["output"] and given.get(field.name):
+            from tfrecords.format.atomic_files import prepare_output
+
+            prepare_output(given[field.name], f"--{flag_name(field)}")
     return given, bool(values["json"].value), bool(values["strict"].value)
 
 

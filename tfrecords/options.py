@@ -44,7 +44,7 @@ def option(
         repeated: if the flag may be given several times, once for each item of a tuple: what an item is, such as
             `GLOB`.
         url: whether a path may also be the URL of a folder; see `tfrecords.locations` for its form.
-        output: whether the path is that of a file to write, which the command line checks before the work begins.
+        output: whether the path is that of a file to write, whose folder the command line makes before the work begins.
         variable: an environment variable that the command line sets to the flag's value, for this process and its
             children.
         flag: name of the flag, if it differs from the field's; the field's name stays as its former spelling.

@@ -346,7 +346,7 @@ def test_what_is_required(run: Run, name: str) -> None:
         (["export"], "name one thing to export"),
         (["search", "--index_dir=/nowhere", "--k=0", "a.jpg"], "--k=0: should be 1 or more"),
         (["search", "--index_dir=/nowhere", "a.jpg", ""], "one of IMAGE... is empty"),
-        (["show", "--page=/nowhere/page.html"], "--page=/nowhere/page.html: there is no folder /nowhere. Make it"),
+        (["show", "--page=/dev/null/page.html"], "--page=/dev/null/page.html: its folder cannot be made: "),
         (["duplicates", "--image_dir=a", "--plan=/"], "--plan=/ is a folder. Name a file."),
         (["duplicates", "--image_dir=a", "--plan=/proc/1/plan"], "--plan=/proc/1/plan cannot be written. Make its"),
         (["completion", "tcsh"], "Expected one of bash, zsh, fish, got 'tcsh'."),

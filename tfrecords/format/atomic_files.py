@@ -64,12 +64,20 @@ def atomic_file(path: Path, *, sync: bool = True, sync_name: bool = True) -> Ite
         sync_file(path.parent)
 
 
-def check_output(path: Path, what: str) -> None:
-    """Raise UsageError if `atomic_file` could not write `path`, which `what` names, so that no work is done in vain."""
+def prepare_output(path: Path, what: str) -> None:
+    """Make the folder of an output that `what` names, so that `atomic_file` can write it and no work is done in vain.
+
+    Raises:
+        UsageError: it is a folder, or cannot be written.
+    """
     if path.is_dir():
         raise UsageError(f"{what}={path} is a folder. Name a file.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{what}={path}: there is no folder {path.parent}. Make it, or name another one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{what}={path}: its folder cannot be made: {os.strerror(error.errno or 0)}. Name another one."
+        ) from None
     if not os.access(path if _is_in_use(path) else path.parent, os.W_OK):
         raise UsageError(f"{what}={path} cannot be written. Make its folder writable, or name another one.")
 

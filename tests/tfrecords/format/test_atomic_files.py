@@ -18,9 +18,9 @@ from tfrecords.format.atomic_files import (
     TEMPORARY,
     atomic_file,
     atomic_folder,
-    check_output,
     file_sha256,
     json_bytes,
+    prepare_output,
     read_json,
     rename_new,
     sync_tree,
@@ -87,7 +87,7 @@ def test_what_is_no_file_in_a_folder_is_written_to_and_stays(tmp_path: Path, nam
     link.symlink_to(f"/proc/self/fd/{writing}" if name == "open file" else str(pipe))
     before = os.lstat(pipe), os.readlink(link)
     path = pipe if name == "pipe" else link
-    check_output(path, "--plan")
+    prepare_output(path, "--plan")
     with atomic_file(path) as file:
         file.write(b"all")
     assert os.read(reading, 10) == b"all"
