@@ -25,7 +25,7 @@ class Config:
 def test_declaration() -> None:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     assert fields["folder"].default is dataclasses.MISSING
-    more = {"group": "", "words": {}, "flag": "", "repeated": "", "url": False, "variable": ""}
+    more = {"group": "", "words": {}, "flag": "", "repeated": "", "url": False, "output": False, "variable": ""}
     assert fields["folder"].metadata == {"help": "Where.", "choices": (), "positional": True, **more}
     assert fields["how"].default == "fast"
     assert fields["how"].metadata == {"help": "How.", "choices": ("fast", "slow"), "positional": False, **more}
