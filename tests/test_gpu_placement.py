@@ -354,6 +354,9 @@ def test_steps_of_other_labels(dataset: Path, kind: str, options: dict[str, Any]
     assert types == [crossing] * options.get("num_devices", 1)
 
 
+STILL_READ: list[Any] = []  # TensorFlow may crash if an iterator ends while its dataset calls Python
+
+
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_the_next_batches_are_on_the_devices(dataset: Path, monkeypatch: pytest.MonkeyPatch, num_devices: int) -> None:
     """As uint8, and before they are asked for: otherwise, a device would wait for each batch to arrive."""
@@ -374,6 +377,7 @@ def test_the_next_batches_are_on_the_devices(dataset: Path, monkeypatch: pytest.
     given = {"dataset_dir": dataset, "model_dir": dataset / "none", "epochs": 9, "global_batch_size": 4}
     setup = run_setup.open_run_setup(TrainConfig.with_preset({**TINY, **given, "num_devices": num_devices}))
     batches = iter(train_step.distribute(setup.strategy, setup.reader, setup.order))
+    STILL_READ.append((batches, counted))
     parts = setup.strategy.experimental_local_results(next(batches).image)
     assert [part.device[-5:] for part in parts] == ["CPU:1", "CPU:2"][:num_devices]
     assert {part.dtype for part in parts} == {tf.uint8}
