@@ -35,28 +35,24 @@ def visible_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> t
     geometry, others = list[int](), list[int]()
     num_turned = 0
     for other in witnesses:
-        if other == row or (reasons := _reasons(examiner, row, other)) is None:
+        if other == row:
+            continue
+        reasons: Sequence[str]
+        if found := examiner.copy(row, other):
+            reasons = found.reasons
+        elif (place := examiner.place(row, other)) is not None:  # of copies of a third one, this alone is known
+            reasons = examiner.images.geometric_edits(row, other, place)
+        else:
             continue
         geometry.append(sum(reason.startswith(GEOMETRY) for reason in reasons))
         num_turned += any(reason.startswith(POSITIONS) for reason in reasons)
-        if found := examiner.copy(row, other):  # or else the alignment alone is known
+        if found is not None:
             edits = [reason for reason in reasons if not reason.startswith((*HARMLESS, TRANSPARENT, *GEOMETRY))]
             if _on_query(found) < _LAID_OVER:
                 edits = [reason for reason in edits if not is_coverage(reason)]
             others.append(len(edits) + edits.count(GREY))
     count = sum(sum(counts) / max(1, len(counts)) for counts in (geometry, others))
     return count, num_turned / max(1, len(geometry) + (row in witnesses))
-
-
-def _reasons(examiner: PairExaminer, row: int, other: int) -> Sequence[str] | None:
-    """Return what was done to a row if the other one is the original; None if the alignment is not known.
-
-    Of a pair that was not examined, but whose rows are copies of a third one, the alignment alone shows it.
-    """
-    if found := examiner.copy(row, other):
-        return found.reasons
-    place = examiner.place(row, other)
-    return None if place is None else examiner.images.geometric_edits(row, other, place)
 
 
 def num_changes(examiner: PairExaminer, row: int, other: int) -> int:

@@ -22,6 +22,7 @@ from simimg.similarity.affine import (
     compose,
     determinant,
     inverse,
+    inverse_place,
 )
 from simimg.similarity.common_frame import block_agreement, block_of_pixels, common_part, frame, structure_agrees
 from simimg.similarity.copy_reasons import Reasons, add_color_and_detail, add_compression, add_geometry, look
@@ -91,7 +92,7 @@ class Verification:
             self,
             reasons=self.reversed_reasons,
             reversed_reasons=self.reasons,
-            place=tuple(inverse(place).ravel().tolist()),
+            place=inverse_place(self.place),
             edits=self.reversed_edits,
             reversed_edits=self.edits,
             differs=None if self.differs is None else self.differs.reversed(place),
