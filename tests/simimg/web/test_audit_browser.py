@@ -174,7 +174,7 @@ def test_images_of_findings_at_full_size_and_their_matches(page: Page) -> None:
     title = page.one(".photo .what .path").get_attribute("title")
     page.press("m")
     page.matched()
-    assert not page.all("dialog")
+    assert not page.all("dialog[open]")
     assert page.one(".query .title .path").get_attribute("title") == title
     page.driver.back()
     page.until("document.querySelectorAll('.finding').length === 5")
@@ -184,7 +184,7 @@ def test_images_of_findings_at_full_size_and_their_matches(page: Page) -> None:
     page.until("document.querySelector('dialog.photo[data-full]')")
     page.driver.forward()  # leaves the dialogs behind
     page.matched()
-    assert not page.all("dialog")
+    assert not page.all("dialog[open]")
 
 
 def test_two_browsers_keep_one_truth(page: Page) -> None:
