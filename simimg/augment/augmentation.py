@@ -55,7 +55,7 @@ def augment_and_mix(
 def _changed(
     config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    change = _augmented(config, seed, resolved(config.augment_with) == "operations")
+    change = _augmented(config, seed, resolved(config.augment_with) == "operations", images.shape[-1])
     if images.shape[-1] == 3:
         return change(epoch, id, view, images)
     pixels, shares = change(epoch, id, view, tf.tile(images, [1, 1, 1, 3]))
@@ -89,8 +89,11 @@ def _probe(formulation: str, device: str) -> Callable[[], tf.Tensor]:
 
 
 @functools.cache
-def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
-    """Returns the function of (epoch, id, view, images) that gives pixels and shares, for a kind of device."""
+def _augmented(config: AugmentConfig, seed: int, on_gpu: bool, channels: int) -> _Change:
+    """Returns the function of (epoch, id, view, images) that gives pixels and shares, for a kind of device.
+
+    Images have three channels in any case, which are equal if `channels` is 1.
+    """
     compiled: Compiler = (
         (lambda function: function) if on_gpu else functools.partial(tf.function, autograph=False, jit_compile=True)
     )
@@ -118,13 +121,13 @@ def _augmented(config: AugmentConfig, seed: int, on_gpu: bool) -> _Change:
             pixels = blur(parameters, pixels)
         random = draw_pixels(config, seed, epoch, id, view, height, width) if has_random_pixels else None
         if random is not None and config.noise:
-            pixels = add_noise(random, pixels)
+            pixels = add_noise(random, pixels, channels)
         if config.min_jpeg_quality < 100:
             pixels = quantize(parameters, pixels)
         if config.cutout:
             pixels = cut_out(parameters, pixels)
         if random is not None and config.erase:
-            pixels = erase(random, pixels)
+            pixels = erase(random, pixels, channels)
         return mix(config, seed, epoch, id, pixels) if config.mixes else (pixels, tf.ones_like(id, tf.float32))
 
     finished: _Change = compiled(change)

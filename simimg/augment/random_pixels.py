@@ -62,19 +62,25 @@ def draw_pixels(
     )
 
 
-def add_noise(drawn: PixelNoise, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with Gaussian noise, independent for each value, clipped to 0..255."""
-    normal = tf.gather(tf.constant(_NORMAL, tf.float32), _fields(drawn.bits, 24, _NOISE_BITS))
+def add_noise(drawn: PixelNoise, pixels: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    """Returns `pixels` with Gaussian noise, independent for each value, clipped to 0..255.
+
+    With `channels=1`, the three of a pixel get the same noise, so gray stays gray.
+    """
+    normal = tf.gather(tf.constant(_NORMAL, tf.float32), _fields(drawn.bits, 24, _NOISE_BITS, channels))
     return tf.clip_by_value(pixels + drawn.deviation[:, None, None, None] * normal, 0.0, 255.0)
 
 
-def erase(drawn: PixelNoise, pixels: tf.Tensor) -> tf.Tensor:
-    """Returns `pixels` with random ones where a pixel's middle is in the image's rectangle, each value of 0..255."""
+def erase(drawn: PixelNoise, pixels: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    """Returns `pixels` with random ones where a pixel's middle is in the image's rectangle, each value of 0..255.
+
+    With `channels=1`, they are gray.
+    """
     inside = in_rectangles(drawn.erased, pixels.shape[1], pixels.shape[2])
-    return tf.where(inside[..., None], tf.cast(_fields(drawn.bits, 0, 8), tf.float32), pixels)
+    return tf.where(inside[..., None], tf.cast(_fields(drawn.bits, 0, 8, channels), tf.float32), pixels)
 
 
-def _fields(bits: tf.Tensor, first: int, width: int) -> tf.Tensor:
-    """Returns three unsigned numbers of `width` bits, from bit `first`, int64 `[batch, height, width, 3]`."""
-    shifts = tf.constant([first, first + width, first + 2 * width], tf.int64)
+def _fields(bits: tf.Tensor, first: int, width: int, channels: int) -> tf.Tensor:
+    """Returns unsigned numbers of `width` bits, from bit `first`, int64 `[batch, height, width, channels]`."""
+    shifts = tf.constant([first + width * channel for channel in range(channels)], tf.int64)
     return tf.bitwise.right_shift(bits[..., None], shifts) & ((1 << width) - 1)

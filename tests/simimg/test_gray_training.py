@@ -117,6 +117,17 @@ def test_a_change_of_colors_does_nothing_to_gray() -> None:
         np.testing.assert_allclose(colored[..., 0], colored[..., 2], atol=0.5)
 
 
+@pytest.mark.parametrize("how", ["operations", "xla"])
+def test_random_pixels_of_gray_images_are_those_of_one_channel(how: str) -> None:
+    """Not the mean of three channels, whose noise is weaker by the square root of 3."""
+    ids, epoch = tf.range(6, dtype=tf.int64), tf.constant(0, tf.int64)
+    images = tf.fill([6, HEIGHT, WIDTH, 1], tf.constant(100, tf.uint8))
+    config = AugmentConfig(rotation_degrees=0, horizontal_flip=False, noise=40, erase=0.5, augment_with=how)
+    gray, colored = (augment(config, 0, epoch, ids, one).numpy() for one in (images, tf.tile(images, [1, 1, 1, 3])))
+    assert np.ptp(colored, axis=3).max() > 200
+    np.testing.assert_allclose(gray[..., 0], colored[..., 0], atol=1e-3)
+
+
 def test_networks_on_gray_images() -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (2, 32, 48, 1)).astype(np.float32)
     for build in (

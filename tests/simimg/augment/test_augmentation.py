@@ -265,7 +265,7 @@ def test_policies_in_both_formulations(config: AugmentConfig) -> None:
     images = tf.constant(np.stack([smooth_picture()] * 8))
     ids, epoch, view = tf.range(8, dtype=tf.int64), tf.constant(2, tf.int64), tf.constant(0, tf.int64)
     compiled = augment(config, 3, epoch, ids, images).numpy()
-    by_operations = augmentation._augmented(config, 3, True)
+    by_operations = augmentation._augmented(config, 3, True, 3)
     eager = by_operations(epoch, ids, view, images)[0].numpy()
     in_graph = tf.function(by_operations)(epoch, ids, view, images)[0].numpy()
     for other in (eager, in_graph):

@@ -160,7 +160,7 @@ def test_xla_can_compile_each_operation_for_gpus(border: str, others: dict[str, 
     everything = {"vertical_flip": True, "crop_min_area": 0.35, "colour_jitter": 0.4, "grayscale": 0.2, "blur": 2.0}
     everything |= {"min_jpeg_quality": 30.0, "cutout": 0.5, "quarter_turns": 0.3, "paste": 0.3, "bars": 0.3}
     config = AugmentConfig(**everything, **others, border=border)
-    function = tf.function(augmentation._augmented(config, 0, on_gpu=False))
+    function = tf.function(augmentation._augmented(config, 0, on_gpu=False, channels=3))
     graph = function.get_concrete_function(EPOCH, IDS, tf.constant(0, tf.int64), IMAGES).graph.as_graph_def()
     ops = {
         node.op for part in (graph, *graph.library.function) for node in getattr(part, "node", None) or part.node_def
