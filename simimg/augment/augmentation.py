@@ -55,6 +55,8 @@ def augment_and_mix(
 def _changed(
     config: AugmentConfig, seed: int, epoch: tf.Tensor, id: tf.Tensor, view: tf.Tensor, images: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    if images.dtype != tf.uint8 and (config.rand_augment != "off" or config.augmix):  # which have a table of 256 values
+        images = tf.saturate_cast(tf.round(images), tf.uint8)
     change = _augmented(config, seed, resolved(config.augment_with) == "operations", images.shape[-1])
     if images.shape[-1] == 3:
         return change(epoch, id, view, images)

@@ -135,6 +135,18 @@ def test_all_augmentations_are_one_layer() -> None:
     assert first(IMAGES[..., :1]).shape == IMAGES[..., :1].shape
 
 
+@pytest.mark.parametrize("formulation", ["operations", "xla"])
+def test_policies_round_images_of_other_types(formulation: str) -> None:
+    """As those that another layer has moved are: their tables have 256 values."""
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 9, 7, 3)).astype(np.uint8)
+    others = np.where(pixels == 255, 300.0, np.where(pixels == 0, -40.0, pixels - 0.4))
+    options: dict[str, Any] = {"rand_augment": "2,9", "augment_with": formulation, "seed": 2}
+    expected = simimg.augment.RandomAugmentation(**options)(pixels)
+    for dtype in (np.float32, np.float64, np.int32):
+        given = (others if dtype is not np.int32 else np.round(others)).astype(dtype)
+        assert np.array_equal(simimg.augment.RandomAugmentation(**options)(given), expected)
+
+
 def test_a_layer_does_not_mix_images_whose_labels_it_does_not_see() -> None:
     with pytest.raises(UsageError, match="mixup and cutmix change labels"):
         simimg.augment.RandomAugmentation(mixup=0.2)
