@@ -49,7 +49,7 @@ def resample(images: tf.Tensor, transforms: tf.Tensor, border: str = "reflect", 
     height, width, channels = images.shape[1:]
     from_x, from_y = _origins(transforms, height, width)
     left, top = tf.floor(from_x), tf.floor(from_y)
-    right_share, bottom_share = (from_x - left)[..., None], (from_y - top)[..., None]
+    right_share, bottom_share = (tf.cast(part, tf.float32)[..., None] for part in (from_x - left, from_y - top))
     rows = tf.reshape(images, [-1, height * width, channels])
 
     def pixels(column: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
@@ -76,8 +76,7 @@ def paste(parameters: Parameters, images: tf.Tensor, affine: tf.Tensor | None = 
     from_x, from_y = _origins(transforms(parameters, height, width, affine), height, width)
     outside = (from_x < -0.5) | (from_x > width - 0.5) | (from_y < -0.5) | (from_y > height - 0.5)
     corners = tf.cast(parameters.ground, tf.float64)[:, :, :, None, None]  # [batch, top and bottom, left and right, …]
-    right = tf.cast(x / max(width - 1, 1), tf.float64)[..., None]
-    down = tf.cast(y / max(height - 1, 1), tf.float64)[..., None]
+    right, down = (x / max(width - 1, 1))[..., None], (y / max(height - 1, 1))[..., None]
     upper, lower = ((1 - right) * corners[:, row, 0] + right * corners[:, row, 1] for row in (0, 1))
     ground = tf.cast((1 - down) * upper + down * lower, tf.float32)
     there = (outside & parameters.pasted[:, None, None])[..., None]
@@ -85,13 +84,17 @@ def paste(parameters: Parameters, images: tf.Tensor, affine: tf.Tensor | None = 
 
 
 def _grid(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns x, float32 `[1, 1, width]`, and y, `[1, height, 1]`, of an image's pixels."""
-    return tf.range(width, dtype=tf.float32)[None, None, :], tf.range(height, dtype=tf.float32)[None, :, None]
+    """Returns x, float64 `[1, 1, width]`, and y, `[1, height, 1]`, of an image's pixels."""
+    return tf.range(width, dtype=tf.float64)[None, None, :], tf.range(height, dtype=tf.float64)[None, :, None]
 
 
 def _origins(transforms: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the x and the y that each output pixel comes from, float32 `[batch, height, width]` each."""
-    parts = tf.unstack(transforms[:, :6], axis=1)
+    """Returns the x and the y that each output pixel comes from, float64 `[batch, height, width]` each.
+
+    XLA may compute them twice, for the pixel to the left and for its share, and round differently. In float32, the
+    middle of an image of 13 x 29 px was then its neighbor. In float64, these sums of float32 have next to no rounding.
+    """
+    parts = tf.unstack(tf.cast(transforms[:, :6], tf.float64), axis=1)
     a0, a1, a2, b0, b1, b2 = (part[:, None, None] for part in parts)
     x, y = _grid(height, width)
     return a0 * x + a1 * y + a2, b0 * x + b1 * y + b2

@@ -75,6 +75,17 @@ def test_a_skipped_record_is_not_mixed() -> None:
         assert shares.numpy()[:4].tolist() == [1, 1, 1, 1]
 
 
+def test_the_middle_of_a_turned_image_is_not_a_neighbor() -> None:
+    """It comes from whole coordinates, which XLA computes twice when images are mixed, once for their fraction."""
+    options = {"rotation_degrees": 30.0, "noise": 5.0, **KINDS["both"]}
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 13, 29, 3), np.uint8))
+    found = [
+        augment_and_mix(AugmentConfig(**options, augment_with=how), 0, EPOCH, tf.range(16, dtype=tf.int64), images)[0]
+        for how in ("operations", "xla")
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=0.1)
+
+
 def test_replicas_have_no_say() -> None:
     """Of 24 images, one replica has all, four have six each, and twelve have a pair each: to the last bit."""
     others = AugmentConfig(rotation_degrees=20, erase=0.5, noise=10.0)
