@@ -186,7 +186,7 @@ def test_mistakes(options: bench.Options, photos: Path, tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match=r"--before=.*/clone: `simimg index .*it ended with code 1: .*"):
         bench.run(bench.Options(**{**vars(options), "before": tmp_path / "clone"}))
     monkeypatch.setattr(embedding_speed, "BATCH", NUM_PHOTOS + 1)
-    with pytest.raises(UsageError, match=f"batches of {NUM_PHOTOS + 1} images, but --image_dir has {NUM_PHOTOS} undamaged"):
+    with pytest.raises(UsageError, match=f"batches of {NUM_PHOTOS + 1} images, but --image_dir has {NUM_PHOTOS} un"):
         bench.run(options)
     facts = NetworkFacts("", 224, 1280, 0.0, refused="no such operation")
     monkeypatch.setattr(embedding_speed, "converted_network", lambda *_: ConvertedNetwork(facts, b""))
