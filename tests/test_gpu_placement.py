@@ -72,7 +72,9 @@ def _as_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(run_setup, "make_strategy", strategy)
     made = augmentation._augmented
-    monkeypatch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
+    monkeypatch.setattr(
+        augmentation, "_augmented", lambda config, seed, _, channels: made(config, seed, True, channels)
+    )
 
 
 def traced(dataset: Path, *, timed: bool = False, **options: Any) -> Any:

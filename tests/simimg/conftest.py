@@ -78,7 +78,7 @@ def augmented_as_on_a_gpu() -> Iterator[None]:
 
     made = augmentation._augmented
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(augmentation, "_augmented", lambda config, seed, on_gpu: made(config, seed, on_gpu=True))
+        patch.setattr(augmentation, "_augmented", lambda config, seed, _, channels: made(config, seed, True, channels))
         yield
 
 

@@ -31,7 +31,7 @@ from simimg.training.strategy import _mirrored
 DATASET = Path(sys.argv[1])
 make_strategy(8)  # the first, so that there are 8 devices
 compiled = augmentation._augmented
-augmentation._augmented = lambda config, seed, on_gpu: compiled(config, seed, on_gpu=True)
+augmentation._augmented = lambda config, seed, _, channels: compiled(config, seed, True, channels)
 
 
 def stepper(num_devices, **options):
