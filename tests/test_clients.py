@@ -71,7 +71,9 @@ def missing(package: str, code: str, folder: Path) -> str:
     """Returns the first module that the lines need and that is not installed; "" if there is none."""
     modules = [package, *(name.split(".")[0] for name in re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE))]
     look = "for name in NAMES.split():\n try: found = u.find_spec(name)\n except ImportError: found = None\n"
-    done = run(f"import importlib.util as u\n{look} if not found: print(name); break\n", folder, NAMES=" ".join(modules))
+    done = run(
+        f"import importlib.util as u\n{look} if not found: print(name); break\n", folder, NAMES=" ".join(modules)
+    )
     return done.stdout.strip()
 
 
