@@ -172,8 +172,7 @@ class SearchIndex:
             SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
         if not ((index_dir := local_index(index_dir)) / INFO_FILE).is_file():
-            fault = f"is not an index: it has no {INFO_FILE}" if index_dir.exists() else "does not exist"
-            raise SearchIndexError(f"{index_dir} {fault}. Make one with `simimg index`.")
+            raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):
             info = _read_info(index_dir)
             try:
