@@ -18,6 +18,7 @@ packages() {
         "dask[dataframe]==2026.8.0" daft==0.7.26 numpy pillow pyarrow ;;
     records) echo tfd-utils==1.3.0 pillow ;;
     beam) echo "apache-beam[tfrecord]==2.77.0" tensorflow==2.21.0 ;;
+    ray) echo "ray[data]==2.60.0" crc32c tensorflow==2.21.0 ;;
     dali) echo nvidia-dali-cuda120==2.4.0 ;;
     official) echo tf-models-official==2.20.0 ;;
     # The other releases keep pip from trying hundreds of combinations.
@@ -28,7 +29,7 @@ packages() {
     esac
 }
 
-[ $# -gt 0 ] || set -- tensorflow torch tables records beam dali official validation
+[ $# -gt 0 ] || set -- tensorflow torch tables records beam ray dali official validation
 failed=0
 for group in "$@"; do
     folder=$(mktemp -d)
