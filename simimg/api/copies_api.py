@@ -87,15 +87,17 @@ def duplicates(
     """
     from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
-    from simimg.similarity.edits import EDITS, counted_edits, planned_edits
+    from simimg.similarity.edits import counted_edits, planned_edits
     from simimg.similarity.fingerprint import prepare_fingerprint
     from simimg.similarity.fingerprint_store import FingerprintStore
+    from simimg.similarity.hash_duplicates import find_by_hash
     from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
+    from tfrecords.convert.workers.runner import open_runner
 
     check_threshold(threshold)
     counted = counted_edits(edits)
@@ -142,17 +144,16 @@ def duplicates(
             keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
-        runner_of = task_runner(engine, ray_address)
+        runner_of = partial(open_runner, "local") if fast and opened.is_temporary else task_runner(engine, ray_address)
         tasks = stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining")))
-        found = find_duplicates(
+        find = partial(find_by_hash, compared=planned) if fast else find_duplicates
+        found = find(
             opened,
             threshold=threshold or opened.copy_threshold,
             edits=counted,
             folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
             reference=lambda picture: is_reference(picture.path, reference),
             keep=rules,
-            by_hash=fast,
-            compared=planned if fast else EDITS,
             store=store,
             tasks=tasks,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,
