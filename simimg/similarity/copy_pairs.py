@@ -95,7 +95,7 @@ class PairExaminer:
 
         For `store`, see `IndexImages`. `noticed` is called with each pair that reaches the threshold, at once. `tasks`
         verify those pairs elsewhere that are sure to be needed. Pairs that show other kinds of edits than `compared`
-        are not compared at full size. There are `num_threads`, or one per core for 0.
+        are not compared at full size, or no further once they show one. There are `num_threads`, or one per core for 0.
         """
         self.index = index
         self.images = IndexImages(index, store=store)
@@ -233,12 +233,15 @@ class PairExaminer:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
-            compared = self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now)
+            compared = self.executor.map(lambda at: self._compare(found[at], *self._directed(at)), now)
             for pair, one in zip(now, compared, strict=True):
                 if one.differs is not None and not (one.differs.places or one.differs.kinds):
                     self._alike.join(*pair)
                 yield pair, one
             left = later
+
+    def _compare(self, found: Verification, row: int, other: int) -> Verification:
+        return self.images.compared(found, row, other, self._at_full_size)
 
     def _are_alike(self, pair: tuple[int, int], found: Verification) -> bool:
         # What only the thumbnails show as covered is left out of the edits, so that the pair may be planned.
@@ -366,7 +369,7 @@ class PairExaminer:
             found = self.seen(row, other)
             if found is not None and found.differs is None and found.edits <= self._at_full_size:
                 known = self._are_alike((row, other), found)
-                found = alike(found) if known else self.images.compared(found, row, other)
+                found = alike(found) if known else self._compare(found, row, other)
             self._explained[row, other] = found
         return self._explained[row, other]
 

@@ -98,7 +98,8 @@ def find_by_hash(
 ) -> Duplicates:
     """Return the groups of copies with similar hashes, as `find_duplicates` does.
 
-    Copies that show other kinds of edits than `compared` are not compared at full size, where other content shows.
+    Copies that show other kinds of edits than `compared` are not compared at full size, where other content shows; once
+    they show one there, no further.
     `tasks` find the groups of a large collection; without them, threads do.
     """
     with closing(PairExaminer(index, threshold, edits, store, compared=compared)) as examiner:
