@@ -41,6 +41,7 @@ def duplicates(
     max_pixels: int = 0,
     engine: str = "local",
     ray_address: str = "",
+    num_workers: int = 1,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -72,6 +73,8 @@ def duplicates(
         engine: what reads, embeds and compares images: `local`, this process; or `ray` (extra `ray`), tasks on a
             cluster, which need an `index_dir` that all nodes see.
         ray_address: as for `index`.
+        num_workers: with `fast`: processes that find the copies of a large folder; 0 is one per core. With more than
+            one, a script has to call it under `if __name__ == "__main__":`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
         progress: called with the stage (`indexing`, `comparing`; also `examining`, whose unit are pairs of images, with
@@ -144,7 +147,9 @@ def duplicates(
             keep_decisions_of(here(plan, "plan"), kept_dir)
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
-        runner_of = partial(open_runner, "local") if fast and opened.is_temporary else task_runner(engine, ray_address)
+        runner_of = task_runner(engine, ray_address)
+        if fast and opened.is_temporary and num_workers != 1:
+            runner_of = partial(open_runner, engine, num_workers=num_workers)
         tasks = stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining")))
         find = partial(find_by_hash, compared=planned) if fast else find_duplicates
         found = find(

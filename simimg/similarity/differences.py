@@ -168,7 +168,7 @@ def find_differences(
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
-    return _completed(found, pair, registration, originals, noise, by_mean)
+    return _completed(found, pair, registration, originals, noise, by_mean and found.kinds <= within)
 
 
 def _completed(
