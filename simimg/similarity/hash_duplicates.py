@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -26,10 +27,13 @@ from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.pair_tasks import PairTasks, opened_index, write_result
 from simimg.similarity.search_index import SearchIndex
+from tfrecords.base_errors import ConversionError
 from tfrecords.convert.workers.shard_worker import Monitor, Task
+from tfrecords.machine_limits import keep_freed_memory
 
-_ROWS_PER_PART = 512  # some seconds of work; their thumbnails fit into memory many times
-_MANY_ROWS = 2_000  # from which processes, which take a second to start, are faster than threads
+_ROWS_PER_PART = 128  # some seconds of work, after which a worker can be stopped
+_MANY_ROWS = 1_000  # from which processes, which take a second to start, are faster than threads
+_LOG = logging.getLogger(__name__)
 
 
 class _Part(NamedTuple):
@@ -72,7 +76,7 @@ class _GroupTask(Task):
         examiner = _examiner(self.index_dir, self.generation, self.threshold, self.edits, self.compared)
         found = _examined(examiner, self.part, lambda image: image.path in self.references, self.keep)
         monitor.end(refused=False)
-        write_result(self, [found])
+        write_result(self, found)
 
 
 @functools.lru_cache(maxsize=1)
@@ -80,6 +84,7 @@ def _examiner(
     index_dir: Path, generation: int, threshold: float, edits: frozenset[str], compared: frozenset[str]
 ) -> PairExaminer:
     """Return what a worker process examines pairs with."""
+    keep_freed_memory()
     return PairExaminer(opened_index(index_dir, generation), threshold, edits, compared=compared, num_threads=1)
 
 
@@ -99,8 +104,7 @@ def find_by_hash(
     """Return the groups of copies with similar hashes, as `find_duplicates` does.
 
     Copies that show other kinds of edits than `compared` are not compared at full size, where other content shows; once
-    they show one there, no further.
-    `tasks` find the groups of a large collection; without them, threads do.
+    they show one there, no further. `tasks` find the groups of a large collection; without them, threads do.
     """
     with closing(PairExaminer(index, threshold, edits, store, compared=compared)) as examiner:
         identical = identical_rows(examiner.images)
@@ -108,28 +112,31 @@ def find_by_hash(
         parts = list(_parts(set(hash_pairs(index, firsts)), identical, examiner.rank))
         rows = [row for part in parts for row in part.rows]
         progress(len(index.images) - len(rows))
-        found: list[_Found] = []
-        if tasks is None or len(rows) < _MANY_ROWS:
-            for part in parts:
-                found.append(_examined(examiner, part, reference, keep))
-                progress(len(part.rows))
-        else:
+        found: dict[int, _Found] = {}
+
+        def take(task: Task, result: _Found) -> None:
+            found[int(task.rows[0])] = result
+            progress(len(task.rows))
+
+        if tasks is not None and len(rows) >= _MANY_ROWS:
             references = frozenset(image.path for image in index.images.rows(rows) if reference(image))
             settings = threshold, edits, frozenset(compared), references, tuple(keep)
-
-            def take(task: Task, result: list[_Found]) -> None:
-                found.extend(result)
-                progress(len(task.rows))
-
-            tasks.run(_group_tasks(tasks, parts, *settings), take)
+            try:
+                tasks.run(_group_tasks(tasks, parts, *settings), take)
+            except ConversionError:
+                _LOG.warning("a worker process died or could not start; the rest is examined in this process")
+        for part in parts:
+            if part.rows[0] not in found:
+                found[part.rows[0]] = _examined(examiner, part, reference, keep)
+                progress(len(part.rows))
         return all_duplicates(
             index,
-            [group for one in found for group in one.groups],
+            [group for one in found.values() for group in one.groups],
             examiner.decisions,
             folders_are_classes,
-            sum(one.num_examined for one in found),
-            len(set().union(*(one.missing for one in found))),
-            set().union(*(one.settling for one in found)),
+            sum(one.num_examined for one in found.values()),
+            len(set[int]().union(*(one.missing for one in found.values()))),
+            set[frozenset[str]]().union(*(one.settling for one in found.values())),
         )
 
 

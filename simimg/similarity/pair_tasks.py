@@ -78,11 +78,11 @@ class PairTask(Task):
         write_result(self, found)
 
 
-def write_result(task: Task, result: list[Any]) -> None:
+def write_result(task: Task, result: object) -> None:
     """Write what came of a task, for `PairTasks.run`."""
     with writing(task.shard), atomic_file(task.shard, sync=False) as file:
         pickle.dump(result, file)
-    task.acknowledge(len(result))
+    task.acknowledge(len(task.rows))
 
 
 def opened_index(index_dir: Path, generation: int) -> SearchIndex:
