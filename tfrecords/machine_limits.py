@@ -39,12 +39,13 @@ def visible_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def user_cache() -> Path:
+def user_cache() -> Path | None:
     """Return the folder in which programs keep what they can make again: `$XDG_CACHE_HOME/simimg`, or in `~/.cache`.
 
-    It is no absolute path without HOME for a user that the system does not know.
+    None if that is no absolute path: that of the environment, or HOME for a user that the system does not know.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache"), "simimg")
+    return folder if folder.is_absolute() else None
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:

@@ -82,14 +82,16 @@ def _milliseconds(augmented: Callable[[], tf.Tensor]) -> float:
     return round(1000 * (time.perf_counter() - start) / count, 4)
 
 
-def _file() -> Path:
-    return user_cache() / "gpus.json"
+def _file() -> Path | None:
+    cache = user_cache()
+    return cache and cache / "gpus.json"
 
 
 def _read() -> dict[str, Milliseconds]:
     """Returns what is known; a file that cannot be read, or that is not of this form, counts as none."""
+    file = _file()
     try:
-        found = parse_json(_file().read_bytes())
+        found = parse_json(file.read_bytes()) if file else {}
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -111,7 +113,8 @@ def _times(found: object) -> Milliseconds | None:
 
 def _keep(name: str, found: Milliseconds) -> None:
     _IN_USE[name] = found
-    file = _file()
+    if not (file := _file()):
+        return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with _locked(file.parent), atomic_file(file, sync=False) as written:

@@ -158,9 +158,8 @@ def _places(model: str, output: str, weights: _Weights) -> Iterator[Path]:
     """Yield where a network is looked for, and where it is written if the places before cannot be."""
     if model not in SHIPPED_MODELS:
         yield Path(model) / f"{output}.tflite"
-    shared = user_cache() / "networks"
-    if shared.is_absolute():
-        yield shared / f"{model if model in SHIPPED_MODELS else weights.sha256[:16]}-{output}.tflite"
+    if cache := user_cache():
+        yield cache / "networks" / f"{model if model in SHIPPED_MODELS else weights.sha256[:16]}-{output}.tflite"
 
 
 def _read(place: Path, output: str, weights: _Weights) -> ConvertedNetwork | None:

@@ -67,10 +67,15 @@ class CacheOptions:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache, as the environment says."""
+    """Return the folder of the cache, as the environment says; raises UsageError if it names none."""
     if given := os.environ.get(DIR_VARIABLE):
         return Path(given).expanduser().absolute()
-    return user_cache()
+    if folder := user_cache():
+        return folder
+    raise UsageError(
+        "A dataset at a URL needs a cache, and neither XDG_CACHE_HOME nor HOME is an absolute path. Name a folder that "
+        f"can be written, with --cache_dir or {DIR_VARIABLE}."
+    )
 
 
 def parse_bytes(text: str) -> int | None:

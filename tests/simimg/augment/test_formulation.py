@@ -113,6 +113,14 @@ def test_a_write_that_fails_leaves_nothing_behind(cache: Path, monkeypatch: pyte
     assert list(cache.parent.iterdir()) == []
 
 
+def test_without_a_cache_folder_nothing_is_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    formulation._keep("NVIDIA T0", {"operations": 2.0, "xla": 1.0})
+    assert formulation._read() == {}
+    assert not list(tmp_path.iterdir())
+
+
 def test_writers_at_the_same_time_lose_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each one reads what the other wrote."""
     read = formulation._read

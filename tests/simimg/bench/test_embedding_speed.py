@@ -58,6 +58,8 @@ def once(tools: Tools, **_: object) -> tuple[dict[str, list[Run]], dict[str, str
 
 @pytest.fixture
 def options(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bench.Options:
+    monkeypatch.setattr(embedding_speed, "BATCH", 8)
+    monkeypatch.setattr(embedding_speed, "_SMALLER_BATCHES", (1, 4))
     monkeypatch.setattr(embedding_speed, "_TURN_S", 0.0)
     monkeypatch.setattr(command_costs, "_NUM_UNCHANGED", 70)
     monkeypatch.setattr(command_costs, "_PER_CLASS", NUM_PHOTOS)
@@ -184,7 +186,7 @@ def test_mistakes(options: bench.Options, photos: Path, tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match=r"--before=.*/clone: `simimg index .*it ended with code 1: .*"):
         bench.run(bench.Options(**{**vars(options), "before": tmp_path / "clone"}))
     monkeypatch.setattr(embedding_speed, "BATCH", NUM_PHOTOS + 1)
-    with pytest.raises(UsageError, match=f"batches of 49 images, but --image_dir has {NUM_PHOTOS} undamaged"):
+    with pytest.raises(UsageError, match=f"batches of {NUM_PHOTOS + 1} images, but --image_dir has {NUM_PHOTOS} un"):
         bench.run(options)
     facts = NetworkFacts("", 224, 1280, 0.0, refused="no such operation")
     monkeypatch.setattr(embedding_speed, "converted_network", lambda *_: ConvertedNetwork(facts, b""))

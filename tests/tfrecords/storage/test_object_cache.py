@@ -174,6 +174,16 @@ def test_what_is_being_fetched_takes_free_space_too(tmp_path: Path, monkeypatch:
     assert names(tmp_path) == ["a"]
 
 
+def test_a_user_without_a_home_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    with pytest.raises(UsageError, match="Name a folder that can be written, with --cache_dir or SIMIMG_CACHE_DIR"):
+        ObjectCache.of_environment()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("SIMIMG_CACHE_DIR", "here")
+    assert ObjectCache.of_environment().folder == tmp_path / "here"
+
+
 def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"--cache_dir=.*file/cache cannot be made: .* Name a folder"):

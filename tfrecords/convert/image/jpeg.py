@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from tfrecords.convert.image.color import is_srgb
+from tfrecords.convert.image.progressive_jpeg import MARKER, without_fine_scans
 from tfrecords.format.jpeg_frame import MAX_SEGMENTS
 
 # The reduced image has to be at least this much larger than the wanted one before the antialiased resize. Quality and
@@ -30,14 +31,13 @@ MAX_SCANS = 200
 # libjpeg-turbo can scale by any number of eighths, but has vector code only for these: 3/8 takes longer than 4/8, and
 # 5/8 longer than the full size.
 _REDUCTIONS = (8, 4, 2)
+_MEANS = 8  # at which a pixel is the mean of a block
 
 # Quantization and Huffman tables, restart interval, comments, application segments.
 _USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 ORIENTATION = 0x0112  # EXIF tag
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-# A marker in entropy-coded data that is not a stuffed zero, a restart marker or a fill byte.
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 _TYPES = {1: cr.PixelType.U8, 3: cr.PixelType.U8x3}
 # Pillow's bicubic under its other name: Keys' kernel with a = -0.5, widened with the reduction, so it does not alias.
@@ -84,11 +84,13 @@ def decode_reduced(
 
     Returns:
         The pixels, uint8 `[h, w, components]`, and the part; None if the decoder gives any warning, such as missing
-        bytes.
+        bytes. At 1/8, it is not given those scans of a progressive JPEG that change nothing there.
     """
     width, height = header.width, header.height
     rows, columns = -(-height // by), -(-width // by)
     colors = "GRAY" if header.components == 1 else "RGB"
+    if by == _MEANS:
+        data = without_fine_scans(data) or data
     try:
         pixels = simplejpeg.decode_jpeg(data, colors, False, False, rows, columns, 1.0, None, True)
     except MemoryError:
@@ -142,7 +144,7 @@ def num_scans(data: bytes) -> int:
     """Return the number of scans in a JPEG's image, counted up to `MAX_SCANS` + 1."""
     found = 0
     at = 2
-    while found <= MAX_SCANS and (marker := _MARKER.search(data, at)):
+    while found <= MAX_SCANS and (marker := MARKER.search(data, at)):
         kind = data[marker.start() + 1]
         at = marker.end()
         if kind == 0xD9:

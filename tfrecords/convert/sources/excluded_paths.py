@@ -7,8 +7,8 @@ r"""Lists of paths to leave out, for --exclude_from: text, CSV, JSON or JSON Lin
     {"decision": "drop", "images": [{"path"…}]} lines of decisions: the images whose last one is `drop`
     {"groups": [{"remove": [{"path": …}]}]}     a plan of `simimg duplicates`: what it removes
 
-A path is relative to the source, or absolute. A folder stands for everything in it. As in tables, `\` may stand for
-"/", the Unicode form (NFC, NFD) does not matter, and the suffix of an image may be missing.
+A path is relative to the source, or absolute, perhaps through a symbolic link. A folder stands for everything in it. As
+in tables, `\` may stand for "/", the Unicode form (NFC, NFD) does not matter, and the suffix of an image may be absent.
 """
 
 from __future__ import annotations
@@ -112,6 +112,10 @@ class ExcludedPaths:
             yield _plain(written)
             if self._folder and (os.path.isabs(written) or not os.path.lexists(os.path.join(self._folder, written))):
                 inside = os.path.relpath(written, self._folder)
+                if inside.startswith(".."):  # one of both may lead through a symbolic link
+                    folder, name = os.path.split(written)
+                    real = os.path.join(os.path.realpath(folder), name)
+                    inside = os.path.relpath(real, os.path.realpath(self._folder))
                 if not inside.startswith(".."):
                     yield _plain(inside)
 

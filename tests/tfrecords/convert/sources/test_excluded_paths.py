@@ -142,6 +142,10 @@ def test_of_a_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "2 paths of --exclude_from=list.txt match no file, e.g. b/7.png",
     ]
     assert list(open_source("photos", exclude_from="list.txt", include=["b/"]).paths) == ["b/1.png"]
+    Path("link").symlink_to("photos")
+    for folder, listed in (("link", photos), ("photos", tmp_path / "link")):  # one of both leads through it
+        Path("linked.txt").write_text(f"{listed}/a/1.png\n{listed}/b\n")
+        assert list(open_source(folder, exclude_from="linked.txt").paths) == ["a/2.png", "a/old/3.png"]
     Path("all.txt").write_text("a\nb\n")
     with pytest.raises(UsageError, match=r"5 files are left out by --exclude_from=all\.txt\. Change --exclude_from"):
         open_source("photos", exclude_from="all.txt")
