@@ -23,6 +23,7 @@ from simimg.similarity.candidate_pairs import DisjointSets, hash_pairs, identica
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.duplicate_groups import Duplicates, Group, all_duplicates, groups_of_copies
 from simimg.similarity.edits import COUNTED, EDITS
+from simimg.similarity.fingerprint import forget_fingerprints
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.pair_tasks import PairTasks, opened_index, write_result
@@ -77,6 +78,8 @@ class _GroupTask(Task):
         found = _examined(examiner, self.part, lambda image: image.path in self.references, self.keep)
         monitor.end(refused=False)
         write_result(self, found)
+        examiner.images.save()  # to no disk: with the next line, it clears what no other part needs from memory
+        forget_fingerprints()
 
 
 @functools.lru_cache(maxsize=1)
