@@ -14,9 +14,11 @@ packages() {
         jax==0.10.2 grain==0.2.18 array_record==0.8.6 flax overrides einops ml_collections pyarrow pillow ;;
     torch) echo torch==2.14.1 torchvision==0.29.1 timm==1.0.31 tfrecord==1.14.6 tensorflow==2.21.0 \
         tensorflow-datasets==4.9.10 pyarrow pillow ;;
-    tables) echo duckdb==2.0.1 polars==2.1.0 pandas==3.1.1 datasets==5.2.0 datafusion==55.0.0 chdb==4.4.0 pyarrow ;;
+    tables) echo duckdb==2.0.1 polars==2.1.0 pandas==3.1.1 datasets==5.2.0 datafusion==55.0.0 chdb==4.4.0 \
+        "dask[dataframe]==2026.8.0" daft==0.7.26 numpy pillow pyarrow ;;
     records) echo tfd-utils==1.3.0 pillow ;;
-    beam) echo apache-beam==2.77.0 tensorflow==2.21.0 ;;
+    beam) echo "apache-beam[tfrecord]==2.77.0" tensorflow==2.21.0 ;;
+    ray) echo "ray[data]==2.60.0" crc32c tensorflow==2.21.0 ;;
     dali) echo nvidia-dali-cuda120==2.4.0 ;;
     official) echo tf-models-official==2.20.0 ;;
     # The other releases keep pip from trying hundreds of combinations.
@@ -27,7 +29,7 @@ packages() {
     esac
 }
 
-[ $# -gt 0 ] || set -- tensorflow torch tables records beam dali official validation
+[ $# -gt 0 ] || set -- tensorflow torch tables records beam ray dali official validation
 failed=0
 for group in "$@"; do
     folder=$(mktemp -d)

@@ -29,12 +29,13 @@ NAMES = ("ant", "bee")
 TIMEOUT_S = 600
 
 
-def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
     given = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
+    command = [PYTHON, "-c", given + code]
     return subprocess.run(
-        [PYTHON, "-c", given + code], capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment
+        command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment, cwd=folder
     )
 
 
@@ -66,21 +67,23 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def missing(package: str, code: str) -> str:
+def missing(package: str, code: str, folder: Path) -> str:
     """Returns the first module that the lines need and that is not installed; "" if there is none."""
     modules = [package, *(name.split(".")[0] for name in re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE))]
     look = "for name in NAMES.split():\n try: found = u.find_spec(name)\n except ImportError: found = None\n"
-    done = run(f"import importlib.util as u\n{look} if not found: print(name); break\n", NAMES=" ".join(modules))
+    done = run(
+        f"import importlib.util as u\n{look} if not found: print(name); break\n", folder, NAMES=" ".join(modules)
+    )
     return done.stdout.strip()
 
 
 @pytest.mark.parametrize(("package", "code"), BLOCKS, ids=[package for package, _ in BLOCKS])
-def test_the_lines_of_the_document(package: str, code: str, data_dir: Path) -> None:
-    if name := missing(package, code):
+def test_the_lines_of_the_document(package: str, code: str, data_dir: Path, tmp_path: Path) -> None:
+    if name := missing(package, code, tmp_path):
         pytest.skip(f"{name} is not installed")
     if '"array"' in code and not (data_dir / "array").exists():
         pytest.skip("array_record is not installed")
-    done = run(code, DATA=str(data_dir))
+    done = run(code, tmp_path, DATA=str(data_dir))  # tfd_utils writes its index into the current folder
     sys.stdout.write(done.stdout[-2000:])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout or package == "keras"

@@ -41,6 +41,7 @@ def duplicates(
     max_pixels: int = 0,
     engine: str = "local",
     ray_address: str = "",
+    num_workers: int = 1,
     refused: Callable[[str, str], object] = lambda path, reason: None,
     noted: Callable[[str], object] = lambda text: None,
     progress: Callable[[str, int, int], object] = lambda stage, done, total: None,
@@ -72,6 +73,8 @@ def duplicates(
         engine: what reads, embeds and compares images: `local`, this process; or `ray` (extra `ray`), tasks on a
             cluster, which need an `index_dir` that all nodes see.
         ray_address: as for `index`.
+        num_workers: with `fast`: processes that find the copies of a large folder; 0 is one per core. With more than
+            one, a script has to call it under `if __name__ == "__main__":`.
         refused: called with each file that cannot be decoded, and the reason; the file is skipped.
         noted: called with each note about what was left out on purpose.
         progress: called with the stage (`indexing`, `comparing`; also `examining`, whose unit are pairs of images, with
@@ -87,15 +90,17 @@ def duplicates(
     """
     from simimg.similarity.candidate_pairs import check_threshold
     from simimg.similarity.duplicate_groups import find_duplicates
-    from simimg.similarity.edits import EDITS, counted_edits, planned_edits
+    from simimg.similarity.edits import counted_edits, planned_edits
     from simimg.similarity.fingerprint import prepare_fingerprint
     from simimg.similarity.fingerprint_store import FingerprintStore
+    from simimg.similarity.hash_duplicates import find_by_hash
     from simimg.similarity.keeper_choice import check_keep
     from simimg.similarity.pair_tasks import pair_tasks
     from simimg.similarity.plan_file import is_reference, reference_dirs_of, write_plan
     from simimg.similarity.plan_memory import keep_decisions_of
     from simimg.similarity.search_index import SearchIndex
     from tfrecords.convert.sources import Selection
+    from tfrecords.convert.workers.runner import open_runner
 
     check_threshold(threshold)
     counted = counted_edits(edits)
@@ -143,16 +148,17 @@ def duplicates(
         check_keep(rules, None if opened.info.image_dir is None else Path(opened.info.image_dir))
         reference = reference_dirs_of(opened, tuple(str(one) for one in reference_dirs))
         runner_of = task_runner(engine, ray_address)
+        if fast and opened.is_temporary and num_workers != 1:
+            runner_of = partial(open_runner, engine, num_workers=num_workers)
         tasks = stack.enter_context(pair_tasks(opened, runner_of, partial(progress, "examining")))
-        found = find_duplicates(
+        find = partial(find_by_hash, compared=planned) if fast else find_duplicates
+        found = find(
             opened,
             threshold=threshold or opened.copy_threshold,
             edits=counted,
             folders_are_classes=False if reference or any(rule.startswith("folder:") for rule in keep) else None,
             reference=lambda picture: is_reference(picture.path, reference),
             keep=rules,
-            by_hash=fast,
-            compared=planned if fast else EDITS,
             store=store,
             tasks=tasks,
             progress=Counter(partial(progress, "comparing"), len(opened.images)).advance,

@@ -149,6 +149,7 @@ def run(options: Options) -> Result:
             max_pixels=options.max_pixels,
             engine=options.engine,
             ray_address=options.ray_address,
+            num_workers=0,
             refused=noting_skipped(refused),
             noted=lambda text: note(f"note: {text}"),
             progress=show,

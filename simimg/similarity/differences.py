@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ from simimg.similarity.difference_places import (
     level_sum,
     moved_places,
 )
-from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EDITS, EXCHANGE, OVERLAY
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration
@@ -118,6 +118,7 @@ def find_differences(
     candidate: np.ndarray,
     place: Sequence[float],
     qualities: Sequence[int | None] = (),
+    within: Set[str] = frozenset(EDITS),
 ) -> Differences:
     """Return what differs between two images that show the same picture.
 
@@ -126,6 +127,7 @@ def find_differences(
         candidate: the same.
         place: how the query lies in the candidate, as `Verification.place`.
         qualities: of the JPEG files, 1..100, or None for other formats.
+        within: kinds of edits that matter; once another one is known, no more is looked for.
     """
     known = [quality for quality in qualities if quality is not None]
     is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
@@ -143,6 +145,8 @@ def find_differences(
     pair = registration.images() if registration.is_straight else None
     if pair is not None:
         blur = _blur(pair) if registration.is_exact else blur  # resampling blurs, too
+        if not blur <= within:
+            return Differences(kinds=blur)
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
             return _completed(Differences(kinds=blur), pair, registration, originals, noise, by_mean)
@@ -164,7 +168,7 @@ def find_differences(
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
-    return _completed(found, pair, registration, originals, noise, by_mean)
+    return _completed(found, pair, registration, originals, noise, by_mean and found.kinds <= within)
 
 
 def _completed(

@@ -20,8 +20,9 @@ from contextlib import closing
 from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
+from simimg.similarity.decisions import Decisions
 from simimg.similarity.edit_counts import num_changes, visible_edits
-from simimg.similarity.edits import CONTENT, COUNTED, EDITS, FRAMES, LABEL, PLANNED
+from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
 from simimg.similarity.keeper_choice import choose_keeper
@@ -102,8 +103,6 @@ def find_duplicates(
     reference: Callable[[IndexedImage], bool] = lambda picture: False,
     keep: Sequence[str] = (),
     folders_are_classes: bool | None = None,
-    by_hash: bool = False,
-    compared: Iterable[str] = EDITS,
     store: FingerprintStore | None = None,
     progress: Callable[[int], object] = lambda num_images: None,
     noticed: Callable[[int, int], object] = lambda row, other: None,
@@ -115,29 +114,55 @@ def find_duplicates(
     index are honored. `reference` tells whether an image is kept in any case. `keep` are
     rules of `simimg.similarity.keeper_choice.KEEP_RULES`. If `folders_are_classes`, copies in another first folder than
     the keeper are label conflicts; None: if the folders look like it. `progress` is called with the number of images
-    since its last call. With `by_hash`, only images with similar hashes are compared, which need no embeddings.
-    Copies that show other kinds of edits than `compared` are not compared at full size, where other content shows.
+    since its last call.
     `noticed` is called with two rows that look like copies, before it is known whether they are.
     For `store`, see `IndexImages`, and for `tasks`, `PairExaminer`.
     """
-    with closing(PairExaminer(index, threshold, edits, store, noticed, tasks, compared)) as examiner:
-        identical = examiner.examine_all(progress, by_hash=by_hash)
-        clusters = list(_clusters(examiner))
-        grouped = {row for cluster in clusters for row in cluster}
-        clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
-        with one_blas_thread():
-            grouped_by = functools.partial(_group, examiner, identical=identical, reference=reference, keep=keep)
-            groups = list(examiner.executor.map(grouped_by, clusters))
+    with closing(PairExaminer(index, threshold, edits, store, noticed, tasks)) as examiner:
+        identical = examiner.examine_all(progress)
+        groups = groups_of_copies(examiner, list(examiner.neighbors), identical, reference, keep)
+        missing = examiner.images.missing
+    return all_duplicates(
+        index, groups, examiner.decisions, folders_are_classes, examiner.num_examined, len(missing), examiner.settling
+    )
+
+
+def groups_of_copies(
+    examiner: PairExaminer,
+    rows: Sequence[int],
+    identical: Mapping[int, list[int]],
+    reference: Callable[[IndexedImage], bool],
+    keep: Sequence[str],
+) -> list[Group]:
+    """Return the groups of rows that have copies, and those of the files with the same bytes, see `identical_rows`."""
+    clusters = list(_clusters(examiner, rows))
+    grouped = {row for cluster in clusters for row in cluster}
+    clusters += [[row] for row, members in identical.items() if len(members) > 1 and row not in grouped]
+    with one_blas_thread():
+        grouped_by = functools.partial(_group, examiner, identical=identical, reference=reference, keep=keep)
+        return list(examiner.executor.map(grouped_by, clusters))
+
+
+def all_duplicates(
+    index: SearchIndex,
+    groups: list[Group],
+    decisions: Decisions,
+    folders_are_classes: bool | None,
+    num_pairs_examined: int,
+    num_missing: int,
+    settling: Set[frozenset[str]],
+) -> Duplicates:
+    """Return all groups of an index, after what was decided, as `find_duplicates` does."""
     if _has_classes(index) if folders_are_classes is None else folders_are_classes:
         groups = _with_conflicts(groups, Counter(index.images.column("label").tolist()))
     groups.sort(key=lambda group: min(member.row for member in group.members))
-    shown, settling = settled_groups(groups, examiner.decisions)
+    shown, settled = settled_groups(groups, decisions)
     return Duplicates(
         tuple(shown),
-        examiner.num_examined,
-        len(examiner.images.missing),
-        frozenset(settling | examiner.settling),
-        returned_images(index, examiner.decisions),
+        num_pairs_examined,
+        num_missing,
+        frozenset(settled | settling),
+        returned_images(index, decisions),
         index=index,
     )
 
@@ -190,10 +215,10 @@ def _equal_elsewhere(group: Group, classes: Set[str]) -> Counter[str]:
     return found if len(found) > 1 else Counter()
 
 
-def _clusters(examiner: PairExaminer) -> Iterator[list[int]]:
+def _clusters(examiner: PairExaminer, rows: Iterable[int]) -> Iterator[list[int]]:
     """Yield clusters of two and more rows; all are copies of the first row, the center."""
     done: set[int] = set()
-    for row in list(examiner.neighbors):
+    for row in rows:
         if row in done:
             continue
         component = _connected(row, examiner)
@@ -255,7 +280,7 @@ def _connected(start: int, examiner: PairExaminer) -> set[int]:
 def _group(
     examiner: PairExaminer,
     cluster: Sequence[int],
-    identical: dict[int, list[int]],
+    identical: Mapping[int, list[int]],
     reference: Callable[[IndexedImage], bool],
     keep: Sequence[str] = (),
 ) -> Group:

@@ -16,6 +16,7 @@ from tfrecords.convert.sources import SUFFIXES, Selection, printable, walk
 from tfrecords.convert.sources.companion_files import companions_of
 from tfrecords.convert.sources.folder_layout import FolderLayout, layout_of
 from tfrecords.format.atomic_files import file_identity
+from tfrecords.format.layout import newest_dataset
 from tfrecords.format.quarantine import Reason, Refusal
 
 
@@ -45,7 +46,8 @@ def find_images(image_dir: Path, selection: Selection | None = None, index_dir: 
         UsageError: it is not a folder, or has no images.
     """
     if not image_dir.is_dir():
-        raise UsageError(f"--image_dir={image_dir} is not a folder. Name a folder of images.")
+        fault = "is not a folder (extract an archive first)" if image_dir.exists() else "does not exist"
+        raise UsageError(f"--image_dir={image_dir} {fault}. Name a folder of images.")
     selection = selection or Selection()
     found = walk(image_dir, selection)
     own = None if index_dir is None else _real_path(index_dir)
@@ -61,9 +63,14 @@ def find_images(image_dir: Path, selection: Selection | None = None, index_dir: 
     ]
     paths, other_names = _one_name_each(image_dir, [path for path in found if path in image_paths])
     if not paths:
+        stored = newest_dataset(image_dir)
+        hint = (
+            f"{stored} is a dataset: give it to `simimg index` as --dataset_dir."
+            if stored
+            else "Name a folder of images."
+        )
         raise UsageError(
-            f"--image_dir={image_dir} has no image file ({len(found)} other files). Name a folder of images."
-            f"{selection.why_none()}"
+            f"--image_dir={image_dir} has no image file ({len(found)} other files). {hint}{selection.why_none()}"
         )
     layout = layout_of([path for path in found if path in image_paths])
     return FoundImages(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,7 @@ from simimg.similarity.affine import inverse
 from simimg.similarity.common_frame import common_part
 from simimg.similarity.copy_reasons import Reasons, add_geometry, exact_limits, is_coverage
 from simimg.similarity.differences import Differences, find_differences
-from simimg.similarity.edits import BLUR, COLOR, CONTENT, CROP, EXCHANGE, MIRROR, OVERLAY, PASTE, STRETCH, TURN
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, CROP, EDITS, EXCHANGE, MIRROR, OVERLAY, PASTE, STRETCH, TURN
 from simimg.similarity.match_verification import SAME_PIXELS, Verification
 from simimg.similarity.reduced_image import reduced_pixels
 from simimg.similarity.transparency import background_of, laid_on
@@ -52,21 +53,23 @@ def full_image(
     return FullImage(pixels, laid, background, quality)
 
 
-def compared(found: Verification, query: FullImage, candidate: FullImage) -> Verification:
+def compared(
+    found: Verification, query: FullImage, candidate: FullImage, within: Set[str] = frozenset(EDITS)
+) -> Verification:
     """Return a verification with what differs at full size, which is added to its reasons and edits.
 
     Where content or a color was exchanged, the similarity is lower by the share of the area. As in `verify`, the
-    smaller image counts as the query.
+    smaller image counts as the query. For `within`, see `find_differences`.
     """
     if SAME_PIXELS in found.reasons:
         return found
     if _is_swapped(query.pixels, candidate.pixels):
-        return compared(found.reversed(), candidate, query).reversed()
+        return compared(found.reversed(), candidate, query, within).reversed()
     color, qualities = background_of(found), (query.jpeg_quality, candidate.jpeg_quality)
     ours, theirs = (image.pixels if color is None else image.on(color) for image in (query, candidate))
-    differs = find_differences(ours, theirs, found.place, qualities)
+    differs = find_differences(ours, theirs, found.place, qualities, within)
     if not differs.places and query.contrast is not None and candidate.contrast is not None:
-        differs = find_differences(query.contrast, candidate.contrast, found.place, qualities)
+        differs = find_differences(query.contrast, candidate.contrast, found.place, qualities, within)
     more = []
     if EXCHANGE in differs.kinds:
         more.append(f"other colors in {differs.area:.0%} of the area")

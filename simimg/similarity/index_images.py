@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from simimg.similarity.edits import EDITS
 from simimg.similarity.fingerprint import (
     CACHED,
     JPEG_START,
@@ -190,14 +192,14 @@ class IndexImages:
         compared = self.compared(found, one, other) if found is not None and found.similarity >= threshold else None
         return Examined(found, compared, frozenset(self.stored), frozenset(self.missing))
 
-    def compared(self, found: Verification, one: int, other: int) -> Verification:
+    def compared(self, found: Verification, one: int, other: int, within: Set[str] = frozenset(EDITS)) -> Verification:
         """Return a verification by `verify` with what differs at full size; see `simimg.similarity.full_size`."""
         known = self._compared_ahead.pop((one, other), None)
         if known is not None and known.compared is not None and known.found is found:
             return known.compared
         as_files = self.file(one) is not None and self.file(other) is not None
         ours, theirs = (self.full_file(row) if as_files else self._full_square(row) for row in (one, other))
-        return found if ours is None or theirs is None else compared(found, ours, theirs)
+        return found if ours is None or theirs is None else compared(found, ours, theirs, within)
 
     def compared_file(self, found: Verification, image: FullImage, row: int) -> Verification:
         """Return the verification that an image is a copy of a row's file, with what differs at full size."""

@@ -182,8 +182,7 @@ def index_dataset(
         SearchIndexError: the index was made with another model, or is damaged.
         DataError: a record of the dataset is damaged; names its file and place.
     """
-    if not Layout.exists(dataset_dir):
-        raise UsageError(f"--dataset_dir={dataset_dir} is not a dataset of `simimg convert`: it has no layout.json.")
+    Layout.demand(dataset_dir)
     stored = StoredImages(dataset_dir)
     layout, manifest = stored.layout, stored.manifest
     rows = _in_order(manifest, layout)

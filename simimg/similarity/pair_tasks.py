@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,28 +68,37 @@ class PairTask(Task):
 
     def run(self, monitor: Monitor) -> None:
         """Verify the pairs; raises SearchIndexError if the index is another one here."""
-        images = _opened(self.index_dir, self.generation)
+        images = _images(self.index_dir, self.generation)
         found = []
         for one, other, thorough in _pairs(self):
             monitor.begin(one)
             with one_blas_thread():
                 found.append(images.examine(one, other, thorough=thorough, threshold=self.threshold))
             monitor.end(refused=False)
-        with writing(self.shard), atomic_file(self.shard, sync=False) as file:
-            pickle.dump(found, file)
-        self.acknowledge(len(found))
+        write_result(self, found)
 
 
-@functools.lru_cache(maxsize=1)
-def _opened(index_dir: Path, generation: int) -> IndexImages:
-    """Return the images of an index, of which this process keeps thumbnails in memory."""
+def write_result(task: Task, result: object) -> None:
+    """Write what came of a task, for `PairTasks.run`."""
+    with writing(task.shard), atomic_file(task.shard, sync=False) as file:
+        pickle.dump(result, file)
+    task.acknowledge(len(task.rows))
+
+
+def opened_index(index_dir: Path, generation: int) -> SearchIndex:
+    """Return an index of which a worker keeps thumbnails in memory; raises SearchIndexError if it is another one."""
     index = SearchIndex.open(index_dir)
     if index.info.generation != generation:
         raise SearchIndexError(
             f"{index_dir} has generation {index.info.generation} on a node and {generation} where the command runs. "
             "Mount the same folder there, and give the same command again."
         )
-    return IndexImages(dataclasses.replace(index, is_temporary=True))
+    return dataclasses.replace(index, is_temporary=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _images(index_dir: Path, generation: int) -> IndexImages:
+    return IndexImages(opened_index(index_dir, generation))
 
 
 def _pairs(task: PairTask) -> Iterator[Pair]:
@@ -113,35 +123,54 @@ class PairTasks:
         if len(pairs) < MIN_PAIRS:
             return {}
         found: dict[Pair, Examined] = {}
-        self._folder.mkdir(parents=True, exist_ok=True)
 
-        def take(task: Task) -> None:
+        def take(task: Task, examined: list[Examined]) -> None:
             assert isinstance(task, PairTask)
-            found.update(zip(_pairs(task), pickle.loads(task.shard.read_bytes()), strict=True))
-            task.shard.unlink()
+            found.update(zip(_pairs(task), examined, strict=True))
 
         def on_progress(num_done: int, _: int) -> None:
             self._progress(self._num_done + num_done, self._num_done + len(pairs))
 
-        self._runner.run(self._tasks(_near_together(pairs), threshold), take, on_progress)
+        self.run(self._tasks(_near_together(pairs), threshold), take, on_progress)
         self._num_done += len(pairs)
         return found
+
+    def run(
+        self,
+        tasks: Iterator[Task],
+        take: Callable[[Task, Any], object],
+        on_progress: Callable[[int, int], None] = lambda num_done, num_refused: None,
+    ) -> None:
+        """Run tasks that write a `result`; `take` is called with each and its result."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def taken(task: Task) -> None:
+            take(task, pickle.loads(task.shard.read_bytes()))
+            task.shard.unlink()
+
+        self._runner.run(tasks, taken, on_progress)
+
+    def files(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Return what the next task needs to be about rows of the index."""
+        name = f"{_FOLDER}-{self._num_tasks:06d}"
+        self._num_tasks += 1
+        return {
+            "shard": self._folder / f"{name}.pickle",
+            "receipt": self._folder / f"{name}.json",
+            "rows": np.array(rows, np.int64),
+            "handover": self._handover,
+            "index_dir": Path(origin_of(self._index.index_dir)),
+            "generation": self._index.info.generation,
+        }
 
     def _tasks(self, pairs: Sequence[Pair], threshold: float) -> Iterator[PairTask]:
         info, images = self._index.info, self._index.images
         for first in range(0, len(pairs), PAIRS_PER_TASK):
             rows, others, thorough = zip(*pairs[first : first + PAIRS_PER_TASK], strict=True)
-            name = f"pairs-{self._num_tasks:06d}"
-            self._num_tasks += 1
             path = self._index.name_of(images[rows[0]].path)
             yield PairTask(
-                shard=self._folder / f"{name}.pickle",
-                receipt=self._folder / f"{name}.json",
+                **self.files(rows),
                 inputs=hashlib.sha256(repr((rows, others, thorough, threshold)).encode()).hexdigest(),
-                rows=np.array(rows, np.int64),
-                handover=self._handover,
-                index_dir=Path(origin_of(self._index.index_dir)),
-                generation=info.generation,
                 others=np.array(others, np.int64),
                 thorough=np.array(thorough, bool),
                 threshold=threshold,

@@ -57,14 +57,16 @@ def within_palettes(pair: Registered, palettes: tuple[np.ndarray | None, np.ndar
 
 
 def _nearer(image: np.ndarray, goal: np.ndarray, palette: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    step = 1 << 8 - _BITS
-    levels = np.arange(step // 2, 256, step)
-    centers = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
+    red, green, blue = (image[..., channel].astype(np.int32) >> 8 - _BITS for channel in range(3))
+    cells = (red << 2 * _BITS) + (green << _BITS) + blue
+    present = np.flatnonzero(np.bincount(cells.ravel(), minlength=1 << 3 * _BITS))
+    sides = np.stack([present >> 2 * _BITS, present >> _BITS, present], axis=1) & (1 << _BITS) - 1
+    centers = ((sides << 8 - _BITS) + (1 << 7 - _BITS)).astype(np.float32)
     colors = palette.astype(np.float32)
     # Squared distances, up to a constant: sums of integers below 2 ** 24, which are exact.
-    nearest = palette[np.argmin((colors * colors).sum(axis=1) - 2 * centers @ colors.T, axis=1)]
-    red, green, blue = (image[..., channel].astype(np.int32) >> 8 - _BITS for channel in range(3))
-    quantized = nearest[(red << 2 * _BITS) + (green << _BITS) + blue]
+    nearest = np.zeros((1 << 3 * _BITS, 3), np.uint8)
+    nearest[present] = palette[np.argmin((colors * colors).sum(axis=1) - 2 * centers @ colors.T, axis=1)]
+    quantized = nearest[cells]
     distance = cv2.absdiff(image, quantized)
     if float((distance.max(axis=2) > _FAR).mean()) > _MOST_FAR:  # a palette suits the image that it was made for
         return image

@@ -173,11 +173,15 @@ def _turned(offset: tuple[int, int]) -> set[tuple[int, int]]:
 def least_squares(have: np.ndarray, want: np.ndarray, ridge: float = 1.0) -> list[float]:
     """Return the weights of the rows of `have`, `[k, n]`, whose sum is nearest to `want`, `[n]`.
 
-    Sums of integers are exact, those of floats in a fixed order; the equations are solved by elimination, written out
-    as in `simimg.similarity.affine`. `ridge` keeps weights small that nothing determines.
+    Sums of integers, which have to be below 2 ** 53, are exact, those of floats in a fixed order; the equations are
+    solved by elimination, written out as in `simimg.similarity.affine`. `ridge` keeps weights small that nothing
+    determines.
     """
-    total = (lambda values: int(values.sum())) if have.dtype.kind == "i" else ordered_sum
-    rows = [[float(total(a * b)) for b in have] + [float(total(a * want))] for a in have]
+    if have.dtype.kind == "i":
+        factors = have.astype(np.float64)
+        rows = (factors @ np.vstack([factors, want]).T).tolist()
+    else:
+        rows = [[float(ordered_sum(a * b)) for b in (*have, want)] for a in have]
     for place, row in enumerate(rows):
         row[place] = 1.0001 * row[place] + ridge
     return solved(rows)

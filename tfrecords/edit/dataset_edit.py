@@ -165,8 +165,7 @@ def edit(config: EditConfig, *, progress: OnProgress = lambda done, total: None)
 
 def _checked(folder: Path) -> Path:
     folder = folder.expanduser()
-    if not Layout.exists(folder):
-        raise UsageError(f"{folder} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION.")
+    Layout.demand(folder)
     if (form := Layout.load(folder).file_format) != TFRECORD:
         raise UsageError(
             f"{folder} is stored as {form}, and only TFRecord shards can be edited. Convert it as TFRecord."

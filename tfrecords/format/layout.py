@@ -28,7 +28,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
-from tfrecords.base_errors import DataError
+from tfrecords.base_errors import DataError, UsageError
 from tfrecords.format.atomic_files import atomic_file, file_sha256, json_bytes, read_json
 from tfrecords.format.image_size import COLORS, MAX_IMAGE_SIZE, ImageSize, image_size_of, sides_text
 from tfrecords.format.naming import (
@@ -148,6 +148,16 @@ class Layout:
         return os.path.lexists(dataset_dir / LAYOUT_FILE)
 
     @classmethod
+    def demand(cls, dataset_dir: Path, what: str = "--dataset_dir") -> None:
+        """Raise UsageError if `dataset_dir`, given as `what`, has no layout.json; name a dataset in it."""
+        if cls.exists(dataset_dir):
+            return
+        fault = f"is not a dataset of `simimg convert`: it has no {LAYOUT_FILE}"
+        nested = newest_dataset(dataset_dir)
+        hint = f"Did you mean {nested}?" if nested else "Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION."
+        raise UsageError(f"{what}={dataset_dir} {fault if dataset_dir.is_dir() else 'is not a folder'}. {hint}")
+
+    @classmethod
     def load(cls, dataset_dir: Path) -> Layout:
         """Read layout.json from `dataset_dir`; raise DataError if it is missing, damaged, or has another format."""
         path = dataset_dir / LAYOUT_FILE
@@ -250,3 +260,9 @@ def _check_number(what: str, value: object, lowest: int, highest: int) -> None:
 
 def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def newest_dataset(folder: Path) -> Path | None:
+    """Return the dataset folder that was written last, among `folder` and those up to two folders below it."""
+    found = [path for depth in ("", "*/", "*/*/") for path in folder.glob(depth + LAYOUT_FILE)]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else None

@@ -81,10 +81,7 @@ def open_part(dataset_dir: Path, *, class_name: str = "", split: str = "", reaso
         DataError: it is damaged.
     """
     dataset_dir = local_dataset(dataset_dir)
-    if not Layout.exists(dataset_dir):
-        raise UsageError(
-            f"{dataset_dir} is no dataset folder. Name one that `simimg convert` wrote, DATA_DIR/NAME/VERSION."
-        )
+    Layout.demand(dataset_dir)
     layout, manifest = Layout.load(dataset_dir), read_manifest(dataset_dir)
     keep = np.ones(len(manifest), bool)
     label = -1

@@ -91,6 +91,14 @@ def test_a_data_set_can_be_indexed(photos: Path, tmp_path: Path, capsys: pytest.
     dataset_dir = result_of(capsys, convert)["dataset_dir"]
     arguments = ["index", f"--dataset_dir={dataset_dir}", f"--index_dir={tmp_path / 'i'}"]
     assert result_of(capsys, arguments)["num_images"] == 8
+    for source, words in (
+        ("--dataset_dir", "it has no layout.json. Did you mean"),
+        ("--image_dir", "is a dataset: give it to `simimg index`"),
+    ):
+        assert main(["index", f"{source}={tmp_path / 'p'}", f"--index_dir={tmp_path / 'new'}"]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert f" {dataset_dir}" in error
     search = ["search", f"--index_dir={tmp_path / 'i'}", "--k=1", str(photos / "stones" / "1.png")]
     assert result_of(capsys, search)["results"][0]["matches"][0]["path"] == "stones/1.png"
 
@@ -100,7 +108,8 @@ def test_a_data_set_can_be_indexed(photos: Path, tmp_path: Path, capsys: pytest.
     [
         (["index", "--index_dir=i"], "name one source"),
         (["index", "--image_dir=a", "--dataset_dir=b", "--index_dir=i"], "name one source"),
-        (["index", "--image_dir=/nowhere", "--index_dir=i"], "--image_dir=/nowhere is not a folder"),
+        (["index", "--image_dir=/nowhere", "--index_dir=i"], "--image_dir=/nowhere does not exist. Name"),
+        (["index", f"--image_dir={__file__}", "--index_dir=i"], "is not a folder (extract an archive first). Name"),
         (["search", "--index_dir=i"], "there is nothing to look for. Name images"),
         (["search", "--index_dir=i", "--k=0", "x.jpg"], "--k=0"),
     ],

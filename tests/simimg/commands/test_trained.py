@@ -97,7 +97,9 @@ def test_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "none of these folders has a finished run" in capsys.readouterr().err
 
 
-def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_predicted(
+    runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "more").mkdir()
     shutil.copy(photos / "boxes" / "1.png", tmp_path / "more")
@@ -113,7 +115,10 @@ def test_files_are_predicted(runs: Path, photos: Path, tmp_path: Path, capsys: p
     assert len(first["classes"]) == 2
     assert first["label"] == first["classes"][0]["label"] == info.class_names[expected.argmax()]
     assert first["probability"] == pytest.approx(expected.max(), abs=0.02)  # the converter's resizing is another
-    capsys.readouterr()
+    with open(named[0]) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        (same,) = values(capsys, "predict", f"--model_dir={model_dir}", "--top=2", "-")["results"]
+    assert same == {**first, "path": "-"}
     assert cli.main(["predict", f"--model_dir={model_dir}", str(tmp_path / "notes.txt")]) == 2
     assert "none of the given images can be decoded" in capsys.readouterr().err
 

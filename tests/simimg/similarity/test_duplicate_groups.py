@@ -196,7 +196,7 @@ def test_pairs_that_copies_connect_are_verified_only_if_they_are_no_group(
         examiner.images.file = lambda row: None  # type: ignore[method-assign]
         examiner._examine_neighbors(np.arange(6), np.ones(6, bool), lambda count: None)
         in_turn = len(verified)
-        found = sorted(map(sorted, _clusters(examiner)))
+        found = sorted(map(sorted, _clusters(examiner, list(examiner.neighbors))))
     assert len(verified) == len(set(verified))
     if len(centers) == 1:
         assert in_turn < 15
@@ -266,7 +266,7 @@ def test_the_number_of_examined_pairs_grows_with_that_of_the_images(tmp_path: Pa
         examiner.images.verify = lambda one, other: copies if abs(one - other) <= reach else None  # type: ignore
         examiner.images.file = lambda row: None  # type: ignore[method-assign]
         examiner._examine_neighbors(np.arange(count), np.ones(count, bool), lambda num_images: None)
-        clusters = list(_clusters(examiner))
+        clusters = list(_clusters(examiner, list(examiner.neighbors)))
         assert examiner.num_examined < 30 * count  # of 240 * count
     assert len({row for cluster in clusters for row in cluster}) > count - reach
     assert all(abs(row - cluster[0]) <= reach for cluster in clusters for row in cluster)

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from PIL import Image, ImageOps
 import simimg
 from simimg.cli import main
 from simimg.commands import duplicates
-from simimg.similarity import embeddings
+from simimg.similarity import embeddings, hash_duplicates
 from simimg.similarity.evaluation.image_edits import EDITS
 from simimg.similarity.index_images import IndexImages
+from tfrecords.base_errors import ConversionError
+from tfrecords.convert.workers.pool import Pool
+from tfrecords.convert.workers.shard_worker import Monitor, Task
 
 Scene = Callable[..., Image.Image]
 
@@ -62,6 +65,42 @@ def test_only_what_a_plan_may_remove_is_compared_at_full_size(
     assert frozenset(("size", "compression")) in seen
     assert (max(map(len, seen)) > 2) is bool(plan_edits)
     assert all(edits <= {*(plan_edits or ("size", "compression")), "overlay"} for edits in seen)
+
+
+@pytest.mark.parametrize("where", ["parts", "processes", "died"])
+def test_parts_and_processes_find_the_same(
+    folder: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (folder / "kept").mkdir()
+    scene(3).resize((160, 120)).save(folder / "kept/3-small.jpg")
+    reference_dirs = [folder / "kept"]
+    expected = simimg.duplicates(folder, fast=True, reference_dirs=reference_dirs)
+    assert any(group.keeper.reason == "in a reference folder" for group in expected.groups)
+    done = []
+    monkeypatch.setattr(hash_duplicates, "_MANY_ROWS", 1)
+    monkeypatch.setattr(hash_duplicates, "_ROWS_PER_PART", 2)
+    if where == "processes":
+        monkeypatch.setattr(hash_duplicates, "_examined", lambda *_: pytest.fail("processes examine the pairs"))
+    if where == "died":
+        monkeypatch.setattr(Pool, "run", _one_task_alone)
+    found = simimg.duplicates(
+        folder,
+        fast=True,
+        reference_dirs=reference_dirs,
+        num_workers=1 if where == "parts" else 2,
+        progress=lambda stage, *counts: done.append((stage, *counts)),
+    )
+    assert found.groups == expected.groups
+    assert found.num_pairs_examined == expected.num_pairs_examined
+    assert done[-1] == ("comparing", 9, 9)
+
+
+def _one_task_alone(self: Pool, tasks: Iterator[Task], on_done: Callable[[Task], None], _: object) -> None:
+    """Do what a pool does whose only worker dies in the second task."""
+    task = next(tasks)
+    task.run(Monitor())
+    on_done(task)
+    raise ConversionError("a worker process died")
 
 
 @pytest.mark.parametrize("seed", range(3))

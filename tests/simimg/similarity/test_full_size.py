@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from simimg.similarity.differences import MOST_PX, Differences, Place
-from simimg.similarity.edits import COLOR, COMPRESSION, CONTENT, CROP, EXCHANGE, OVERLAY, SIZE, STRETCH, TURN
+from simimg.similarity.edits import BLUR, COLOR, COMPRESSION, CONTENT, CROP, EXCHANGE, OVERLAY, SIZE, STRETCH, TURN
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality
 from simimg.similarity.full_size import alike, compared, full_image
 from simimg.similarity.match_verification import SAME_PIXELS, Verification, verify
@@ -105,6 +105,22 @@ def test_nothing_differs(scene: Scene) -> None:
     assert full.similarity == found.similarity
     assert full.edits == {SIZE, COMPRESSION}
     assert full.reasons == found.reasons
+
+
+def test_no_more_is_looked_for_once_an_edit_is_known_that_does_not_matter(scene: Scene) -> None:
+    image = scene(0, (640, 480))
+    query = image.filter(ImageFilter.GaussianBlur(3))
+    query.paste("white", (200, 200, 260, 240))
+    found, full = compare(query, image)
+    assert full.differs is not None
+    assert full.differs.places
+    for within, is_all in (({BLUR, SIZE}, True), ({SIZE, COMPRESSION}, False)):
+        for turned in (False, True):  # either of them may be the query
+            pair = [full_image(one) for one in (query, image)]
+            some = compared(found.reversed(), *pair[::-1], within) if turned else compared(found, *pair, within)
+            assert some.differs is not None
+            assert bool(some.differs.places) is is_all
+            assert BLUR in some.differs.kinds
 
 
 def bent(image: Image.Image) -> Image.Image:

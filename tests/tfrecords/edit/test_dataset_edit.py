@@ -179,7 +179,7 @@ def test_only_the_newest_version_is_edited(raw: Path) -> None:
     edited(raw, delete="0\n")
     with pytest.raises(UsageError, match=r"has a newer version, .*2\.0\.0\. Edit that one"):
         edited(raw, delete="1\n")
-    with pytest.raises(UsageError, match="is no dataset folder"):
+    with pytest.raises(UsageError, match=r"is not a dataset of .*layout\.json\. Did you mean .*2\.0\.0\?"):
         edited(raw.parent, delete="1\n")
     with pytest.raises(UsageError, match="rejected \\(deleted\\)"):
         edited(raw.parent / "2.0.0", delete="0\n")

@@ -18,6 +18,7 @@ from tfrecords.convert.sources.labels import (
 from tfrecords.convert.sources.natural_sort import natural_key, natural_order
 from tfrecords.convert.sources.selection import Selection
 from tfrecords.convert.sources.source import SUFFIXES, TABLE_SUFFIXES, Files, Source, class_name, is_image
+from tfrecords.format.naming import LAYOUT_FILE
 from tfrecords.format.quarantine import Reason, Refusal
 
 _NO_CLASS = Refusal(Reason.NO_CLASS_FOLDER, "it lies beside the class folders; move it into one")
@@ -101,9 +102,13 @@ def source_of_folders(
     if len(refused) == len(rows) + len(loose):
         num_other = len({*others, *rows, *loose})
         example = f", e.g. {next(iter(others.values()))}" if others else ""
+        datasets = sorted(path.rpartition("/")[0] for path in others.values() if path.endswith(f"/{LAYOUT_FILE}"))
+        hint = "Name a folder that has one folder of images per class."
+        if datasets:
+            hint = f"To convert a dataset again, give it as --from={location}/{datasets[-1]}."
         raise UsageError(
             f"--image_dir={location} has no image file ({num_other} other files){example}. "
-            f"Name a folder that has one folder of images per class.{selection.why_none() if selection else ''}"
+            f"{hint}{selection.why_none() if selection else ''}"
         )
     names = distinct(map(class_name, classes), location)
     splits = {found.splits[row] for row in rows} - {""} if layout else set()

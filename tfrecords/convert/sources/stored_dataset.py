@@ -61,11 +61,7 @@ def load_layout(dataset_dir: str) -> Layout:
 
     Raises UsageError if it is no dataset folder of simimg, and DataError if its layout is damaged.
     """
-    if not Layout.exists(Path(dataset_dir)):
-        raise UsageError(
-            f"--from={dataset_dir} is no dataset folder of simimg. Name one that `simimg convert` wrote, "
-            "DATA_DIR/NAME/VERSION, or give other sources as --image_dir."
-        )
+    Layout.demand(Path(dataset_dir), "--from")
     return Layout.load(Path(dataset_dir))
 
 

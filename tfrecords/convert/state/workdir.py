@@ -78,12 +78,16 @@ class WorkDir:
     def begin(self, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Resume what an earlier call left, or start a new conversion; leftovers without a plan.json are removed.
 
+        If the earlier call had other options, and no file could be converted with them, a new conversion starts.
+
         Raises:
             UsageError: the earlier call had other options, another decoder, or another version of simimg with other
                 pixels.
         """
         plan = self.work / _PLAN
         begun = _begun(plan)
+        if begun and begun["config"] != config and not any(path.stat().st_size for path in self.shards.glob("*")):
+            begun = None
         if begun is None:
             for folder in (self.shards, self.receipts, self.assembled):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -335,6 +335,9 @@ def test_no_pictures(tmp_path: Path) -> None:
         open_source(str(empty))
     with pytest.raises(UsageError, match=r"has no image file \(1 other files\)"):
         open_source(str(empty), categories=("a",))
+    touch(empty / "a" / "1.0.0" / "layout.json")
+    with pytest.raises(UsageError, match=r"To convert a dataset again, give it as --from=\S*/empty/a/1\.0\.0\."):
+        open_source(str(empty))
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def examples(folder: Path) -> dict[str, Any]:
 
 def test_what_is_no_source(stored: dict[str, Path], tmp_path: Path, photos: Path) -> None:
     mistakes: list[tuple[Callable[[], object], type[Exception], str]] = [
-        (lambda: converted(tmp_path, from_dataset=str(photos)), UsageError, "is no dataset folder of simimg"),
+        (lambda: converted(tmp_path, from_dataset=str(photos)), UsageError, "is not a dataset of `simimg convert`"),
         (
             lambda: converted(tmp_path, from_dataset=str(stored["raw"]), image_dir=str(photos)),
             UsageError,

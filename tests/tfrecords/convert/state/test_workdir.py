@@ -161,8 +161,10 @@ def test_finished_shards_are_taken_up_and_halves_removed(target: WorkDir) -> Non
     ],
 )
 def test_begun_with_other_options(target: WorkDir, changed: dict[str, Any], message: str) -> None:
+    begin(target, {"image_size": 999})
+    (target.shards / "shard").touch()  # in which no file could be stored, so nothing is lost
     begin(target)
-    (target.shards / "shard").touch()
+    (target.shards / "shard").write_bytes(b"a record")
     before = names(target.work)
     with pytest.raises(UsageError, match=message):
         begin(target, {**CONFIG, **changed})
@@ -234,6 +236,7 @@ def test_what_is_left_without_a_plan_is_removed(target: WorkDir, damage: bytes |
     for folder in (target.shards, target.receipts, target.assembled):
         assert list(folder.iterdir()) == []
     begin(target)  # it is whole again
+    (target.shards / "left").write_bytes(b"a record")
     with pytest.raises(UsageError, match="was begun with other options"):
         target.begin({"image_size": 999}, {})
 
