@@ -120,7 +120,7 @@ def multiply_examples() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """As many processes as there are cores, unless memory is short: TensorFlow is in each of them."""
+    """Half as many processes again as there are cores, unless memory is short: TensorFlow is in each of them."""
     if asked := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return int(asked)
     import psutil
@@ -132,8 +132,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def num_workers(num_cores: int, free_bytes: int) -> int:
-    """Returns how many processes test at the same time."""
-    return max(1, min(num_cores, free_bytes // WORKER_BYTES))
+    """Returns how many processes test at the same time. For a quarter of its time, a process waits for others."""
+    return max(1, min(num_cores + num_cores // 2, free_bytes // WORKER_BYTES))
 
 
 def pytest_collection_finish() -> None:

@@ -39,7 +39,7 @@ def test_thorough_is_a_hundred_times_the_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_cores", "free_gb", "expected"), [(2, 64, 2), (16, 64, 16), (16, 9, 2), (16, 4, 1), (8, 1, 1), (1, 0, 1)]
+    ("num_cores", "free_gb", "expected"), [(2, 64, 3), (16, 64, 16), (16, 9, 2), (16, 4, 1), (8, 1, 1), (1, 0, 1)]
 )
 def test_processes_have_four_gigabytes_each(
     pytestconfig: pytest.Config, num_cores: int, free_gb: int, expected: int
