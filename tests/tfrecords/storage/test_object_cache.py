@@ -176,6 +176,7 @@ def test_what_is_being_fetched_takes_free_space_too(tmp_path: Path, monkeypatch:
 
 def test_a_user_without_a_home_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SIMIMG_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
     with pytest.raises(UsageError, match="Name a folder that can be written, with --cache_dir or SIMIMG_CACHE_DIR"):
         ObjectCache.of_environment()
