@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from tfrecords.convert.image.color import is_srgb
-from tfrecords.convert.image.progressive_jpeg import MARKER, without_fine_scans
+from tfrecords.convert.image.progressive_jpeg import MARKER, USUAL_SEGMENTS, without_fine_scans
 from tfrecords.format.jpeg_frame import MAX_SEGMENTS
 
 # The reduced image has to be at least this much larger than the wanted one before the antialiased resize. Quality and
@@ -33,8 +33,6 @@ MAX_SCANS = 200
 _REDUCTIONS = (8, 4, 2)
 _MEANS = 8  # at which a pixel is the mean of a block
 
-# Quantization and Huffman tables, restart interval, comments, application segments.
-_USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 ORIENTATION = 0x0112  # EXIF tag
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -187,7 +185,7 @@ def _scan(data: bytes) -> PlainJpeg:
             if profile is not None or data[start + 12 : start + 14] != b"\x01\x01":  # in several segments
                 raise _Unusual
             profile = data[start + 14 : end]
-        elif kind not in _USUAL:
+        elif kind not in USUAL_SEGMENTS:
             raise _Unusual
         at = end
     if frame is None or kind != 0xDA or end > len(data):

@@ -21,9 +21,10 @@ from collections.abc import Iterator
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A marker in entropy-coded data that is not a stuffed zero, a restart marker or a fill byte."""
 
+USUAL_SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+"""Quantization and Huffman tables, restart interval, comments, application segments."""
+
 _START_OF_FRAME, _END, _START_OF_SCAN = 0xC2, 0xD9, 0xDA
-# Quantization and Huffman tables, restart interval, comments, application segments.
-_USUAL = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _RUN = 32767  # the most blocks of zeros in one code: 2^14 and the number in 14 more bits
 _NO_RESTARTS = b"\xff\xdd\0\x04\0\0"
 # A table of AC codes, number 0, with one code of one bit, for a run of 2^14 and more blocks (EOB14).
@@ -77,7 +78,7 @@ def _without_fine_scans(data: bytes) -> bytes:
                 begin = end
         elif kind == _END:
             parts.append(data[begin:start])
-        elif kind not in _USUAL:
+        elif kind not in USUAL_SEGMENTS:
             raise _Unusual
     if len(parts) < 2 or any(any(one.low_bits) for one in components.values()):
         raise _Unusual
