@@ -153,6 +153,21 @@ def align(matches: tuple[Matches, Matches]) -> Alignment | None:
     return max(filter(None, map(_affine, matches)), key=lambda one: one.num_inliers, default=None)
 
 
+def num_agreeing(matches: tuple[Matches, Matches]) -> int:
+    """Return how many matches agree with the hypothesis that most of them support, before any map is fitted."""
+    return max(
+        int(_largest_agreement(one.query, one.candidate, one.ours, one.theirs, _reach(one)).sum())
+        if len(one.ours)
+        else 0
+        for one in matches
+    )
+
+
+def _reach(matches: Matches) -> float:
+    """Return the error, in px of the candidate, up to which a match agrees with a hypothesis."""
+    return _TOLERANCES[0] * max(matches.candidate.size)
+
+
 def _root(descriptors: np.ndarray) -> np.ndarray:
     sums = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6)
     return np.minimum(np.sqrt(descriptors / sums) * 512, 255).astype(np.uint8)
@@ -177,7 +192,7 @@ def _affine(matches: Matches) -> Alignment | None:
         return None
     start, goal = query.points[ours].astype(np.float64), candidate.points[theirs].astype(np.float64)
     reach = float(max(candidate.size))
-    agreeing = _largest_agreement(query, candidate, ours, theirs, _TOLERANCES[0] * reach)
+    agreeing = _largest_agreement(query, candidate, ours, theirs, _reach(matches))
     matrix = None
     for tolerance in (share * reach for share in _TOLERANCES):
         if agreeing.sum() < MIN_INLIERS:
