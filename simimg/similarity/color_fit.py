@@ -159,11 +159,11 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
             rows, weight = all_rows, 0.25
             if len(rows) < least:
                 continue
-            changed = np.median(want[rows, 1:] - have[rows, 1:], axis=0)
-            if anywhere and float(np.abs(changed).max()) > 20:  # an exchanged color tells nothing about brightness
+            changed = (_median(want[rows, channel] - have[rows, channel]) for channel in (1, 2))
+            if anywhere and max(map(abs, changed)) > 20:  # an exchanged color tells nothing about brightness
                 continue
-        places.append(float(np.median(have[rows, 0])))
-        goals.append(float(np.median(want[rows, 0])))
+        places.append(_median(have[rows, 0]))
+        goals.append(_median(want[rows, 0]))
         weights.append(weight * math.sqrt(min(1.0, 8 * len(rows) / len(have))))
     levels = np.arange(256)
     if not places:
@@ -176,6 +176,13 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
     curves = [steep, np.interp(levels, [-1, *places, 256], [0, *rising, 255])]
     tones = [np.clip(np.rint(curve), 0, 255).astype(np.uint8) for curve in curves]
     return min(tones, key=lambda tone: misfit(tone[have[:, 0]], want[:, 0]))
+
+
+def _median(levels: np.ndarray) -> float:
+    """Return the median of integers, in a quarter of the time of `np.median`, which takes any shape."""
+    low, high = (len(levels) - 1) // 2, len(levels) // 2
+    ordered = np.partition(levels, (low, high))
+    return (int(ordered[low]) + int(ordered[high])) / 2
 
 
 def _rising(values: list[float], weights: list[float]) -> list[float]:
@@ -194,10 +201,9 @@ def _tint(have: np.ndarray, want: np.ndarray, neutrals: list[np.ndarray]) -> np.
     """Return the chroma that pixels without color get, by their luma: int16 `[2, 256]`."""
     if not neutrals:
         return np.zeros((2, 256), np.int16)
-    places = [float(np.median(have[rows, 0])) for rows in neutrals]
+    places = [_median(have[rows, 0]) for rows in neutrals]
     shifts = [
-        np.interp(np.arange(256), places, [float(np.median(want[rows, c] - have[rows, c])) for rows in neutrals])
-        for c in (1, 2)
+        np.interp(np.arange(256), places, [_median(want[rows, c] - have[rows, c]) for rows in neutrals]) for c in (1, 2)
     ]
     return np.rint(np.clip(shifts, -_MOST_TINT, _MOST_TINT)).astype(np.int16)
 
@@ -214,8 +220,9 @@ def _saturation(have: np.ndarray, want: np.ndarray, tint: np.ndarray) -> tuple[f
     factors = []
     for channel in (0, 1):
         rows = np.abs(own[:, channel]) >= _NEUTRAL
-        ratios = np.sort(goal[rows, channel] / own[rows, channel])
-        factor = float(ratios[len(ratios) // 2]) if len(ratios) >= 50 else common
+        ratios = goal[rows, channel] / own[rows, channel]
+        middle = len(ratios) // 2
+        factor = float(np.partition(ratios, middle)[middle]) if len(ratios) >= 50 else common
         factors.append(min(_MOST_SATURATION, max(0.0, factor)))
     if max(factors) > 0.25 and min(factors) < _EVEN * max(factors):
         return common, common

@@ -103,7 +103,7 @@ def has_other_colors(pair: Registered, num_cells: int, noise: int) -> bool:
     if np.count_nonzero(differs.any(axis=2) & inside) <= least:
         return False
     # The mean of pixels that differ at random, as those of an image that was resized without smoothing, does as well.
-    luma = cv2.absdiff(*(cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (pair.query, pair.candidate)))
+    luma = cv2.absdiff(*pair.grays)
     squares = cv2.resize(cv2.multiply(luma, luma, dtype=cv2.CV_16U), size, interpolation=cv2.INTER_AREA)
     error = np.sqrt(squares.astype(np.float64)) * factor  # a cell has 1 / factor ** 2 px
     differs &= difference > _MEAN_LEVELS + noise + _ERRORS * error[..., None]
@@ -208,21 +208,18 @@ def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Callable[[
     if min(height, width) < 2 * _CELLS:
         return None
     rows, columns = (np.linspace(0, side, _CELLS + 1).astype(int) for side in (height, width))
-    cells = [
-        (slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]), r, c)
-        for r in range(_CELLS)
-        for c in range(_CELLS)
-    ]
-    ratios, places = [], []
-    for down, across, r, c in cells:
-        mask = inside[down, across]
-        ours, theirs = (int(side[down, across][mask].sum(dtype=np.int64)) for side in (luma, goal))
-        if 2 * mask.sum() >= mask.size and min(ours, theirs) >= _DARKEST * mask.sum():
-            ratios.append(theirs / ours)
-            places.append(((2 * c + 1) / _CELLS - 1, (2 * r + 1) / _CELLS - 1))
-    if len(ratios) < _CELLS * _CELLS // 2:
+    mask = inside.view(np.uint8)
+
+    def cell_sums(levels: np.ndarray) -> np.ndarray:  # where both images are; below 2 ** 31
+        table = cv2.integral(cv2.bitwise_and(levels, levels, mask=mask))
+        return np.diff(np.diff(table[np.ix_(rows, columns)], axis=0), axis=1)
+
+    ours, theirs, count = (cell_sums(side) for side in (luma, goal, mask))
+    chosen = (2 * count >= np.outer(np.diff(rows), np.diff(columns))) & (np.minimum(ours, theirs) >= _DARKEST * count)
+    if np.count_nonzero(chosen) < _CELLS * _CELLS // 2:
         return None
-    want, at = np.array(ratios), np.array(places).T
+    row, column = np.nonzero(chosen)
+    want, at = theirs[chosen] / ours[chosen], (2 * np.stack([column, row]) + 1) / _CELLS - 1
     terms = _terms(*at)
     chosen = np.ones(len(want), bool)
     for _ in range(3):
@@ -234,7 +231,6 @@ def _light(luma: np.ndarray, goal: np.ndarray, inside: np.ndarray) -> Callable[[
         return None
     # What a polynomial cannot follow: where the dark corners of a vignette begin.
     rest = np.ones((_CELLS, _CELLS), np.float32)
-    column, row = np.rint((at + 1) * _CELLS / 2 - 0.5).astype(int)
     rest[row, column] = np.clip(want / np.maximum(0.05, fitted), 1 - _LOCAL_LIGHT, 1 + _LOCAL_LIGHT)
     rest = cv2.resize(rest, (width, height), interpolation=cv2.INTER_LINEAR)
 

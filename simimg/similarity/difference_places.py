@@ -180,7 +180,7 @@ def broad_places(pair: Registered, noise: int) -> tuple[Place, ...]:
     Noise of any kind hardly changes these means, so they tell images whose pixels differ by no more than noise does.
     `noise` are the levels by which a JPEG of a quality below 25 changes them.
     """
-    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
+    ours, theirs = pair.colors
     if cv2.countNonZero(_broadly(ours, theirs, pair.inside, noise)) < _MIN_BROAD:
         return ()
     ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in (ours, theirs)))

@@ -42,7 +42,7 @@ from simimg.similarity.difference_places import (
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EDITS, EXCHANGE, OVERLAY
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
-from simimg.similarity.registration import Registered, Registration
+from simimg.similarity.registration import Registered, Registration, eroded
 
 MOST_PX = 1024
 """Longer side of the images that are compared, at most."""
@@ -184,16 +184,24 @@ def _completed(
     found = dataclasses.replace(found, place=tuple(registration.place.ravel().tolist()))
     if not is_upright or found.places:
         return found
-    noise = max(0, noise)
-    places, side = broad_places(pair, noise), min(max(image.shape[:2]) for image in originals)
-    num_cells = min(_MOST_CELLS, side // _CELL_PX)
-    recolored = num_cells > 1 and not places and has_other_colors(pair, num_cells, noise)
-    if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
-        places, recolored = (), False  # a palette has few levels
-    if not places and registration.is_corrected and side >= _SMALL_PX:
+    places = broad_places(pair, max(0, noise))
+    if places and not _have_like_palettes(originals):
+        places = ()  # a palette has few levels
+    recolored = not places and _has_other_colors(pair, originals, noise)
+    if not places and registration.is_corrected and min(max(image.shape[:2]) for image in originals) >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
+
+
+def _has_other_colors(pair: Registered, originals: Sequence[np.ndarray], noise: int) -> bool:
+    """Whether the means of some cells differ, of which icons have fewer; a palette has few levels, which differ."""
+    num_cells = min(_MOST_CELLS, min(max(image.shape[:2]) for image in originals) // _CELL_PX)
+    return num_cells > 1 and has_other_colors(pair, num_cells, max(0, noise)) and _have_like_palettes(originals)
+
+
+def _have_like_palettes(images: Sequence[np.ndarray]) -> bool:
+    return len({palette_of(image) is None for image in images}) == 1
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
@@ -208,31 +216,30 @@ def _num_unlike(pair: Registered, is_plain: bool, is_whole: bool) -> int:
     """Return the number of pixels that differ without a fit of sharpness and colors; with fewer, nothing does."""
     if cv2.countNonZero(pair.inside.view(np.uint8)) < 64:
         return 0
-    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (pair.query, pair.candidate))
+    ours, theirs = pair.colors
     levels = (_PLAIN_LUMA, _PLAIN_CHROMA, _PLAIN_CHROMA, 0.0) if is_plain else (_LUMA, _UNLIKE, _UNLIKE, 0.0)
-    core = _eroded(pair.inside)
     found = 0
     # A pixel that is like the one in its place is like one of the nine around it.
-    if _num_beyond(cv2.absdiff(ours, theirs), levels, core):
-        found = _num_beyond(_beyond(ours, theirs, 3), levels, core)
+    if _num_beyond(cv2.absdiff(ours, theirs), levels, pair.core_mask):
+        found = _num_beyond(_beyond(ours, theirs, 3), levels, pair.core_mask)
     if found >= MIN_PIXELS or not is_whole:
         return found
     luma, other = (cv2.extractChannel(side, 0) for side in (ours, theirs))
-    return found + cv2.countNonZero(luma_outliers(luma, other, core).view(np.uint8))
+    return found + cv2.countNonZero(luma_outliers(luma, other, pair.core).view(np.uint8))
 
 
-def _num_beyond(difference: np.ndarray, levels: tuple[float, ...], core: np.ndarray) -> int:
+def _num_beyond(difference: np.ndarray, levels: tuple[float, ...], mask: np.ndarray | None) -> int:
     """Return the number of pixels in a mask that differ by more than some levels; each channel counts."""
     more = cv2.subtract(difference, levels)
-    more = cv2.bitwise_and(more, more, mask=core.view(np.uint8))
+    if mask is not None:
+        more = cv2.bitwise_and(more, more, mask=mask)
     return cv2.countNonZero(more.reshape(len(more), -1))
 
 
 def _compared(
     pair: Registered, noise: int, is_drawing: bool, is_whole: bool, may_be_noise: bool
 ) -> tuple[Seen, list[Change]]:
-    core = _eroded(pair.inside)
-    ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in _equally_sharp(pair, core))
+    core, (ours, theirs) = pair.core, _equally_sharp(pair)
     ranges = cv2.max(*(local_range(cv2.extractChannel(side, 0)) for side in (ours, theirs)))
     if may_be_noise:
         unchanged = Modeled(False, Fitted(theirs, theirs))
@@ -273,7 +280,7 @@ def _seen(
     chroma = cv2.bitwise_and(chroma, chroma, mask=mask)
     counts = np.cumsum(cv2.calcHist([luma], [0], mask, [256], [0, 256]).ravel().astype(np.int64))
     median = int(np.searchsorted(counts, counts[-1] / 2))
-    in_color = _eroded(other_hue(a, tinted, _HUE + noise)) & core
+    in_color = eroded(other_hue(a, tinted, _HUE + noise)) & core
     if chroma.max() > _CHROMA + noise:
         strongest = functools.reduce(cv2.max, (cv2.absdiff(plane, 128) for plane in (*a[1:], *b[1:])))
         clipped = cv2.multiply(strongest, _CLIPPED, dtype=cv2.CV_8U)  # a stronger color loses more where it is clipped
@@ -315,11 +322,9 @@ def _with_noise(seen: Seen, ours: np.ndarray, fitted: Fitted, core: np.ndarray) 
 
 def _blur(pair: Registered) -> frozenset[str]:
     """Return whether one of the images is a blurred one, as a set of kinds."""
-    core = _eroded(pair.inside)
-    if cv2.countNonZero(core.view(np.uint8)) < 64:
+    if cv2.countNonZero(pair.core.view(np.uint8)) < 64:
         return frozenset()
-    grays = (cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (pair.query, pair.candidate))
-    lesser, larger = sorted(_fine_detail(gray, core) for gray in grays)
+    lesser, larger = sorted(_fine_detail(gray, pair.core_mask) for gray in pair.grays)
     return frozenset({BLUR} if lesser < _BLURRED * larger and larger > _DETAILED else ())
 
 
@@ -327,11 +332,6 @@ def _is_drawing(image: np.ndarray) -> bool:
     """Whether most of an image is plain and without noise."""
     flat = local_range(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) <= _FLAT
     return cv2.countNonZero(flat.view(np.uint8)) >= _DRAWING * flat.size
-
-
-def _eroded(inside: np.ndarray) -> np.ndarray:
-    """Return a mask without what is within 2 px of the outside."""
-    return cv2.erode(inside.view(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).view(bool)
 
 
 def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
@@ -343,29 +343,27 @@ def _beyond(image: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     return cv2.max(cv2.max(parts[0], parts[1]), cv2.max(parts[2], parts[3]))
 
 
-def _equally_sharp(pair: Registered, core: np.ndarray) -> list[np.ndarray]:
-    """Return both images, the sharper one blurred until it has no more fine detail than the other one."""
-    images = [pair.query, pair.candidate]
-    grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
-    details = [_fine_detail(gray, core) for gray in grays]
+def _equally_sharp(pair: Registered) -> list[np.ndarray]:
+    """Return both images, YCrCb, the sharper one blurred until it has no more fine detail than the other one."""
+    details = [_fine_detail(gray, pair.core_mask) for gray in pair.grays]
     sharper = 0 if details[0] > details[1] else 1
     sigma = 0.0
     for more in _SIGMAS:
-        if _fine_detail(cv2.GaussianBlur(grays[sharper], (0, 0), more), core) < min(details):
+        if _fine_detail(cv2.GaussianBlur(pair.grays[sharper], (0, 0), more), pair.core_mask) < min(details):
             break
         sigma = more
+    images = list(pair.colors)
     if sigma:
-        images[sharper] = cv2.GaussianBlur(images[sharper], (0, 0), sigma)
+        blurred = cv2.GaussianBlur((pair.query, pair.candidate)[sharper], (0, 0), sigma)
+        images[sharper] = cv2.cvtColor(blurred, cv2.COLOR_RGB2YCrCb)
     return images
 
 
-def _fine_detail(gray: np.ndarray, core: np.ndarray) -> float:
-    """Return the energy of the Laplacian, relative to the variance of the levels."""
-    mask = core.view(np.uint8)
-    count = cv2.countNonZero(mask)
-    known = None if count == mask.size else mask  # without a mask, it takes a third of the time
-    energy = cv2.norm(cv2.Laplacian(gray, cv2.CV_16S), cv2.NORM_L2SQR, known) / max(1, count)
-    return energy / max(1.0, float(cv2.meanStdDev(gray, mask=known)[1][0, 0]) ** 2)
+def _fine_detail(gray: np.ndarray, mask: np.ndarray | None) -> float:
+    """Return the energy of the Laplacian, relative to the variance of the levels, in a mask or everywhere."""
+    count = gray.size if mask is None else cv2.countNonZero(mask)
+    energy = cv2.norm(cv2.Laplacian(gray, cv2.CV_16S), cv2.NORM_L2SQR, mask) / max(1, count)
+    return energy / max(1.0, float(cv2.meanStdDev(gray, mask=mask)[1][0, 0]) ** 2)
 
 
 def _judged(changes: Sequence[Change], is_drawing: bool, shared_outlines: float) -> Differences:

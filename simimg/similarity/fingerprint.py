@@ -287,17 +287,18 @@ def prepare_fingerprint(
     """Keep what `fingerprint_file` computes of the bytes of an image file, where it would decode it again for that.
 
     It is for images that were just decoded, in a block of `decoded_once`. Of large images in other formats than JPEG,
-    whose decoder can reduce them, what is compared at full size is kept, too.
+    whose decoder can reduce them, what few pairs need is kept, too: what is compared at full size, and what fine
+    keypoints are detected in.
     """
     key = store_key(sha256, background)
     with suppress(Refusal):  # it will be said when the fingerprint is needed
         store.add_thumbnail(key, _loaded(data, background))
-        for place, gray in enumerate(_grays(data, background)):
-            store.add_gray(f"{key}-{place}", gray)
         if not data.startswith(JPEG_START):
             images = reduced_file(data, background)
             if is_worth_keeping(images[0]):
                 store.add_reduced(key, images)
+                for place, gray in enumerate(_grays(data, background)):
+                    store.add_gray(f"{key}-{place}", gray)
 
 
 def store_key(sha256: str, background: tuple[int, int, int]) -> str:

@@ -93,8 +93,9 @@ def _outliers(
     shared = inside & ((cv2.min(*contrasts) >= contrast // 2) | (contrast < _WEAK))
     # Sums of integers below 2 ** 24: exact in float32, in any order.
     error = cv2.sqrBoxFilter(difference, cv2.CV_32F, (window, window), normalize=False)
-    noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8)[shared], contrast[shared])
-    if _is_lossless(difference[shared & (contrast >= _SORTS[0])]):  # what differs fills a sort that is rare elsewhere
+    noise = _noise(np.sqrt(error / np.float32(window * window)).astype(np.uint8), contrast, shared)
+    # What differs fills a sort that is rare elsewhere.
+    if _is_lossless(difference, (shared & (contrast >= _SORTS[0])).view(np.uint8)):
         noise = np.zeros(256)
     limits = (
         np.rint(window * window * _FACTOR * (noise * noise + floor * floor)).astype(np.float32)
@@ -104,18 +105,20 @@ def _outliers(
     return far, near
 
 
-def _is_lossless(difference: np.ndarray) -> bool:
-    """Whether nearly all pixels with contrast are the same: a codec changes most of them."""
-    return len(difference) >= _FEWEST and cv2.countNonZero(difference) <= (1 - _SAME) * len(difference)
+def _is_lossless(difference: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether nearly all pixels in a mask are the same: of those with contrast, a codec changes most."""
+    count = cv2.countNonZero(mask)
+    return count >= _FEWEST and cv2.countNonZero(cv2.min(difference, mask)) <= (1 - _SAME) * count
 
 
-def _noise(levels: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Return the noise for each contrast, float64 `[256]`, of pixels that differ by these levels, uint8 `[n]` both."""
+def _noise(levels: np.ndarray, contrast: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the noise for each contrast, float64 `[256]`, of the chosen pixels, which differ by these levels."""
     num_sorts = len(_SORTS) + 1
-    sort = np.searchsorted(_SORTS, np.arange(256), side="right")
-    counts = np.bincount(sort[contrast] * 256 + levels, minlength=256 * num_sorts).reshape(num_sorts, 256)
+    sort = np.searchsorted(_SORTS, np.arange(256), side="right").astype(np.uint8)
+    mask = chosen.view(np.uint8)
+    counts = cv2.calcHist([cv2.LUT(contrast, sort), levels], [0, 1], mask, [num_sorts, 256], [0, num_sorts, 0, 256])
     noise, last = np.zeros(num_sorts), 0
-    for number, count in enumerate(np.cumsum(counts, axis=1)):
+    for number, count in enumerate(np.cumsum(counts.astype(np.int64), axis=1)):
         if count[-1] >= _FEWEST_OF_SORT:
             most, half = (int(np.searchsorted(count, count[-1] * share)) for share in (_COMMON, 0.5))
             last = max(last, min(most, _SPREAD * half + 2))
@@ -181,7 +184,7 @@ def least_squares(have: np.ndarray, want: np.ndarray, ridge: float = 1.0) -> lis
         factors = have.astype(np.float64)
         rows = (factors @ np.vstack([factors, want]).T).tolist()
     else:
-        rows = [[float(ordered_sum(a * b)) for b in (*have, want)] for a in have]
+        rows = ordered_sum(have[:, None] * np.vstack([have, want])).tolist()
     for place, row in enumerate(rows):
         row[place] = 1.0001 * row[place] + ridge
     return solved(rows)

@@ -9,6 +9,7 @@ to the shifts that agree. What covers a part of one image moves some cells, but 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import cv2
@@ -32,7 +33,7 @@ _MOVED_PX, _EXPLAINED, _MIN_MOVED = 0.7, 0.5, 3  # px, share of the error that t
 _CLOSER, _CLOSER_THAN_WHOLE = 0.998, 0.8
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Registered:
     """Two images in one frame.
 
@@ -47,6 +48,34 @@ class Registered:
     candidate: np.ndarray
     inside: np.ndarray
     to_query: np.ndarray
+
+    @functools.cached_property
+    def colors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both images, uint8 `[h, w, 3]`, YCrCb."""
+        ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2YCrCb) for side in (self.query, self.candidate))
+        return ours, theirs
+
+    @functools.cached_property
+    def grays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both images in gray, uint8 `[h, w]`."""
+        ours, theirs = (cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (self.query, self.candidate))
+        return ours, theirs
+
+    @functools.cached_property
+    def core(self) -> np.ndarray:
+        """`inside` without what is within 2 px of the outside, bool `[h, w]`."""
+        return eroded(self.inside)
+
+    @functools.cached_property
+    def core_mask(self) -> np.ndarray | None:
+        """The same, uint8, for OpenCV; None if it is the whole frame, as most functions are faster without a mask."""
+        mask = self.core.view(np.uint8)
+        return None if cv2.countNonZero(mask) == mask.size else mask
+
+
+def eroded(mask: np.ndarray) -> np.ndarray:
+    """Return a mask, bool `[h, w]`, without what is within 2 px of where it is not set."""
+    return cv2.erode(mask.view(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).view(bool)
 
 
 class Registration:
@@ -118,6 +147,11 @@ class Registration:
         ours, theirs = (self.base, warped) if self._query_is_base else (warped, self.base)
         return Registered(ours, theirs, inside, self._to_units()[0])
 
+    @functools.cached_property
+    def _grays(self) -> tuple[np.ndarray, np.ndarray]:
+        base, other = (cv2.cvtColor(side, cv2.COLOR_RGB2GRAY) for side in (self.base, self._other))
+        return base, other
+
     def _to_units(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the maps from px of the frame to the unit squares of the query and of the candidate."""
         to_other = compose(inverse(scaling(*_size(self._other))), self.to_other)
@@ -162,13 +196,22 @@ class Registration:
     def _at_low_resolution(self) -> _Low:
         factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
         size = _reduced_size(self.base, factor)
-        goal = _detail(_gray(self.base, size))
+        base, other = self._grays
+        goal = _detail(_resized(base, size))
         slopes = cv2.Sobel(goal, cv2.CV_16S, 1, 0), cv2.Sobel(goal, cv2.CV_16S, 0, 1)
         down = _between(size, _size(self.base))
         # The other image at about the same resolution, and the map between these two.
         other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
-        other, other_down = _gray(self._other, other_size), _between(other_size, _size(self._other))
-        return _Low(size, goal, slopes, other, down, other_down, compose(inverse(other_down), self.to_other, down))
+        other_down = _between(other_size, _size(self._other))
+        return _Low(
+            size,
+            goal,
+            slopes,
+            _resized(other, other_size),
+            down,
+            other_down,
+            compose(inverse(other_down), self.to_other, down),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -279,8 +322,7 @@ def _between(size: tuple[int, int], other: tuple[int, int]) -> np.ndarray:
     return scaling(other[0] / size[0], other[1] / size[1])
 
 
-def _gray(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+def _resized(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
 
 
