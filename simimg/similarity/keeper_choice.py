@@ -7,7 +7,7 @@ It is this order:
 1. fewest visible edits, such as crops and text;
 2. most detail: an enlarged image has that of its original (`simimg.similarity.image_worth`);
 3. the camera's metadata, then the position that most of the others have: turned or mirrored against the fewest;
-4. not made from another one that is as good: not enlarged, saved again, posterized, or sharpened, and no noisy drawing;
+4. not made from another one that is as good: not enlarged, saved again, posterized, or filtered, and no noisy drawing;
 5. lossless format, most bits per color, most pixels, highest JPEG quality, most bytes;
 6. the oldest file, if it is older by more than two seconds, then the shortest path, then the first one. Byte-identical
    files differ in nothing else, so that copies in a folder `copies` do not win over their originals in `photos`.
@@ -45,7 +45,7 @@ from simimg.similarity.image_worth import (
     jpeg_table,
 )
 from simimg.similarity.index_images import IndexImages
-from simimg.similarity.pixel_history import has_noise, is_sharpened, lost_tones, tones_of
+from simimg.similarity.pixel_history import filtered, has_noise, lost_tones, tones_of
 from tfrecords.format.quarantine import Refusal
 
 KEEP_RULES = {
@@ -263,8 +263,8 @@ class _Group:
             return ""
         if lost_tones(self._tones(row), self._tones(other)):
             return "the other one has fewer colors"
-        if is_sharpened(image, source):
-            return "the other one is sharpened"
+        if made := filtered(image, source):
+            return f"the other one is {made}"
         is_lossless = self._keeps_pixels(row) and self._keeps_pixels(other)
         return "the other one is noisy" if is_lossless and has_noise(image, source) else ""
 

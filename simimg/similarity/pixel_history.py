@@ -1,10 +1,11 @@
-"""What the pixels of an image tell about its past: whether it lost tones, has noise, or was sharpened.
+"""What the pixels of an image tell about its past: whether it lost tones, has noise, or was filtered.
 
 1. *Tones.* A palette image, a posterized one, and one of 16 bits per pixel have fewer colors or levels per color than
    the image that they were made from. A drawing has few colors by itself, and is plain in most places. A noisy version
    of a drawing has about the same colors there on average.
-2. *Sharpening.* A sharpened image can be computed from its source to the rounding of pixels: each pixel is a sum of its
-   neighbors in the source, with weights that depend on their distance alone.
+2. *Filters.* A sharpened or blurred image can be computed from its source to the rounding of pixels: each pixel is a
+   sum of its neighbors in the source, with weights that depend on their distance alone. A blurred one does not give
+   back its source.
 
 The results are the same on every processor: sums are of integers, and equations are solved in Python's numbers.
 """
@@ -37,7 +38,8 @@ _PART_PX, _STRIP = 192, 24  # side of the part that is examined, and half the he
 # Of photos and drawings that Pillow sharpened, it left at most 0.5; of those that differ otherwise, a share of 0.03.
 _ROUNDING, _LOSS, _LEFT = 0.6, 4.0, 0.02
 _WEIGHTS = 0.02  # by which all weights together may differ from 1; other filters change the brightness
-_CHANGED = 6.0  # squared levels by which a sharpened image differs at least
+_NOISE_LEFT = 0.9  # share of what a blur removed that a filter cannot bring back: of noise 0.99, of photos 0.6
+_CHANGED = 6.0  # squared levels by which a filtered image differs at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,16 +94,24 @@ def has_noise(image: Image.Image, drawing: Image.Image) -> bool:
     return bool((extent[plain] >= _NOISE).mean() >= _NOISY and shifts[len(shifts) // 2] <= _SHIFT * _TILE * _TILE)
 
 
-def is_sharpened(image: Image.Image, source: Image.Image) -> bool:
-    """Return whether an image is a sharpened version of another one of the same size; both mode RGB."""
+def filtered(image: Image.Image, source: Image.Image) -> str:
+    """Return `sharpened` or `blurred` if an image was made so from another one of the same size, else an empty text.
+
+    Both have mode RGB. A blur that a filter can undo is not told: the other image may be a sharpened version of this
+    one. Nor is one that removes nothing but noise or dithering.
+    """
     if image.size != source.size or min(image.size) < _LEAST_PX:
-        return False
+        return ""
     width, height = (min(side, _PART_PX) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     box = (left, top, left + width, top + height)
     # Green is what every filter computes by itself. Luma is rounded once more.
     ours, theirs = (np.asarray(one.crop(box))[..., 1].astype(np.int64) for one in (image, source))
-    return _roughness(ours) > _roughness(theirs) and _explains(theirs, ours)
+    if not _explains(theirs, ours):
+        return ""
+    if _roughness(ours) > _roughness(theirs):
+        return "sharpened"
+    return "" if _explains(ours, theirs) or not _tells_of(ours, theirs) else "blurred"
 
 
 def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
@@ -156,11 +166,18 @@ def _explains(source: np.ndarray, image: np.ndarray) -> bool:
     most = max(_ROUNDING, min(_LOSS, _LEFT * changed))
     middle = slice(max(0, len(source) // 2 - _STRIP), len(source) // 2 + _STRIP)
     # The best filter for a part leaves no more of it than the best one for the whole does, so that a part tells most
-    # of the images that are not sharpened.
+    # of the images that are not filtered.
     if _left_by_filter(source[middle], image[middle])[0] > most * int(counted.sum()):
         return False
     left, brightness = _left_by_filter(source, image)
     return abs(brightness - 1) <= _WEIGHTS and left / int(counted.sum()) <= most
+
+
+def _tells_of(image: np.ndarray, source: np.ndarray) -> bool:
+    """Return whether what a blurred image lost of its source depends on what it shows, as noise does not."""
+    inner = (slice(_REACH, -_REACH),) * 2
+    lost = ((source - image)[inner] ** 2)[(source[inner] > 0) & (source[inner] < 255)]
+    return _left_by_filter(image, source)[0] < _NOISE_LEFT * int(lost.sum())
 
 
 def _left_by_filter(source: np.ndarray, image: np.ndarray) -> tuple[float, float]:

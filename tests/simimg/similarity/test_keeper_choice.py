@@ -184,6 +184,8 @@ def poor(image: Image.Image, kind: str) -> bytes:
         Image.fromarray(np.asarray(image) & np.array([0xF8, 0xFC, 0xF8], np.uint8)).save(buffer, "PNG")
     elif kind == "sharpened":
         image.filter(ImageFilter.UnsharpMask(2, 150, 0)).save(buffer, "PNG")
+    elif kind == "blurred":
+        image.filter(ImageFilter.GaussianBlur(1.5)).save(buffer, "PNG")
     elif kind == "JPEG as PNG":
         opened(jpeg(image, 40)).save(buffer, "PNG")
     elif kind == "JPEG as better JPEG":
@@ -203,6 +205,7 @@ def poor(image: Image.Image, kind: str) -> bytes:
         ("posterized", "as much detail: the other one has fewer colors"),
         ("16 bits per pixel", "as much detail: the other one has fewer colors"),
         ("sharpened", "as much detail: the other one is sharpened"),
+        ("blurred", "as much detail: the other one is blurred"),
         ("JPEG as PNG", ""),
         ("JPEG as better JPEG", "as many pixels, the other one was a JPEG of about quality 40 before"),
         ("WebP", "the other one is this JPEG of about quality 75, saved again"),
@@ -210,7 +213,7 @@ def poor(image: Image.Image, kind: str) -> bytes:
 )
 def test_what_was_made_from_a_photo_is_not_kept(folder: Path, scene: Scene, kind: str, why: str) -> None:
     """Neither if the photo is a JPEG file of moderate quality, nor without loss."""
-    image = scene(3) if kind == "WebP" else photo(3)
+    image = scene(3) if kind in ("WebP", "blurred") else photo(3)
     original = jpeg(image, 75)
     name, said = kept(folder, {"a": poor(opened(original), kind), "b.jpg": original})
     assert name == "b.jpg"
