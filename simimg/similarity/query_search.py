@@ -234,10 +234,10 @@ class Finder:
         return [*first, *(match for match in matches if match.row not in rows)]
 
     def _verified(self, query: _QueryImages, matches: Sequence[Match]) -> Iterator[list[Verification | None]]:
-        """Yield the verifications so far, at least once; ends after a copy and `_GROUP` others in a row."""
+        """Yield the verifications so far, at least once; ends after a copy and `_GROUP` other images in a row."""
         candidates = matches[:CANDIDATES]
         verified: list[Verification | None] = []
-        since_copy = 0  # how many were no copies since the last one
+        since_copy = 0  # other images since the last copy, with whichever edits
         yield verified
         nearest_copy = -1.0  # its cosine
         while len(verified) < len(candidates) and not (nearest_copy >= 0 and since_copy >= _GROUP):
@@ -247,7 +247,7 @@ class Finder:
                 found, nearest_copy = self._examined(query, group, nearest_copy)
             for one in found:
                 verified.append(one)
-                since_copy = 0 if self._is_copy(one) else since_copy + 1
+                since_copy = since_copy + 1 if one is None or one.similarity < self._threshold else 0
             yield verified
 
     def _examined(

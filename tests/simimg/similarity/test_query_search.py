@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from simimg.cli import main
 from simimg.similarity import query_search
+from simimg.similarity.edits import MIRROR, PLANNED
 from simimg.similarity.embeddings import Embedder
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.index_update import index_dataset, index_folder
@@ -137,6 +138,21 @@ def test_larger_images_are_compared_until_there_is_a_copy_and_where_another_may_
     copies = [row for row in range(4) if row in by_thumbnail or row in by_keypoints]
     assert [row for row, one in enumerate(found) if one is copy] == copies
     assert nearest == max([before, *(group[row].similarity for row in copies)])
+
+
+@pytest.mark.parametrize(("edits", "examined"), [(MIRROR, 14), ("", 5)])
+def test_copies_with_edits_that_do_not_count_do_not_end_a_search(
+    finder: Finder, index: SearchIndex, monkeypatch: pytest.MonkeyPatch, edits: str, examined: int
+) -> None:
+    """Eight mirrored copies are nearer than one that counts; eight other images would end the search."""
+    found = {row: Verification(0.95, (), 30, edits=frozenset((edits,))) for row in range(1, 9) if edits}
+    found |= dict.fromkeys((0, 9), Verification(0.95, (), 30))
+    monkeypatch.setattr(query_search, "CANDIDATES", NUM_PHOTOS)
+    monkeypatch.setattr(finder, "_edits", PLANNED)
+    monkeypatch.setattr(finder, "_verify", lambda query, row, *, thorough=True: found.get(row))
+    matches = [Match(row, index.images[row], 0.5) for row in range(NUM_PHOTOS)]
+    *_, last = finder._verified(None, matches)  # type: ignore[arg-type]
+    assert len(last) == examined
 
 
 def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
