@@ -1,15 +1,16 @@
 """The wall time, the processor time and the peak memory of a command together with all processes that it starts.
 
-Processor time is that of the process and of every descendant that was waited for, as the system counts it. Memory is
-resident memory, the mapped files included. The most that a single process had is the system's own count. For several
-processes at a time it is a sum, sampled ten times per second, in which each page that they share after a fork counts
-once. Pages of files count in full in each of them: their proportional share would depend on what else runs on
-the machine. It needs Linux.
+Processor time is that of the process and of every descendant, as the system counts it. Those that nobody waited for,
+such as the workers of a server process, are adopted when it ends, and waited for here. Memory is resident memory, the
+mapped files included. The most that a single process had is the system's own count. For several processes at a time it
+is a sum, sampled ten times per second, in which each page that they share after a fork counts once. Pages of files
+count in full in each of them: their proportional share would depend on what else runs on the machine. It needs Linux.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -28,7 +29,9 @@ _SAMPLE_MS = 20  # a look takes 0.2 ms of the processor
 _SUM_EVERY_S = 0.1  # the system takes 5 ms and more to count the pages of a process with TensorFlow
 _TIMEOUT_S = 3_600
 _ROLLUP = "smaps_rollup"
+_ENDING_S = 5.0  # for the processes that it leaves to end by themselves
 _PROC = Path("/proc")
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl.h
 
 
 def check_linux() -> None:
@@ -45,7 +48,7 @@ def run_command(
     Raises:
         RunFailed: it ended with an exit code other than 0, or did not end in time; with the last line of its messages.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages, _adopting():
         start = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -61,6 +64,7 @@ def run_command(
             seconds = time.perf_counter() - start
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            cpu_seconds = usage.ru_utime + usage.ru_stime + _left_behind(process.pid)
         except TimeoutError:
             raise RunFailed(f"it did not end within {timeout_s:,.0f} s") from None
         finally:
@@ -68,10 +72,38 @@ def run_command(
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                _left_behind(process.pid)
         if process.returncode:
             raise RunFailed(f"it ended with code {process.returncode}: {_last_line(_content(messages))}")
-        run = Run(seconds, 1, 0, usage.ru_utime + usage.ru_stime, peak_bytes)
+        run = Run(seconds, 1, 0, cpu_seconds, peak_bytes)
         return run, _content(output)
+
+
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """Make this process the parent of descendants whose parents end."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_SUBREAPER, 0, 0, 0, 0)
+
+
+def _left_behind(group: int) -> float:
+    """Waits for the processes of a group that are children of this one; returns their processor time, in seconds."""
+    cpu_seconds, deadline = 0.0, time.perf_counter() + _ENDING_S
+    while True:
+        try:
+            pid, _, usage = os.wait4(-group, os.WNOHANG)
+        except ChildProcessError:
+            return cpu_seconds
+        if pid:
+            cpu_seconds += usage.ru_utime + usage.ru_stime
+        elif time.perf_counter() < deadline:
+            time.sleep(_SAMPLE_MS / 1000)
+        else:
+            os.killpg(group, signal.SIGKILL)
 
 
 def _watched(pid: int, deadline: float) -> int:

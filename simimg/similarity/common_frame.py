@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections import defaultdict
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from simimg.similarity.affine import (
     transform,
     translation,
 )
-from simimg.similarity.drawing_evidence import without_plane
+from simimg.similarity.drawing_evidence import without_planes
 from simimg.similarity.fingerprint import PLAIN, luma
 
 _FRAME_PX = 128  # longer side of the frame, at most
@@ -113,16 +115,28 @@ def block_agreement(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) ->
 
 def structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> bool:
     """Whether more agrees in the frame than slow changes of brightness: blocks are compared without their planes."""
-    pairs = []
-    for rows in np.array_split(np.arange(inside.shape[0]), _BLOCKS):
-        for columns in np.array_split(np.arange(inside.shape[1]), _BLOCKS):
-            block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            if inside[block].all():
-                a, b = (without_plane(luma(image[block])).ravel() for image in (ours, theirs))
-                aa, ab, bb = (float(ordered_sum(product)) / a.size for product in (a * a, a * b, b * b))
-                if min(aa, bb) >= _STRUCTURE**2:
-                    pairs.append(ab / math.sqrt(aa * bb))
-    return len(pairs) >= _MIN_STRUCTURED and sum(pairs) / len(pairs) >= _STRUCTURE_CORRELATION
+    by_shape = defaultdict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]](list)
+    a, b = luma(ours), luma(theirs)
+    for number, (rows, columns) in enumerate(itertools.product(*(_parts(side) for side in inside.shape))):
+        if inside[rows, columns].all():
+            one, other = a[rows, columns], b[rows, columns]
+            by_shape[one.shape].append((number, one, other))
+    found: dict[int, float] = {}
+    for shape, blocks in by_shape.items():
+        numbers, *sides = zip(*blocks, strict=True)
+        x, y = (without_planes(np.stack(side)).reshape(len(blocks), -1) for side in sides)
+        xx, xy, yy = (ordered_sum(product) / math.prod(shape) for product in (x * x, x * y, y * y))
+        there = np.minimum(xx, yy) >= _STRUCTURE**2
+        values = xy[there] / np.sqrt(xx[there] * yy[there])
+        found.update(zip(np.array(numbers)[there].tolist(), values.tolist(), strict=True))
+    correlations = [found[number] for number in sorted(found)]
+    return len(correlations) >= _MIN_STRUCTURED and sum(correlations) / len(correlations) >= _STRUCTURE_CORRELATION
+
+
+def _parts(side: int) -> list[slice]:
+    """Return the rows or columns of each of the blocks."""
+    ends = np.cumsum([0, *map(len, np.array_split(np.arange(side), _BLOCKS))]).tolist()
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 @functools.lru_cache(maxsize=32)

@@ -55,16 +55,17 @@ def have_detail(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray, blocks
     return int(there.sum()) >= _MIN_BLOCKS
 
 
-def without_plane(block: np.ndarray) -> np.ndarray:
-    """Return a block, `[h, w]`, minus the plane that fits it best, float64."""
-    rest = block.astype(np.float64)
-    rest = rest - float(ordered_sum(rest.ravel())) / rest.size
-    for axis, side in enumerate(block.shape):
+def without_planes(blocks: np.ndarray) -> np.ndarray:
+    """Return blocks, `[n, h, w]`, each minus the plane that fits it best: float64 `[n, h, w]`."""
+    count, *sides = blocks.shape
+    rest = blocks.astype(np.float64)
+    rest = rest - (ordered_sum(rest.reshape(count, -1)) / math.prod(sides))[:, None, None]
+    for axis, side in enumerate(sides):
         slope = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
-        weights = np.broadcast_to(slope, block.shape)
+        weights = np.broadcast_to(slope, sides)
         total = float(ordered_sum((weights * weights).ravel()))
         if total:
-            rest = rest - weights * (float(ordered_sum((weights * rest).ravel())) / total)
+            rest = rest - weights * (ordered_sum((weights * rest).reshape(count, -1)) / total)[:, None, None]
     return rest
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -47,6 +48,7 @@ _LOCKS = [threading.Lock() for _ in range(64)]
 JPEG_START = b"\xff\xd8\xff"
 _CANDIDATE = (320, 400)  # px of the longer side, and keypoints: 60 KB and 15 ms per image
 _QUERY = (512, 800)  # more, because a query may be a crop, or contain its original as a small part
+_LARGE = 1_000_000  # pixels; smaller images are decoded again where fine keypoints are needed, in a few ms
 _COARSE = (160, 200)  # of the thumbnail: 24 KB and 5 ms per image
 
 # The luminance table of Annex K.1 of the JPEG standard, which libjpeg scales by the quality (jcparam.c).
@@ -286,19 +288,21 @@ def prepare_fingerprint(
 ) -> None:
     """Keep what `fingerprint_file` computes of the bytes of an image file, where it would decode it again for that.
 
-    It is for images that were just decoded, in a block of `decoded_once`. Of large images in other formats than JPEG,
-    whose decoder can reduce them, what few pairs need is kept, too: what is compared at full size, and what fine
-    keypoints are detected in.
+    It is for images that were just decoded, in a block of `decoded_once`. Of large images, what few pairs need is kept,
+    too: what fine keypoints are detected in, and in other formats than JPEG, whose decoder can reduce images, what is
+    compared at full size.
     """
     key = store_key(sha256, background)
     with suppress(Refusal):  # it will be said when the fingerprint is needed
-        store.add_thumbnail(key, _loaded(data, background))
+        thumbnail = _loaded(data, background)
+        store.add_thumbnail(key, thumbnail)
+        if math.prod(thumbnail.size) >= _LARGE:
+            for place, gray in enumerate(_grays(data, background)):
+                store.add_gray(f"{key}-{place}", gray)
         if not data.startswith(JPEG_START):
             images = reduced_file(data, background)
             if is_worth_keeping(images[0]):
                 store.add_reduced(key, images)
-                for place, gray in enumerate(_grays(data, background)):
-                    store.add_gray(f"{key}-{place}", gray)
 
 
 def store_key(sha256: str, background: tuple[int, int, int]) -> str:

@@ -1,6 +1,7 @@
 """Copies are told from other pictures, with what was done to them; a shared logo makes no copy."""
 
 import io
+import itertools
 import math
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter, ImageOp
 
 from simimg.similarity.affine import area, determinant, inverse, part_in_unit_square, transform
 from simimg.similarity.common_frame import block_agreement
-from simimg.similarity.evaluation.image_edits import EDITS
+from simimg.similarity.evaluation.image_edits import EDITS, cropped
 from simimg.similarity.fingerprint import fingerprint, jpeg_quality, luma
 from simimg.similarity.keypoints import align, detect_in, gray_pixels, match
 from simimg.similarity.match_verification import HARMLESS, verify
@@ -43,6 +44,21 @@ def test_the_same_picture_has_nothing_done_to_it(scene) -> None:
     found = verified(EDITS["recompressed"](scene(0), np.random.default_rng(0)), scene(0))
     assert found.reasons == ()
     assert found.similarity > 0.95
+
+
+def test_fine_keypoints_are_compared_only_where_coarse_ones_agree(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that are no copies have many coarse matches by chance, which agree on nothing."""
+    found = [fingerprint(scene(seed)) for seed in range(7)]
+    detected: list[int] = []
+    monkeypatch.setattr(type(found[0]), "keypoints", property(lambda self: detected.append(1) or self.details.fine))
+    pairs = list(itertools.combinations(found, 2))
+    assert all(verify(*pair) is None for pair in pairs)
+    assert sum(max(len(one.ours) for one in match(a.details.coarse, b.details.coarse)) >= 4 for a, b in pairs) > 18
+    assert detected == []
+    crop = fingerprint(cropped(scene(3), 0.5, np.random.default_rng(3)))
+    assert verify(crop, found[3], thorough=False) is None
+    assert verify(crop, found[3]) is not None
+    assert len(detected) == 2
 
 
 RESAVES = [(97, 1.0), (90, 1.0), (30, 1.0), (97, 0.5), (75, 2.0), (60, 0.97)]  # quality, factor of its size
