@@ -190,19 +190,19 @@ class _Group:
         sides = {row: self._side(row) for row in rows}
         first_of = {side: row for row, side in reversed(sides.items())}
         detail = dict(sides)  # of an enlarged image, that of its original
-        tested: dict[int, bool] = {}
+        next_smaller = functools.cache(
+            lambda row: max((one for one in first_of if one < COMPARABLE * sides[row]), default=0)
+        )
+        is_enlarged = functools.cache(lambda row: not self._is_more_detailed(row, first_of[next_smaller(row)]))
         most = 0.0
         for row in sorted(rows, key=lambda row: -sides[row]):
             if sides[row] < COMPARABLE * most:
                 break
-            smaller = max((side for side in first_of if side < COMPARABLE * sides[row]), default=None)
-            if smaller is not None:
-                same, original = self._same(row), first_of[smaller]
-                if same not in tested:
-                    tested[same] = self._is_more_detailed(same, original)
-                if not tested[same]:
-                    self._enlarged[row] = original
-                    detail[row] = smaller
+            original = row
+            while next_smaller(original) and is_enlarged(self._same(original)):  # what it was made from may be, too
+                original = first_of[next_smaller(original)]
+            if original != row:
+                self._enlarged[row], detail[row] = original, sides[original]
             most = max(most, detail[row])
         best = [row for row in rows if detail[row] >= COMPARABLE * most]
         return best, self._why_detailed

@@ -121,6 +121,15 @@ def test_an_enlarged_copy_is_not_kept(folder: Path, scene: Scene, soft: bool, qu
 
 
 @pytest.mark.parametrize("soft", [False, True])
+def test_of_several_enlarged_copies_none_is_kept(folder: Path, scene: Scene, soft: bool) -> None:
+    """The largest has no more detail than the next one, which is itself enlarged."""
+    original = jpeg(photo() if soft else scene(1, (640, 480)), 88)
+    large, medium = (resized(opened(original), factor, Image.Resampling.LANCZOS) for factor in (2, 1.5))
+    files = {"a.jpg": jpeg(large, 92), "b.png": png(medium), "c.jpg": original}
+    assert kept(folder, files) == ("c.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
+
+
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("exif", [False, True])
 def test_the_original_is_kept_before_a_smaller_copy(folder: Path, scene: Scene, soft: bool, exif: bool) -> None:
     """Messengers reduce images, and exports keep the metadata."""
