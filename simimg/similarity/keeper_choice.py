@@ -190,17 +190,17 @@ class _Group:
         sides = {row: self._side(row) for row in rows}
         first_of = {side: row for row, side in reversed(sides.items())}
         detail = dict(sides)  # of an enlarged image, that of its original
-        next_smaller = functools.cache(
-            lambda row: max((one for one in first_of if one < COMPARABLE * sides[row]), default=0)
-        )
-        is_enlarged = functools.cache(lambda row: not self._is_more_detailed(row, first_of[next_smaller(row)]))
+        is_more_detailed = functools.cache(self._is_more_detailed)
         most = 0.0
         for row in sorted(rows, key=lambda row: -sides[row]):
             if sides[row] < COMPARABLE * most:
                 break
             original = row
-            while next_smaller(original) and is_enlarged(self._same(original)):  # what it was made from may be, too
-                original = first_of[next_smaller(original)]
+            for side in sorted(first_of, reverse=True):
+                if side < COMPARABLE * sides[original]:
+                    if is_more_detailed(self._same(original), first_of[side]):
+                        break
+                    original = first_of[side]  # which may be enlarged as well
             if original != row:
                 self._enlarged[row], detail[row] = original, sides[original]
             most = max(most, detail[row])

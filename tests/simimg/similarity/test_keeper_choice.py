@@ -129,6 +129,15 @@ def test_of_several_enlarged_copies_none_is_kept(folder: Path, scene: Scene, sof
     assert kept(folder, files) == ("c.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
 
 
+def test_a_file_whose_twin_is_elsewhere_is_compared(folder: Path, scene: Scene) -> None:
+    """Rules may leave out the first of two files with the same bytes."""
+    image = scene(1, (640, 480))
+    original, small = jpeg(image, 88), jpeg(resized(image, 0.5), 88)
+    files = {"a.jpg": original, "b/a.jpg": original, "b/c.jpg": small}
+    said = "more detail: 640 x 480, the other one has 320 x 240"
+    assert kept(folder, files, "exif", "folder:b") == ("b/a.jpg", said)
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("exif", [False, True])
 def test_the_original_is_kept_before_a_smaller_copy(folder: Path, scene: Scene, soft: bool, exif: bool) -> None:
