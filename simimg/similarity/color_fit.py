@@ -179,7 +179,7 @@ def _tone(have: np.ndarray, want: np.ndarray, bins: list[np.ndarray], neutral: n
 
 
 def _median(levels: np.ndarray) -> float:
-    """Return the median of integers, in a quarter of the time of `np.median`, which takes any shape."""
+    """Return the median of integers, `[n]`: for up to some thousands, in a fraction of the time of `np.median`."""
     low, high = (len(levels) - 1) // 2, len(levels) // 2
     ordered = np.partition(levels, (low, high))
     return (int(ordered[low]) + int(ordered[high])) / 2

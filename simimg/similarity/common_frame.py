@@ -133,10 +133,11 @@ def structure_agrees(ours: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -
     return len(correlations) >= _MIN_STRUCTURED and sum(correlations) / len(correlations) >= _STRUCTURE_CORRELATION
 
 
+@functools.lru_cache(maxsize=32)
 def _parts(side: int) -> list[slice]:
     """Return the rows or columns of each of the blocks."""
-    ends = np.cumsum([0, *map(len, np.array_split(np.arange(side), _BLOCKS))]).tolist()
-    return [slice(start, end) for start, end in itertools.pairwise(ends)]
+    parts = np.array_split(np.arange(side), _BLOCKS)
+    return [slice(part[0], part[-1] + 1) for part in parts]
 
 
 @functools.lru_cache(maxsize=32)
@@ -147,8 +148,7 @@ def _block_sizes(height: int, width: int) -> np.ndarray:
 @functools.lru_cache(maxsize=32)
 def block_of_pixels(height: int, width: int) -> np.ndarray:
     """Return the block of each pixel of a frame, int64 `[height, width]`, 0 to 63; blocks are of equal size."""
-    rows, columns = (
-        np.repeat(np.arange(_BLOCKS), [len(part) for part in np.array_split(np.arange(side), _BLOCKS)])
-        for side in (height, width)
-    )
-    return rows[:, None] * _BLOCKS + columns
+    blocks = np.empty((height, width), np.int64)
+    for number, block in enumerate(itertools.product(_parts(height), _parts(width))):
+        blocks[block] = number
+    return blocks

@@ -130,7 +130,7 @@ def find_differences(
         within: kinds of edits that matter; once another one is known, no more is looked for.
     """
     known = [quality for quality in qualities if quality is not None]
-    is_small = max(candidate.shape[:2]) < _SMALL_PX or max(query.shape[:2]) < _SMALL_PX
+    is_small = _side_of_smaller((query, candidate)) < _SMALL_PX
     noise = (_SMALL_NOISE if is_small else 0) + _PER_QUALITY * max([0, *(_WORST_QUALITY - one for one in known)])
     originals = query, candidate
     query, candidate = _enlarged(query, candidate)
@@ -184,29 +184,25 @@ def _completed(
     found = dataclasses.replace(found, place=tuple(registration.place.ravel().tolist()))
     if not is_upright or found.places:
         return found
-    places = broad_places(pair, max(0, noise))
-    if places and not _have_like_palettes(originals):
-        places = ()  # a palette has few levels
-    recolored = not places and _has_other_colors(pair, originals, noise)
-    if not places and registration.is_corrected and min(max(image.shape[:2]) for image in originals) >= _SMALL_PX:
+    noise, side = max(0, noise), _side_of_smaller(originals)
+    places, num_cells = broad_places(pair, noise), min(_MOST_CELLS, side // _CELL_PX)
+    recolored = num_cells > 1 and not places and has_other_colors(pair, num_cells, noise)
+    if (places or recolored) and len({palette_of(image) is None for image in originals}) > 1:
+        places, recolored = (), False  # a palette has few levels
+    if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 
 
-def _has_other_colors(pair: Registered, originals: Sequence[np.ndarray], noise: int) -> bool:
-    """Whether the means of some cells differ, of which icons have fewer; a palette has few levels, which differ."""
-    num_cells = min(_MOST_CELLS, min(max(image.shape[:2]) for image in originals) // _CELL_PX)
-    return num_cells > 1 and has_other_colors(pair, num_cells, max(0, noise)) and _have_like_palettes(originals)
-
-
-def _have_like_palettes(images: Sequence[np.ndarray]) -> bool:
-    return len({palette_of(image) is None for image in images}) == 1
+def _side_of_smaller(images: Sequence[np.ndarray]) -> int:
+    """Return the longer side of the smaller image, in px."""
+    return min(max(image.shape[:2]) for image in images)
 
 
 def _enlarged(*images: np.ndarray) -> list[np.ndarray]:
     """Return images, enlarged by one factor if one is small: within 3 px, an icon of 22 px has an arrow."""
-    factor = min(_MOST_ENLARGED, _SMALL_PX / min(max(image.shape[:2]) for image in images))
+    factor = min(_MOST_ENLARGED, _SMALL_PX / _side_of_smaller(images))
     if factor <= 1:
         return list(images)
     return [cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) for image in images]

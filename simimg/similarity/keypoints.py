@@ -155,17 +155,7 @@ def align(matches: tuple[Matches, Matches]) -> Alignment | None:
 
 def num_agreeing(matches: tuple[Matches, Matches]) -> int:
     """Return how many matches agree with the hypothesis that most of them support, before any map is fitted."""
-    return max(
-        int(_largest_agreement(one.query, one.candidate, one.ours, one.theirs, _reach(one)).sum())
-        if len(one.ours)
-        else 0
-        for one in matches
-    )
-
-
-def _reach(matches: Matches) -> float:
-    """Return the error, in px of the candidate, up to which a match agrees with a hypothesis."""
-    return _TOLERANCES[0] * max(matches.candidate.size)
+    return max(int(_largest_agreement(one).sum()) if len(one.ours) else 0 for one in matches)
 
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
@@ -192,7 +182,7 @@ def _affine(matches: Matches) -> Alignment | None:
         return None
     start, goal = query.points[ours].astype(np.float64), candidate.points[theirs].astype(np.float64)
     reach = float(max(candidate.size))
-    agreeing = _largest_agreement(query, candidate, ours, theirs, _reach(matches))
+    agreeing = _largest_agreement(matches)
     matrix = None
     for tolerance in (share * reach for share in _TOLERANCES):
         if agreeing.sum() < MIN_INLIERS:
@@ -221,10 +211,10 @@ def _matches(query: Keypoints, candidate: Keypoints) -> tuple[np.ndarray, np.nda
     return rows[clear], nearest[clear]
 
 
-def _largest_agreement(
-    query: Keypoints, candidate: Keypoints, ours: np.ndarray, theirs: np.ndarray, tolerance: float
-) -> np.ndarray:
+def _largest_agreement(matches: Matches) -> np.ndarray:
     """Return which matches agree with the best hypothesis, bool `[num_matches]`: the one that most matches support."""
+    query, candidate, ours, theirs = matches.query, matches.candidate, matches.ours, matches.theirs
+    tolerance = _TOLERANCES[0] * max(candidate.size)
     scale = (candidate.scales[theirs] / query.scales[ours]).astype(np.float64)
     turn = (candidate.angles[theirs] - query.angles[ours]).astype(np.float64)
     # Rounded, because the last bit of a cosine depends on the processor.

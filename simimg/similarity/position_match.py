@@ -12,6 +12,7 @@ import numpy as np
 
 from simimg.determinism import ordered_sum
 from simimg.similarity.affine import compose, scaling
+from simimg.similarity.drawing_evidence import without_planes
 from simimg.similarity.fingerprint import WHOLE_PX, Fingerprint, luma
 
 QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
@@ -69,14 +70,8 @@ def _blocks(thumbnail: np.ndarray) -> np.ndarray:
     """Return the luma of the blocks of an image, stretched to a square, without their planes: float64 `[64, n]`."""
     square = cv2.resize(np.ascontiguousarray(thumbnail), (_FRAME_PX, _FRAME_PX), interpolation=cv2.INTER_AREA)
     side = _FRAME_PX // _BLOCKS
-    gray = luma(square.astype(np.float32)).astype(np.float64).reshape(_BLOCKS, side, _BLOCKS, side)
-    blocks = gray.transpose(0, 2, 1, 3).reshape(_BLOCKS**2, -1)
-    slope = np.arange(side) - (side - 1) / 2
-    for plane in (np.ones((side, side)), np.tile(slope, (side, 1)), np.tile(slope, (side, 1)).T):
-        weights = plane.ravel()
-        share = ordered_sum(blocks * weights) / float(ordered_sum(weights * weights))
-        blocks = blocks - share[:, None] * weights
-    return blocks
+    gray = luma(square.astype(np.float32)).reshape(_BLOCKS, side, _BLOCKS, side)
+    return without_planes(gray.transpose(0, 2, 1, 3).reshape(-1, side, side)).reshape(_BLOCKS**2, -1)
 
 
 def between_sizes(matrix: np.ndarray, query: tuple[int, int], candidate: tuple[int, int]) -> np.ndarray:

@@ -196,22 +196,14 @@ class Registration:
     def _at_low_resolution(self) -> _Low:
         factor = min(1.0, _CORRECT_PX / max(_size(self.base)))
         size = _reduced_size(self.base, factor)
-        base, other = self._grays
-        goal = _detail(_resized(base, size))
+        gray, other = self._grays
+        goal = _detail(_resized(gray, size))
         slopes = cv2.Sobel(goal, cv2.CV_16S, 1, 0), cv2.Sobel(goal, cv2.CV_16S, 0, 1)
         down = _between(size, _size(self.base))
         # The other image at about the same resolution, and the map between these two.
         other_size = _reduced_size(self._other, min(1.0, factor / math.sqrt(abs(determinant(self.to_other)))))
-        other_down = _between(other_size, _size(self._other))
-        return _Low(
-            size,
-            goal,
-            slopes,
-            _resized(other, other_size),
-            down,
-            other_down,
-            compose(inverse(other_down), self.to_other, down),
-        )
+        other, other_down = _resized(other, other_size), _between(other_size, _size(self._other))
+        return _Low(size, goal, slopes, other, down, other_down, compose(inverse(other_down), self.to_other, down))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
