@@ -665,6 +665,8 @@ def test_reference_folders_that_are_none(tmp_path: Path, written: Any) -> None:
             "a.jpg",
             dict.fromkeys(("a.aae", "a.mov"), "it also belongs to a.heic, which stays"),
         ),
+        ("a.jpg a.txt a.jpg.caption", "a.jpg", {"a.txt": "", "a.jpg.caption": ""}),
+        ("a.jpg a.png a.txt b.txt", "a.png", {"a.txt": "it also belongs to a.jpg, which stays"}),
         ("바다 1.jpg 바다 1.jpg.xmp", "바다 1.jpg", {"바다 1.jpg.xmp": ""}),
         (
             "a.jpg a.CR2 a.xmp",

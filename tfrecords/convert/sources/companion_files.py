@@ -97,15 +97,12 @@ def names_of(image: str) -> set[str]:
     return names | {image[:_CUT_OFF]} if len(image) > _CUT_OFF else names
 
 
-def owners_of(file: str, notes: Collection[str] = SIDECARS) -> list[str]:
-    """Return the names of the images that a file belongs to, if they are there, see `names_of`.
-
-    `file` is a name without folders, and `notes` are the suffixes of files that describe an image.
-    """
+def owners_of(file: str) -> list[str]:
+    """Return the names of the images that a file (a name without folders) belongs to, if they are there: `names_of`."""
     suffix, stem = suffix_of(file), stem_of(file)
     if suffix in RAW or suffix in LIVE_FILMS:
         return [stem, file]
-    if suffix not in notes:
+    if suffix not in SIDECARS and suffix not in _CAPTIONS:
         return []
     owners = [stem]  # `a.xmp` belongs to a.jpg, and `a.jpg.xmp`, too
     numbered = _NUMBERED.fullmatch(stem)
@@ -128,7 +125,7 @@ def suffix_of(name: str) -> str:
 
 def _owner_paths(path: str) -> list[str]:
     folder, name = os.path.split(path)
-    return [os.path.join(folder, owner) for owner in owners_of(name, SIDECARS | _CAPTIONS)]
+    return [os.path.join(folder, owner) for owner in owners_of(name)]
 
 
 def _names(owners: Iterable[str], folders: Collection[str]) -> set[str]:
