@@ -67,9 +67,9 @@ def edits_of(flag: str, names: Iterable[str], default: frozenset[str], known: It
     for name in unsigned:
         if name not in (*known, "all", "auto"):
             raise UsageError(f"--{flag}={name}: there is no such edit. Choose from: {', '.join(known)}, all, auto.")
-    removed = {name.removeprefix("-") for name in names if name.startswith("-")}
-    chosen = [name for name in names if not name.startswith("-")]
-    counted: set[str] = set() if chosen else set(default)
-    for name in chosen:
-        counted |= set(known) if name == "all" else default if name == "auto" else {name}
-    return frozenset(counted - removed)
+    kinds = {"all": frozenset(known), "auto": default}
+    removed, chosen = set[str](), set[str]()
+    for name, kind in zip(names, unsigned, strict=True):
+        (removed if name.startswith("-") else chosen).update(kinds.get(kind, {kind}))
+    is_any_chosen = any(not name.startswith("-") for name in names)
+    return frozenset((chosen if is_any_chosen else default) - removed)

@@ -9,7 +9,7 @@ coarse pixels change an embedding but not a perceptual hash, so the images with 
 before all others. Verified copies come first:
 
     verified        similarity 0.5 + 0.5 x agreement of the common part, reduced if it is a small part of either image
-    not verified    similarity 0.5 x cosine of the embeddings
+    not verified    similarity 0.5 x cosine of the embeddings, 0.49 at most: rounded, it is no copy's either
 
 A verified candidate is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
 count (other content on the same form), it is ranked as if it was not verified, but its reasons are told.
@@ -54,6 +54,7 @@ _GROUP = 4
 _CLOSE, _CLOSE_TO_COPY = 0.3, 0.6
 _NEAR_HASHES = 4  # images with similar hashes that are verified, at most
 _MAX_DISTANCE = 10  # of their 64 bits
+_MOST_ALIKE = 0.49  # similarity of an image that is no copy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -298,7 +299,8 @@ class Finder:
             found = verified[place] if place < len(verified) else None
             cosine = match.similarity
             is_copy = self._is_copy(found)
-            similarity = found.similarity if found and is_copy else cosine if by == "kind" else 0.5 * max(0.0, cosine)
+            alike = cosine if by == "kind" else min(_MOST_ALIKE, 0.5 * max(0.0, cosine))
+            similarity = found.similarity if found and is_copy else alike
             path = self.index.path_of(match.image)
             results.append(SearchResult(match.row, match.image, path, similarity, cosine, is_copy, found))
         return sorted(results, key=lambda one: -one.similarity)[:k]

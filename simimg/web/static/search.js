@@ -250,11 +250,8 @@ export class SearchView {
     this.#draw();
   }
 
-  // At 0.5 and above, only copies count: half of a cosine of 0.9999 is rounded to 0.5.
   #isSure(match) {
-    if (this.query.text !== undefined) return false;
-    const least = this.thresholds[this.by];
-    return match.similarity >= least && (match.copy || this.by === "kind" || least < 0.5);
+    return this.query.text === undefined && match.similarity >= this.thresholds[this.by];
   }
 
   // A verified copy that is less similar than the user wants.
@@ -389,7 +386,7 @@ export class SearchView {
   #matchTile(match, index) {
     const { collection } = this, sure = this.#isSure(match), verified = match.copy;
     const isText = this.query.text !== undefined, reason = reasonOf(match);
-    const similarity = isText ? match.similarity.toFixed(3) : similarityOf(match);
+    const similarity = isText ? match.similarity.toFixed(3) : match.similarity.toFixed(2);
     const name = [collection.path[match.row], `similarity ${similarity}`, reason, verified ? "copy" : isText ? "" : "similar"];
     return el("button", { type: "button", class: `tile match${verified ? " verified" : ""}${sure ? " sure" : ""}`,
       "aria-label": name.filter(Boolean).join(", "),
@@ -445,7 +442,7 @@ export class SearchView {
         return {
           query: { src: query.large, title: query.title, size: query.size, label: "query" },
           match: collection.side(one.row, "match"),
-          place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(similarityOf(one)), row: one.row,
+          place: one.place, differs: one.differs, text: reasonOf(one) ?? "similar, not a copy", similarity: Number(one.similarity.toFixed(2)), row: one.row,
         };
       },
       closed: (place) => this.found.focus(place),
@@ -456,12 +453,6 @@ export class SearchView {
 // What was done to a copy, or why another match that shows the same picture is none; null for all others.
 function reasonOf(match) {
   return match.reason && (match.copy ? match.reason : `not a copy: ${match.reason}`);
-}
-
-// A match that is no copy has 0.49 at most: "0.50" would look like one.
-function similarityOf(match) {
-  const text = match.similarity.toFixed(2);
-  return text === "0.50" && !match.copy ? "0.49" : text;
 }
 
 export function mount(collection, row) {

@@ -25,6 +25,9 @@ from simimg.similarity.edits import CONTENT, COUNTED, EDITS, EDITS_HELP, EXCHANG
         (("-content", "all"), set(EDITS) - {"content"}),
         (("crop", "-crop"), frozenset()),
         (("-exchange",), COUNTED),
+        (("-all",), frozenset()),
+        (("-auto",), frozenset()),
+        (("all", "-auto"), {EXCHANGE, CONTENT}),
     ],
 )
 def test_names(names: tuple[str, ...], expected: frozenset[str]) -> None:

@@ -155,6 +155,15 @@ def test_copies_with_edits_that_do_not_count_do_not_end_a_search(
     assert len(last) == examined
 
 
+def test_the_same_picture_that_is_no_copy_is_below_every_copy(
+    finder: Finder, blind: Embedder, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finder, "_edits", PLANNED)
+    found = finder.find(make_query("q", ImageOps.mirror(scene(4)), blind), 1)[0]
+    assert (found.image.path, found.reasons, found.is_copy) == ("a/4.png", ("mirrored",), False)
+    assert (round(found.cosine, 4), found.similarity) == (1.0, 0.49)  # half of it, rounded, would be a copy's
+
+
 def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
     folder: Path, blind: Embedder, scene: Scene, tmp_path: Path
 ) -> None:
