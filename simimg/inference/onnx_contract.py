@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[_Colors, _Colors]] = {
 }
 _LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # the dimensions of channels, height and width
 _IMAGE_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+POOLED = "Export it with an output [n, dim], such as the features after global pooling (GlobalAveragePool, Flatten)."
 _EMBEDDING_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _NOMINAL_RANGES = {"nominalrange_0_255": "0..255", "normalized_0_1": "0..1", "normalized_1_1": "-1..1"}
 _EXAMPLES = {"layout": "nchw", "size": "224", "range": "imagenet"}
@@ -273,7 +274,7 @@ def embedding_output(model: str, outputs: Sequence[Tensor], given: str, name: st
         if one.type in _EMBEDDING_TYPES and len(one.shape) in (0, 2) and name in (None, one.name)
     ]
     if not could_be:
-        raise ModelError(f"{file} gives no embedding, which is a float tensor [n, dim]; it gives {described}.")
+        raise ModelError(f"{file} gives no embedding, which is a float tensor [n, dim]; it gives {described}. {POOLED}")
     if len(could_be) > 1:
         example = ",".join((*filter(None, [given]), f"output={could_be[0]}"))
         raise UsageError(

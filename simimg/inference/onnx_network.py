@@ -22,7 +22,7 @@ from simimg.errors import ModelError, UsageError
 from simimg.inference.inference_engine import Engine, instruction_set
 from simimg.inference.network import OpenNetwork
 from simimg.inference.network_cache import NetworkFacts
-from simimg.inference.onnx_contract import OnnxContract, read_contract
+from simimg.inference.onnx_contract import POOLED, OnnxContract, read_contract
 from simimg.standard_error import captured_stderr
 from tfrecords.format.atomic_files import file_sha256
 from tfrecords.machine_limits import num_cores
@@ -125,7 +125,8 @@ def unit_embedding(
         raise ModelError(f"{file} cannot compute {one} of {size}: {_reason_of(error)}. {advice}") from None
     if found.ndim != 2 or len(found) != 1 or found.shape[1] < 2:
         raise ModelError(
-            f"{file}: its output {output} for one {what} has the shape {list(found.shape)}; an embedding has [1, dim]."
+            f"{file}: its output {output} for one {what} has the shape {list(found.shape)}; an embedding has [1, dim]. "
+            f"{POOLED}"
         )
     vector: np.ndarray = found[0].astype(np.float64)
     length = math.sqrt(math.fsum(vector * vector))  # exact, so it does not depend on the processor

@@ -188,7 +188,7 @@ def test_an_unfit_text_in_the_file_is_named(tmp_path: Path) -> None:
         ({"type": INT64}, r"takes tensor\(int64\) as image; images should be one of tensor\(uint8\)"),
         ({"shape": ["n", 1, 32, 32]}, r"shape \[n, 1, 32, 32\]; none of its dimensions is 3, for RGB"),
         ({"shape": ["n", 3, 32, 48]}, r"shape \[n, 3, 32, 48\]; simimg makes squares"),
-        ({"outputs": ["map"], "type": UINT8}, r"gives no embedding.*it gives map tensor\(float\)"),
+        ({"outputs": ["map"], "type": UINT8}, r"gives no embedding.*map tensor\(float\).*with an output \[n, dim\]"),
     ],
 )
 def test_networks_that_embed_no_images(tmp_path: Path, options: dict[str, object], message: str) -> None:
