@@ -155,7 +155,7 @@ def run(options: Options) -> Result:
 def _values(pair: LeakedPair) -> dict[str, object]:
     pictures = (("", pair.image), ("other_", pair.other))
     values = {f"{which}{name}": getattr(one, name) for which, one in pictures for name in ("split", "path", "label")}
-    return {**values, "similarity": round(pair.similarity, 6), "reason": pair.reason}
+    return {**values, "similarity": round(pair.similarity, 6), "reason": pair.reason, "edits": sorted(pair.edits)}
 
 
 def _text(pair: LeakedPair) -> str:

@@ -33,7 +33,7 @@ from simimg.similarity.candidate_pairs import identical_rows
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.edits import COUNTED
 from simimg.similarity.image_table import IndexedImage
-from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE
+from simimg.similarity.match_verification import SAME_BYTES, SAME_FILE, Verification
 from simimg.similarity.pair_tasks import PairTasks
 from simimg.similarity.search_index import SearchIndex
 from tfrecords.convert.sources import natural_key
@@ -55,7 +55,8 @@ _KEPT = (
 class LeakedPair:
     """An image that is a copy of the other one, in an earlier split; both rows are those of the index.
 
-    The similarity is 0.5..1. The reason is what was done to the image, if the other one is the original.
+    The similarity is 0.5..1. The reason is what was done to the image, if the other one is the original, and the edits
+    are its kinds, see `simimg.similarity.edits`.
     """
 
     row: int
@@ -64,6 +65,7 @@ class LeakedPair:
     other: IndexedImage
     similarity: float
     reason: str
+    edits: frozenset[str] = frozenset()
 
     @property
     def picture(self) -> IndexedImage:
@@ -253,11 +255,13 @@ def _pairs(examiner: PairExaminer, splits: np.ndarray, edges: list[tuple[int, in
         if sha256[row] == sha256[other]:
             identity = examiner.index.file_identity(row)
             is_same = identity is not None and identity == examiner.index.file_identity(other)
-            rows, similarity, reason = [row], 1.0, SAME_FILE if is_same else SAME_BYTES
+            rows, found = [row], Verification(1.0, (SAME_FILE if is_same else SAME_BYTES,), 0)
         else:
-            found = examiner.copy(row, other)
-            assert found is not None
-            rows, similarity, reason = identical[row], found.similarity, found.text
+            copy = examiner.copy(row, other)
+            assert copy is not None
+            rows, found = identical[row], copy
         for each in rows:
-            pairs[each, other] = LeakedPair(each, pictures[each], other, pictures[other], similarity, reason)
+            pairs[each, other] = LeakedPair(
+                each, pictures[each], other, pictures[other], found.similarity, found.text, found.edits
+            )
     return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.row, pair.other_row))

@@ -85,6 +85,12 @@ def test_from_leaks_to_a_clean_data_set(
     assert page.count('<div class="query">') == len(found["pairs"])
     assert "of 6 test images are copies of others" in page
     assert {(pair["path"], pair["other_path"], pair["reason"]) for pair in found["pairs"]} == LEAKS
+    assert {pair["path"]: pair["edits"] for pair in found["pairs"]} == {
+        "a/0-bytes.png": [],
+        "b/1-mirrored.jpg": ["compression", "mirror"],
+        "a/2-crop.png": ["crop"],
+        "a/8.png": ["size"],
+    }
     assert all((pair["split"], pair["other_split"]) == ("test", "train") for pair in found["pairs"])
     assert (found["num_test_affected"], found["share_test_affected"]) == (4, round(4 / 6, 6))
     assert found["by_splits"] == [{"split": "test", "num_images": 6, "in": "train", "num_pairs": 4, "num_affected": 4}]
