@@ -150,7 +150,10 @@ def export_saved_model(
     names = () if info.objective.score == "recall" else info.class_names
 
     def of_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = network(tf.cast(image, tf.float32), training=False)
+        # An empty batch is computed as one image: by oneDNN, its convolution would keep the shape of its input.
+        size = tf.shape(image)[0]
+        some = tf.pad(image, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        outputs = network(tf.cast(some, tf.float32), training=False)[:size]
         if not names:
             return {"embedding": outputs}
         if info.objective.lower_is_better:

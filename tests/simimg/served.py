@@ -128,6 +128,8 @@ def by_c_api(library: Any, folder: Path, inputs: dict[str, np.ndarray]) -> dict[
         names = {key: tensor.name for key, tensor in signature.outputs.items()}
         for key, value in zip(names, session.run(given, list(names.values())), strict=True):
             results[f"{name}/{key}"] = value
+        nothing = session.run({tensor: values[:0] for tensor, values in given.items()}, list(names.values()))
+        assert [value.shape for value in nothing] == [(0, *results[f"{name}/{key}"].shape[1:]) for key in names]
     return results
 
 
