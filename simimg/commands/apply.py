@@ -2,8 +2,8 @@
 
 The plan is a file that `simimg duplicates --plan` wrote; the quarantine folder lies beside the plan. A file is
 moved only if it and the file that is kept in its place are unchanged since the plan was made. Files that belong to it
-alone (NAME.xmp, NAME.jpg.json, the film of a live photo) go along; those that stay are named. If the command is
-interrupted, run it again to resume. When you are sure, delete the quarantine folder.
+alone (NAME.xmp, NAME.jpg.json, a caption in NAME.txt, the film of a live photo) go along; those that stay are named. If
+the command is interrupted, run it again to resume. When you are sure, delete the quarantine folder.
 
 Decisions that you wrote into the plan are stored beside its index, and so is which files were removed: `simimg
 duplicates` tells when one of them is back, under any name. For both, make the plan with --index_dir.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from simimg.commands.console import Result, note, progress_bar
+from simimg.report.number_format import storage
 from simimg.similarity.file_quarantine import Applied, apply_plan
 from simimg.similarity.plan_file import load_plan
 from tfrecords.locations import location_text
@@ -53,7 +54,7 @@ def run(options: Options) -> Result:
     values |= {"num_decisions": num_decisions, "quarantine_dir": str(plan.quarantine_dir), "dry_run": options.dry_run}
     lines = [f"  {path}" for path in applied.moved] if options.dry_run else []
     done = "would be moved" if options.dry_run else "moved"
-    lines.append(f"{len(applied.moved):,} files, {applied.num_bytes / 1e6:,.1f} MB, {done} to {plan.quarantine_dir}")
+    lines.append(f"{len(applied.moved):,} files, {storage(applied.num_bytes)}, {done} to {plan.quarantine_dir}")
     if num_decisions:
         stored = "would be stored" if options.dry_run else "stored"
         lines.append(f"decisions of the plan {stored} in {location_text(plan.index_dir or '')}: {num_decisions:,}")
