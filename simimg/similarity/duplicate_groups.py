@@ -21,7 +21,7 @@ from simimg.determinism import one_blas_thread
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.decided_groups import ReturnedImage, returned_images, settled_groups
 from simimg.similarity.decisions import Decisions
-from simimg.similarity.edit_counts import num_changes, visible_edits
+from simimg.similarity.edit_counts import edits_of_cluster, num_changes
 from simimg.similarity.edits import CONTENT, COUNTED, FRAMES, LABEL, PLANNED
 from simimg.similarity.fingerprint_store import FingerprintStore
 from simimg.similarity.image_table import IndexedImage
@@ -286,7 +286,7 @@ def _group(
 ) -> Group:
     """Return the group of a cluster and of the files with the same bytes as its members."""
     single_of = {row: single for single in cluster for row in identical[single]}
-    edits = {single: visible_edits(examiner, single, cluster) for single in cluster}
+    edits = edits_of_cluster(examiner, cluster)
     pictures = {row: examiner.index.images[row] for row in single_of}
     keeper, why = choose_keeper(
         examiner.images,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from simimg.similarity.copy_pairs import PairExaminer
 from simimg.similarity.copy_reasons import GEOMETRY, GREY, POSITIONS, is_coverage
-from simimg.similarity.edits import BLUR, COLOR, EXCHANGE, OVERLAY
+from simimg.similarity.edits import BLUR, COLOR, EXCHANGE, OVERLAY, PLANNED
 from simimg.similarity.match_verification import HARMLESS, Verification
 from simimg.similarity.transparency import TRANSPARENT
 
@@ -55,6 +55,23 @@ def visible_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> t
     return count, num_turned / max(1, len(geometry) + (row in witnesses))
 
 
+def edits_of_cluster(examiner: PairExaminer, cluster: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Return `visible_edits` of each member, and as few edits as of its reduced copy for a member that has one.
+
+    Members are counted against different ones, and noise and blur do not show beside a reduced copy, so it may have
+    fewer edits. But it was made from the larger one, which has more detail.
+    """
+    edits = {row: visible_edits(examiner, row, cluster) for row in cluster}
+    most = min(count for count, _ in edits.values()) + AS_EDITED
+    least = sorted((row for row in cluster if edits[row][0] <= most), key=examiner.rank.__getitem__)[:_WITNESSES]
+    for row in cluster:
+        if edits[row][0] > most:
+            smaller = (one for one in least if examiner.rank[one] > examiner.rank[row])
+            reduced = next((one for one in smaller if _is_plain(examiner, one, row)), row)
+            edits[row] = edits[reduced][0], edits[row][1]
+    return edits
+
+
 def num_changes(examiner: PairExaminer, row: int, other: int) -> int:
     """Return how many changes of a row, if the other one is the original, show that it is not the original itself.
 
@@ -66,6 +83,15 @@ def num_changes(examiner: PairExaminer, row: int, other: int) -> int:
     is_covered = OVERLAY in found.edits and BLUR not in found.edits  # blur removes details, which are no overlay
     is_covered = is_covered and _on_query(examiner.explain(row, other)) > 1 - _LAID_OVER
     return bool(found.edits & {COLOR, EXCHANGE}) + (GREY in found.reasons) + is_covered
+
+
+def _is_plain(examiner: PairExaminer, row: int, other: int) -> bool:
+    """Whether a row differs from another one in nothing but size and compression."""
+    seen = examiner.seen(row, other)
+    if seen is None or not seen.edits - {OVERLAY} <= PLANNED:
+        return False
+    found = examiner.explain(row, other)
+    return found is not None and found.edits <= PLANNED
 
 
 def _on_query(found: Verification | None) -> float:
