@@ -243,7 +243,7 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 def worth(paths: list[Path]) -> Iterator[Any]:
     """What decides which copy is kept: spectra, coefficients, and the answers by them."""
     from simimg.similarity import image_worth as module
-    from simimg.similarity.pixel_history import filtered, lost_tones, tones_of
+    from simimg.similarity.pixel_history import _peak, _variation, filtered, lost_tones, tones_of
 
     for path in paths:
         data = path.read_bytes()
@@ -253,6 +253,7 @@ def worth(paths: list[Path]) -> Iterator[Any]:
         yield lost_tones(tones_of(color.quantize(256).convert("RGB")), tones_of(color))
         yield filtered(color.filter(ImageFilter.SHARPEN), color)
         yield module._spectrum(gray)
+        yield _peak(_variation(np.asarray(gray)), gray.width * 5 // 7)
         yield (coefficients := module.jpeg_coefficients(gray))
         yield module.has_more_detail(gray, gray.resize((gray.width // 2, gray.height // 2)))
         if table is not None:

@@ -34,6 +34,7 @@ from simimg.similarity.image_worth import (
 )
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep, choose_keeper
+from simimg.similarity.pixel_history import is_enlarged
 from simimg.similarity.search_index import write_generation
 
 Scene = Callable[..., Image.Image]
@@ -127,6 +128,28 @@ def test_of_several_enlarged_copies_none_is_kept(folder: Path, scene: Scene, sof
     large, medium = (resized(opened(original), factor, Image.Resampling.LANCZOS) for factor in (2, 1.5))
     files = {"a.jpg": jpeg(large, 92), "b.png": png(medium), "c.jpg": original}
     assert kept(folder, files) == ("c.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
+
+
+@pytest.mark.parametrize("quality", [75, 92])
+@pytest.mark.parametrize("factor", [1.4, 2, 2.7])
+def test_an_enlarged_and_sharpened_copy_is_not_kept(folder: Path, scene: Scene, factor: float, quality: int) -> None:
+    """Sharpening makes edges stronger, and adds no detail."""
+    original = jpeg(scene(0), 90)
+    sharpen = ImageFilter.SHARPEN if factor < 2 else ImageFilter.UnsharpMask(1.5, 150, 0)
+    large = resized(opened(original), factor, Image.Resampling.LANCZOS).filter(sharpen)
+    files = {"a.jpg": jpeg(large, quality), "b.jpg": original}
+    assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 320 x 240")
+
+
+@pytest.mark.parametrize("factor", [1.25, 4 / 3, 1.6, 2, 8 / 3, 4])
+def test_the_blocks_of_a_jpeg_file_do_not_count_as_enlarged(scene: Scene, factor: float) -> None:
+    """They are at the frequencies of its copies whose sides are so many eighths of it."""
+    image = scene(5, (640, 480)).convert("L")
+    small = image.resize((round(640 / factor), round(480 / factor)), Image.Resampling.LANCZOS)
+    assert is_enlarged(small.resize(image.size, Image.Resampling.LANCZOS), small.size)
+    compressed = opened(jpeg(image, 30)).convert("L")
+    assert not is_enlarged(compressed, small.size)
+    assert has_more_detail(compressed, small)
 
 
 def test_a_file_whose_twin_is_elsewhere_is_compared(folder: Path, scene: Scene) -> None:
@@ -372,6 +395,8 @@ def test_files_that_are_gone_or_damaged_are_worth_nothing_more(folder: Path, sce
 def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
     plain = Image.new("L", (64, 48), 128)
     assert not has_more_detail(plain, plain.resize((16, 12)))
+    assert not is_enlarged(plain, (16, 12))
+    assert not is_enlarged(Image.new("L", (5, 5)), (2, 2))
     table = jpeg_table(jpeg(scene(0), 50))
     assert table is not None
     for image in (plain, Image.new("L", (5, 5))):
