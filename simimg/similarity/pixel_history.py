@@ -30,8 +30,10 @@ _NEXT = 2  # levels between neighbors in a gradient; in palettes of photos they 
 _COUNTED_PX = 1 << 19  # whose colors are counted
 _TILE = 8  # px; tiles begin in the middle of JPEG's blocks, so that they show the noise of several
 # Share of plain tiles, by which an image counts as drawn, and that of one with fewer inks. Of 12 drawings, all had more
-# and 27 to 126 colors; of 40 photos with 256 colors, none had more than 0.42.
-_DRAWN, _DRAWN_FEW, _INKS = 0.5, 0.1, 128
+# and 27 to 126 colors; of 40 photos with 256 colors, none had more than 0.42. Photos of things on white have plain
+# tiles, too: in their other tiles, the right neighbor of 0.2 to 0.5 of the pixels is equal if they have 128 colors, and
+# of 0.53 and more in text and lines.
+_DRAWN, _DRAWN_FEW, _INKS, _EQUAL = 0.5, 0.1, 128, 0.52
 _SHIFT = 1.5  # levels by which the means of most plain tiles differ at most in a noisy version
 _NOISE, _NOISY = 6, 0.02  # levels between the extremes of a tile; the share of such tiles in a noisy version
 _LEAST_PX = 64  # of the shorter side: icons have few tones
@@ -82,7 +84,7 @@ def tones_of(image: Image.Image) -> Tones | None:
     is_palette, are_few = colors <= _FEW_COLORS, levels <= _FEW_LEVELS
     is_drawing = False
     if is_palette or are_few:
-        is_drawing = bool((_tiles(pixels)[0] == 0).mean() >= (_DRAWN_FEW if colors <= _INKS else _DRAWN))
+        is_drawing = _is_drawn(pixels, colors <= _INKS)
     return Tones(colors, levels, is_palette and _is_gradient(pixels), is_drawing)
 
 
@@ -99,13 +101,14 @@ def has_noise(image: Image.Image, drawing: Image.Image) -> bool:
     """Return whether an image is a drawing of the same size and noise; both mode RGB."""
     if image.size != drawing.size or min(image.size) < _LEAST_PX:
         return False
-    drawn, colors = _tiles(np.asarray(drawing))
-    plain = drawn == 0
+    noisy, drawn = _tiles(np.asarray(image)), _tiles(np.asarray(drawing))
+    plain = _extents(drawn) == 0
     if plain.mean() < _DRAWN:
         return False
-    extent, sums = _tiles(np.asarray(image))
-    shifts = np.sort(np.abs((sums - colors)[plain]), axis=None)
-    return bool((extent[plain] >= _NOISE).mean() >= _NOISY and shifts[len(shifts) // 2] <= _SHIFT * _TILE * _TILE)
+    noisy, drawn = noisy[plain], drawn[plain]
+    sums, colors = (tiles.sum(axis=(1, 2), dtype=np.int64) for tiles in (noisy, drawn))
+    shifts = np.sort(np.abs(sums - colors), axis=None)
+    return bool((_extents(noisy) >= _NOISE).mean() >= _NOISY and shifts[len(shifts) // 2] <= _SHIFT * _TILE * _TILE)
 
 
 def filtered(image: Image.Image, source: Image.Image) -> str:
@@ -153,14 +156,27 @@ def _is_gradient(pixels: np.ndarray) -> bool:
     return bool(np.median(apart.min(axis=1)) <= _NEXT)
 
 
-def _tiles(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the extents of the tiles of uint8 `[h, w, 3]`, in levels, int `[n]`, and their sums, int64 `[n, 3]`."""
+def _is_drawn(pixels: np.ndarray, has_few_inks: bool) -> bool:
+    """Return whether an image of few tones is plain in so many places that it was drawn."""
+    tiles = _tiles(pixels)
+    plain = _extents(tiles) == 0
+    if plain.mean() >= _DRAWN or not has_few_inks:
+        return bool(plain.mean() >= _DRAWN)
+    others = tiles[~plain]
+    return bool(plain.mean() >= _DRAWN_FEW and (others[:, :, 1:] == others[:, :, :-1]).all(axis=3).mean() >= _EQUAL)
+
+
+def _tiles(pixels: np.ndarray) -> np.ndarray:
+    """Return the tiles of uint8 `[h, w, 3]`: `[n, _TILE, _TILE, 3]`."""
     height, width = ((side - _TILE // 2) // _TILE for side in pixels.shape[:2])
     start = _TILE // 2
     inner = pixels[start : start + height * _TILE, start : start + width * _TILE]
-    tiles = inner.reshape(height, _TILE, width, _TILE, 3).swapaxes(1, 2).reshape(-1, _TILE * _TILE, 3)
-    extent = (tiles.max(axis=1).astype(np.int64) - tiles.min(axis=1)).max(axis=1)
-    return extent, tiles.sum(axis=1, dtype=np.int64)
+    return inner.reshape(height, _TILE, width, _TILE, 3).swapaxes(1, 2).reshape(-1, _TILE, _TILE, 3)
+
+
+def _extents(tiles: np.ndarray) -> np.ndarray:
+    """Return how many levels the pixels of each tile differ by, int64 `[n]`."""
+    return (tiles.max(axis=(1, 2)).astype(np.int64) - tiles.min(axis=(1, 2))).max(axis=1)
 
 
 def _roughness(pixels: np.ndarray) -> int:
