@@ -17,6 +17,7 @@ from pathlib import Path
 from simimg import api
 from simimg.commands.console import Result, progress_bar
 from simimg.errors import UsageError
+from tfrecords.format.layout import Layout, newest_dataset
 from tfrecords.locations import location_text, url_of
 from tfrecords.options import option
 from tfrecords.storage.object_cache import CacheOptions
@@ -43,8 +44,8 @@ def run(options: Options) -> Result:
     if not is_complete:
         text = f"removed {removed:,} objects and uploads; there is no dataset at {where}"
         return Result(values={"ok": True, "num_examples": 0, "problems": [], "removed": removed}, text=text)
-    if not is_url and not options.dataset_dir.is_dir():
-        raise UsageError(f"--dataset_dir={where} is not a folder. Name one that `simimg convert` wrote.")
+    if not is_url and (not options.dataset_dir.is_dir() or newest_dataset(options.dataset_dir)):
+        Layout.demand(options.dataset_dir)  # without a layout and a dataset in it, it is a damaged one
     with progress_bar(None, "verifying") as bar:
         found = api.verify(options.dataset_dir, progress=bar.update)
     values = {"ok": found.ok, "num_examples": found.num_examples, "problems": list(found.problems)}

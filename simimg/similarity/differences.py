@@ -40,6 +40,7 @@ from simimg.similarity.difference_places import (
     moved_places,
 )
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EDITS, EXCHANGE, OVERLAY
+from simimg.similarity.grain import grain_places
 from simimg.similarity.palette_noise import palette_of, within_palettes
 from simimg.similarity.pixel_noise import chroma_outliers, luma_outliers, outliers
 from simimg.similarity.registration import Registered, Registration, eroded
@@ -157,18 +158,18 @@ def find_differences(
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
             return _completed(Differences(kinds=blur), pair, registration, originals, noise, by_mean)
-    palettes = [palette_of(image) for image in originals]
+    palettes, aligned = [palette_of(image) for image in originals], pair
     if (palettes[0] is None) is not (palettes[1] is None):
         pair, blur = within_palettes(pair, (palettes[0], palettes[1])), frozenset()  # dithering is no sharpness
         num_unlike = _num_unlike(pair, is_plain, by_pixel)
         if num_unlike < MIN_PIXELS:
-            return _completed(Differences(), pair, registration, originals, noise, by_mean)
+            return _completed(Differences(), aligned, registration, originals, noise, by_mean)
     # In photos of which few pixels differ, these may be noise, whatever the fit of colors would be.
     may_be_noise = not is_drawing and num_unlike < _FEW_UNLIKE * pair.inside.size
     seen, changes = _compared(pair, noise, is_drawing, by_pixel, may_be_noise)
     found = _judged(changes, is_drawing, _shared_outlines(seen))
     found = dataclasses.replace(found, kinds=found.kinds | blur | ({COLOR} if seen.is_recolored else set()))
-    return _completed(found, pair, registration, originals, noise, by_mean and found.kinds <= within)
+    return _completed(found, aligned, registration, originals, noise, by_mean and found.kinds <= within)
 
 
 def _completed(
@@ -191,6 +192,8 @@ def _completed(
         places, recolored = (), False  # a palette has few levels
     if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
+    if registration.is_whole and side >= _SMALL_PX and not (places or recolored or found.kinds or noise):
+        places = grain_places(pair)
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 

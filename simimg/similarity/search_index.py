@@ -172,7 +172,8 @@ class SearchIndex:
             SearchIndexError: it is not an index, is damaged, cannot be read, or has another version.
         """
         if not ((index_dir := local_index(index_dir)) / INFO_FILE).is_file():
-            raise SearchIndexError(f"{index_dir} is not an index: it has no {INFO_FILE}. Make one with `simimg index`.")
+            fault = f"an index: it has no {INFO_FILE}" if index_dir.is_dir() else "a folder"
+            raise SearchIndexError(f"{index_dir} is not {fault}. Make an index with `simimg index`.")
         for _ in range(_ATTEMPTS - 1):
             info = _read_info(index_dir)
             try:
@@ -204,8 +205,7 @@ class SearchIndex:
 
     def file_of(self, path: str) -> Path:
         """Return the path of the file that the index stores as `path`, as far as the index knows."""
-        name = self.name_of(path)
-        return Path(self.info.image_dir) / name if self.info.image_dir else Path(name)
+        return Path(self.info.image_dir or "", self.name_of(path))
 
     def file_identity(self, row: int) -> tuple[int, int] | None:
         """Return device and inode of a row's file, links followed; None if it is not there."""

@@ -243,7 +243,7 @@ def verified(folder: Path) -> Iterator[tuple[str, str]]:
 def worth(paths: list[Path]) -> Iterator[Any]:
     """What decides which copy is kept: spectra, coefficients, and the answers by them."""
     from simimg.similarity import image_worth as module
-    from simimg.similarity.pixel_history import filtered, lost_tones, tones_of
+    from simimg.similarity.pixel_history import _peak, _variation, filtered, lost_tones, tones_of
 
     for path in paths:
         data = path.read_bytes()
@@ -253,6 +253,7 @@ def worth(paths: list[Path]) -> Iterator[Any]:
         yield lost_tones(tones_of(color.quantize(256).convert("RGB")), tones_of(color))
         yield filtered(color.filter(ImageFilter.SHARPEN), color)
         yield module._spectrum(gray)
+        yield _peak(_variation(np.asarray(gray)), gray.width * 5 // 7)
         yield (coefficients := module.jpeg_coefficients(gray))
         yield module.has_more_detail(gray, gray.resize((gray.width // 2, gray.height // 2)))
         if table is not None:
@@ -261,7 +262,7 @@ def worth(paths: list[Path]) -> Iterator[Any]:
 
 
 def light(folder: Path) -> Iterator[Any]:
-    """The light of a vignette, and what palettes and noise leave of a pair."""
+    """The light of a vignette, what palettes and noise leave of a pair, and other grain."""
     from simimg.determinism import plain_opencv
     from simimg.similarity.color_models import _light
     from simimg.similarity.differences import find_differences
@@ -278,6 +279,10 @@ def light(folder: Path) -> Iterator[Any]:
     for other in (dark, image.quantize(64).convert("RGB"), image.filter(ImageFilter.SHARPEN)):
         found = find_differences(np.asarray(other), np.asarray(image), (1, 0, 0, 0, 1, 0))
         yield found.places, sorted(found.kinds), found.on_query
+    blank = [np.random.default_rng(seed).normal(120, 6, (240, 320, 1)).astype(np.uint8).repeat(3, 2) for seed in (0, 1)]
+    found = find_differences(*blank, (1, 0, 0, 0, 1, 0))
+    assert found.places, "grain is no evidence"
+    yield found.places
 
 
 def bounded(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -123,7 +123,7 @@ def test_mistakes_are_answered(arguments: list[str], words: str, capsys: pytest.
 
 def test_a_folder_that_is_no_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", f"--index_dir={tmp_path}", "x.jpg"]) == 3
-    assert "Make one with `simimg index`" in capsys.readouterr().err
+    assert "Make an index with `simimg index`" in capsys.readouterr().err
 
 
 def test_a_query_that_does_not_exist(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,11 @@ def test_no_folder(made: Path) -> None:
             run(Options(dataset_dir=path))
 
 
+def test_a_folder_that_has_a_dataset(folder: Path) -> None:
+    with pytest.raises(UsageError, match=rf"it has no layout\.json\. Did you mean {folder}\?"):
+        run(Options(dataset_dir=folder.parent))
+
+
 def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
     result = run(Options(dataset_dir=tmp_path))
     assert result.exit_code == 3

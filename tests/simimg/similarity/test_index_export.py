@@ -170,7 +170,8 @@ def test_the_command(index: SearchIndex, tmp_path: Path, capsys: pytest.CaptureF
         (["--model_dir=m", "--out=o"], "--out applies to --index_dir only"),
         (["--model_dir=m", "--format=faiss"], "--format=faiss: a model can be exported as"),
         (["--index_dir=i", "--out=o", "--format=csv"], "for --format, got 'csv'"),
-        ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "is not an index"),
+        ([f"--index_dir={tmp_path / 'nowhere'}", f"--out={tmp_path / 'o'}"], "nowhere is not a folder"),
+        ([f"--index_dir={tmp_path}", f"--out={tmp_path / 'o'}"], "is not an index: it has no index.json"),
     ):
-        assert main(["export", *wrong]) == (3 if "nowhere" in str(wrong) else 2)
+        assert main(["export", *wrong]) == (3 if str(tmp_path) in str(wrong) else 2)
         assert words in capsys.readouterr().err

@@ -34,6 +34,7 @@ from simimg.similarity.image_worth import (
 )
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep, choose_keeper
+from simimg.similarity.pixel_history import is_enlarged
 from simimg.similarity.search_index import write_generation
 
 Scene = Callable[..., Image.Image]
@@ -129,6 +130,28 @@ def test_of_several_enlarged_copies_none_is_kept(folder: Path, scene: Scene, sof
     assert kept(folder, files) == ("c.jpg", "as much detail: the other one looks enlarged from about 640 x 480")
 
 
+@pytest.mark.parametrize("quality", [75, 92])
+@pytest.mark.parametrize("factor", [1.4, 2, 2.7])
+def test_an_enlarged_and_sharpened_copy_is_not_kept(folder: Path, scene: Scene, factor: float, quality: int) -> None:
+    """Sharpening makes edges stronger, and adds no detail."""
+    original = jpeg(scene(0), 90)
+    sharpen = ImageFilter.SHARPEN if factor < 2 else ImageFilter.UnsharpMask(1.5, 150, 0)
+    large = resized(opened(original), factor, Image.Resampling.LANCZOS).filter(sharpen)
+    files = {"a.jpg": jpeg(large, quality), "b.jpg": original}
+    assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 320 x 240")
+
+
+@pytest.mark.parametrize("factor", [1.25, 4 / 3, 1.6, 2, 8 / 3, 4])
+def test_the_blocks_of_a_jpeg_file_do_not_count_as_enlarged(scene: Scene, factor: float) -> None:
+    """They are at the frequencies of its copies whose sides are so many eighths of it."""
+    image = scene(5, (640, 480)).convert("L")
+    small = image.resize((round(640 / factor), round(480 / factor)), Image.Resampling.LANCZOS)
+    assert is_enlarged(small.resize(image.size, Image.Resampling.LANCZOS), small.size)
+    compressed = opened(jpeg(image, 30)).convert("L")
+    assert not is_enlarged(compressed, small.size)
+    assert has_more_detail(compressed, small)
+
+
 def test_a_file_whose_twin_is_elsewhere_is_compared(folder: Path, scene: Scene) -> None:
     """Rules may leave out the first of two files with the same bytes."""
     image = scene(1, (640, 480))
@@ -194,6 +217,8 @@ def poor(image: Image.Image, kind: str) -> bytes:
         image.save(buffer, "GIF")
     elif kind == "palette without dithering":
         image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG")
+    elif kind == "thing on white, 128 colors":
+        image.quantize(128).save(buffer, "PNG")
     elif kind == "dithered, in true color":
         image.convert("P", palette=Image.Palette.WEB).convert("RGB").save(buffer, "PNG")
     elif kind == "posterized":
@@ -219,6 +244,7 @@ def poor(image: Image.Image, kind: str) -> bytes:
         ("web palette", "as much detail: the other one has fewer colors"),
         ("GIF", "as much detail: the other one has fewer colors"),
         ("palette without dithering", "as much detail: the other one has fewer colors"),
+        ("thing on white, 128 colors", "as much detail: the other one has fewer colors"),
         ("dithered, in true color", "as much detail: the other one has fewer colors"),
         ("posterized", "as much detail: the other one has fewer colors"),
         ("16 bits per pixel", "as much detail: the other one has fewer colors"),
@@ -232,6 +258,10 @@ def poor(image: Image.Image, kind: str) -> bytes:
 def test_what_was_made_from_a_photo_is_not_kept(folder: Path, scene: Scene, kind: str, why: str) -> None:
     """Neither if the photo is a JPEG file of moderate quality, nor without loss."""
     image = scene(3) if kind in ("WebP", "blurred") else photo(3)
+    if "white" in kind:
+        grain = np.random.default_rng(3).normal(0, 15, (480, 640, 1))
+        image = Image.fromarray(np.uint8(np.clip(np.asarray(image) + grain, 0, 255)))
+        ImageDraw.Draw(image).rectangle((400, 0, 640, 480), fill="white")
     original = jpeg(image, 75)
     name, said = kept(folder, {"a": poor(opened(original), kind), "b.jpg": original})
     assert name == "b.jpg"
@@ -372,6 +402,8 @@ def test_files_that_are_gone_or_damaged_are_worth_nothing_more(folder: Path, sce
 def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
     plain = Image.new("L", (64, 48), 128)
     assert not has_more_detail(plain, plain.resize((16, 12)))
+    assert not is_enlarged(plain, (16, 12))
+    assert not is_enlarged(Image.new("L", (5, 5)), (2, 2))
     table = jpeg_table(jpeg(scene(0), 50))
     assert table is not None
     for image in (plain, Image.new("L", (5, 5))):

@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from simimg.similarity.color_models import modeled
 from simimg.similarity.differences import find_differences
-from simimg.similarity.edits import COLOR, CONTENT, EXCHANGE
+from simimg.similarity.edits import BLUR, COLOR, CONTENT, EXCHANGE, OVERLAY
 from simimg.similarity.fingerprint import fingerprint
 from simimg.similarity.match_verification import verify
 from simimg.similarity.palette_noise import palette_of
@@ -253,6 +253,60 @@ def test_one_other_color_is_not_modeled() -> None:
     inside = np.ones((200, 240), bool)
     known = Modeled(*fit_either(*sides, inside, inside))
     assert modeled(*sides, known, inside) is None
+
+
+# Grain
+
+
+def chest(seed: int, grain: int, levels: float = 4) -> Image.Image:
+    """As an X-ray image: few levels that are its own, below the grain, on the shadows that all have."""
+    y, x = np.mgrid[:288, :240]
+    own = np.random.default_rng(seed).uniform(0.2, 0.8, (4, 2))
+    spots = sum(np.exp(-((x - 240 * a) ** 2 + (y - 288 * b) ** 2) / 300) for a, b in own)
+    noise = np.random.default_rng(100 + grain).normal(0, levels, x.shape)
+    pixels = 90 + 50 * np.cos(x / 60) + 15 * np.cos(y / 30) + 5 * spots + noise
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def edited(image: Image.Image, edit: str) -> Image.Image:
+    width, height = image.size
+    match edit:
+        case "half" | "double":
+            factor = {"half": 0.5, "double": 2}[edit]
+            return image.resize((round(factor * width), round(factor * height)), Image.Resampling.LANCZOS)
+        case "denoised":
+            return image.filter(ImageFilter.GaussianBlur(1.5))
+        case "shifted":
+            return image.transform(image.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, -1))
+        case "negative":
+            return ImageOps.invert(image)
+    kind, quality = edit.split()
+    return saved(image, kind, quality=int(quality))
+
+
+GRAIN_KEPT = ["JPEG 95", "WEBP 80", "AVIF 70", "double"]
+GRAIN_LOST = ["JPEG 75", "JPEG 50", "JPEG 30", "JPEG 8", "WEBP 20", "AVIF 30", "half", "denoised", "shifted"]
+
+
+@pytest.mark.parametrize("edit", GRAIN_KEPT)
+def test_few_levels_below_another_grain_are_another_image(edit: str) -> None:
+    quality = int(edit.split()[1]) if edit.startswith("JPEG") else None
+    for seed in range(2):
+        assert kinds(edited(chest(seed, seed), edit), chest(seed + 3, seed + 3), quality) == {OVERLAY}
+        assert kinds(chest(seed + 3, seed + 3), edited(chest(seed, seed), edit)) == {OVERLAY}
+
+
+@pytest.mark.parametrize("edit", [*GRAIN_KEPT, *GRAIN_LOST])
+def test_what_is_left_of_the_grain_is_that_of_the_original(edit: str) -> None:
+    quality = int(edit.split()[1]) if edit.startswith("JPEG") else None
+    for seed in range(2):
+        assert kinds(edited(chest(seed, seed), edit), chest(seed, seed), quality) <= {BLUR}
+
+
+def test_grain_of_one_image_alone_is_no_evidence() -> None:
+    assert kinds(chest(0, 0), chest(0, 0, levels=0)) <= {BLUR}
+    assert not kinds(chest(0, 0, levels=1), chest(0, 1, levels=1))
+    assert kinds(edited(chest(0, 0), "negative"), chest(0, 0)) == {COLOR}
 
 
 # Evidence
