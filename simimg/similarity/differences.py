@@ -37,6 +37,7 @@ from simimg.similarity.difference_places import (
     Seen,
     broad_places,
     level_sum,
+    line_places,
     moved_places,
 )
 from simimg.similarity.edits import BLUR, COLOR, CONTENT, EDITS, EXCHANGE, OVERLAY
@@ -192,8 +193,9 @@ def _completed(
         places, recolored = (), False  # a palette has few levels
     if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
-    if registration.is_whole and side >= _SMALL_PX and not (places or recolored or found.kinds or noise):
-        places = grain_places(pair)
+    if registration.is_whole and not (places or recolored or found.kinds or noise):
+        places = grain_places(pair) if side >= _SMALL_PX else ()
+        places = places or (line_places(*originals) if registration.is_exact else ())
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 

@@ -309,6 +309,31 @@ def test_grain_of_one_image_alone_is_no_evidence() -> None:
     assert kinds(edited(chest(0, 0), "negative"), chest(0, 0)) == {COLOR}
 
 
+# Lines without noise
+
+
+def star(points: int, step: int, size: int) -> Image.Image:
+    """Thin gray lines between the points of a circle, smooth as programs draw them."""
+    image = Image.new("L", (8 * size, 8 * size), 255)
+    draw = ImageDraw.Draw(image)
+    corners = [4 * size * (1 + 0.95 * np.exp(2j * np.pi * number / points)) for number in range(points)]
+    for number, corner in enumerate(corners):
+        other = corners[(number + step) % points]
+        draw.line((corner.real, corner.imag, other.real, other.imag), fill=110, width=3)
+    return image.resize((size, size), Image.Resampling.BOX).convert("RGB")
+
+
+@pytest.mark.parametrize("size", [100, 140])
+def test_stars_with_other_points_differ(size: int) -> None:
+    """Next to each line lies one that is like a line of the other star."""
+    one, other = star(42, 11, size), star(39, 10, size)
+    assert find_differences(np.asarray(one), np.asarray(other), WHOLE).area > 0.02
+    for kind, quality in (("WEBP", 30), ("WEBP", 100), ("AVIF", 40), ("AVIF", 80), ("JPEG", 30), ("JPEG", 97)):
+        assert not kinds(saved(one, kind, quality=quality), one)
+    for copy in (one.quantize(16), one.resize((3 * size, 3 * size), Image.Resampling.BICUBIC)):
+        assert not kinds(copy.convert("RGB"), one)
+
+
 # Evidence
 
 
