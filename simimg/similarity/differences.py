@@ -7,7 +7,8 @@
    more levels than the noise of the two files. Whole images on each other are compared pixel by pixel as well, with
    noise that is learned from the pair (`simimg.similarity.pixel_noise`), and palettes are noise, too
    (`simimg.similarity.palette_noise`). Where nothing differs so, the means of 9 x 9 px are compared, which noise
-   hardly changes: other X-ray images differ by few levels, but over many pixels.
+   hardly changes: other X-ray images differ by few levels, but over many pixels. What differs by less than these may
+   have other grain (`simimg.similarity.grain`).
 4. Pixels that differ and are close together are a place. Where the outlines of both images agree and only the color
    does not, a color was exchanged. Where only one image has outlines, or the place begins at the border, something was
    laid over it: text, a logo, a bar. Where both have outlines of their own, the content is another one.

@@ -27,7 +27,7 @@ _MOST_SHIFT = 2  # px; an alignment that is off by as much shows no other grain
 _LEAST_LEVELS, _LEAST_RATIO = 0.8, 0.5
 _FEWEST, _LEAST_SHARE = 24, 0.25  # squares with grain, and their share of all
 # A quarter of the squares of other grain has a lower correlation than this. Of 15,000 copies of photos, of drawings and
-# of grainy images, at most twice compressed, it was at least 0.11 in all that have no JPEG below quality 25.
+# of grainy images, at most twice compressed, it was at least 0.12 in all that have no JPEG below quality 25.
 _UNLIKE, _SHARE = 0.05, 0.25
 
 
