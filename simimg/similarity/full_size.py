@@ -69,7 +69,9 @@ def compared(
     ours, theirs = (image.pixels if color is None else image.on(color) for image in (query, candidate))
     differs = find_differences(ours, theirs, found.place, qualities, within)
     if not differs.places and query.contrast is not None and candidate.contrast is not None:
+        known = differs.kinds
         differs = find_differences(query.contrast, candidate.contrast, found.place, qualities, within)
+        differs = dataclasses.replace(differs, kinds=differs.kinds | known)
     more = []
     if EXCHANGE in differs.kinds:
         more.append(f"other colors in {differs.area:.0%} of the area")

@@ -73,6 +73,18 @@ def test_a_transparent_image_on_any_color(color: tuple[int, int, int]) -> None:
         np.testing.assert_array_equal(full.on(background), full.pixels)
 
 
+def test_what_only_one_background_shows_is_told(scene: Scene) -> None:
+    """Transparent images are compared on both, and the second does not undo what the first one shows."""
+    image, contrast = scene(1), scene(2)
+    darker = image.point(lambda level: level * 2 // 3)
+    found = verify(fingerprint(darker), fingerprint(image))
+    assert found is not None
+    for one, other in ((darker, image), (image, darker)):
+        differs = compared(found, full_image(one, contrast), full_image(other, contrast)).differs
+        assert differs is not None
+        assert COLOR in differs.kinds
+
+
 def test_an_opaque_image_is_the_same_on_any_color(scene: Scene) -> None:
     full = full_image(scene(0))
     assert full.on((9, 9, 9)) is full.pixels
