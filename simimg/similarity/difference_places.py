@@ -42,6 +42,7 @@ _MEAN_PX, _MEAN_LEVELS, _PER_RANGE, _MIN_BROAD, _MIXED = 9, 10, 12, 25, 20
 # than so many levels, in stars with other numbers of points 0.14 and more.
 _OUTLINE, _NEAR_PX, _TRACES, _CLEAN = 48, 9, 10, 0.2
 _OTHER_LEVELS, _OTHER_SHARE = 24, 0.02
+_OFF = 0.03  # of the sides
 _BAR = 0.5  # share of a side at which pixels differ, if there is a bar
 
 _Box = tuple[slice, slice]
@@ -202,11 +203,14 @@ def broad_places(pair: Registered, noise: int) -> tuple[Place, ...]:
     )
 
 
-def line_places(query: np.ndarray, candidate: np.ndarray) -> tuple[Place, ...]:
+def line_places(query: np.ndarray, candidate: np.ndarray, place: np.ndarray) -> tuple[Place, ...]:
     """Return as one place where two drawings of one size and without noise differ, uint8 `[h, w, 3]`; else nothing.
 
-    In a raster or a star, each line has one that is like it next to it. But between such drawings lies no codec.
+    In a raster or a star, each line has one that is like it next to it. But between such drawings lies no codec. They
+    lie on each other as a whole, even if another `place`, see `Verification.place`, fits the lines better.
     """
+    if query.shape != candidate.shape or np.abs(place - np.eye(2, 3)).max() > _OFF:
+        return ()
     lumas = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (query, candidate)]
     ranges = [local_range(luma) for luma in lumas]
     square = np.ones((_NEAR_PX, _NEAR_PX), np.uint8)

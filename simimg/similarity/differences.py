@@ -194,9 +194,9 @@ def _completed(
         places, recolored = (), False  # a palette has few levels
     if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
-    if registration.is_whole and not (places or recolored or found.kinds or noise):
-        places = grain_places(pair) if side >= _SMALL_PX else ()
-        places = places or (line_places(*originals) if registration.is_exact else ())
+    if not (places or recolored or found.kinds or noise):
+        places = grain_places(pair) if registration.is_whole and side >= _SMALL_PX else ()
+        places = places or line_places(*originals, registration.place)
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 
