@@ -131,6 +131,27 @@ def filtered(image: Image.Image, source: Image.Image) -> str:
     return "" if _explains(ours, theirs) or not _tells_of(ours, theirs) else "blurred"
 
 
+def left_by_filter(source: Image.Image, image: Image.Image) -> float:
+    """Return the mean squared levels that the best filter of a source leaves of an image; both mode L, of one size.
+
+    Infinity for icons.
+    """
+    if min(image.size) < _LEAST_PX:
+        return math.inf
+    theirs, ours = (np.asarray(one).astype(np.int64) for one in (source, image))
+    return _left_by_filter(theirs, ours)[0] / ((image.width - 2 * _REACH) * (image.height - 2 * _REACH))
+
+
+def is_enlarged(gray: Image.Image, size: tuple[int, int]) -> bool:
+    """Return whether an image, mode L, was enlarged from one of this size, width and height, and perhaps sharpened.
+
+    False also if that cannot be seen: in small or plain images, and after strong compression.
+    """
+    pixels = np.asarray(gray)
+    sides = zip((pixels, pixels.T), size, strict=True)
+    return sum(_peak(_variation(side), source) for side, source in sides) > _PEAK
+
+
 def _num_tones(pixels: np.ndarray) -> tuple[int, int]:
     """Return the numbers of colors and of levels per color; the few colors of a gray image are no palette.
 
@@ -234,27 +255,6 @@ def _left_by_filter(source: np.ndarray, image: np.ndarray) -> tuple[float, float
     for ring, weight in enumerate(weights):  # in a fixed order
         left = left - weight * columns[:, ring]
     return float(ordered_sum(left * left)) if len(left) else 0.0, brightness
-
-
-def left_by_filter(source: Image.Image, image: Image.Image) -> float:
-    """Return the mean squared levels that the best filter of a source leaves of an image; both mode L, of one size.
-
-    Infinity for icons.
-    """
-    if min(image.size) < _LEAST_PX:
-        return math.inf
-    theirs, ours = (np.asarray(one).astype(np.int64) for one in (source, image))
-    return _left_by_filter(theirs, ours)[0] / ((image.width - 2 * _REACH) * (image.height - 2 * _REACH))
-
-
-def is_enlarged(gray: Image.Image, size: tuple[int, int]) -> bool:
-    """Return whether an image, mode L, was enlarged from one of this size, width and height, and perhaps sharpened.
-
-    False also if that cannot be seen: in small or plain images, and after strong compression.
-    """
-    pixels = np.asarray(gray)
-    sides = zip((pixels, pixels.T), size, strict=True)
-    return sum(_peak(_variation(side), source) for side, source in sides) > _PEAK
 
 
 def _variation(pixels: np.ndarray) -> np.ndarray:
