@@ -196,7 +196,7 @@ def _completed(
         places = moved_places(pair, registration.moved())
     if not (places or recolored or found.kinds or noise):
         places = grain_places(pair) if registration.is_whole and side >= _SMALL_PX else ()
-        places = places or line_places(*originals, registration.place)
+        places = places or line_places(originals[0], originals[1], registration.place)
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
     return dataclasses.replace(found, places=places, kinds=kinds)
 
