@@ -44,8 +44,9 @@ def run(options: Options) -> Result:
     if not is_complete:
         text = f"removed {removed:,} objects and uploads; there is no dataset at {where}"
         return Result(values={"ok": True, "num_examples": 0, "problems": [], "removed": removed}, text=text)
+    # A folder with neither a layout nor a dataset below it is reported as a damaged dataset.
     if not is_url and (not options.dataset_dir.is_dir() or newest_dataset(options.dataset_dir)):
-        Layout.demand(options.dataset_dir)  # without a layout and a dataset in it, it is a damaged one
+        Layout.demand(options.dataset_dir)
     with progress_bar(None, "verifying") as bar:
         found = api.verify(options.dataset_dir, progress=bar.update)
     values = {"ok": found.ok, "num_examples": found.num_examples, "problems": list(found.problems)}

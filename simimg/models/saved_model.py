@@ -150,10 +150,11 @@ def export_saved_model(
     names = () if info.objective.score == "recall" else info.class_names
 
     def of_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        # An empty batch is computed as one image: by oneDNN, its convolution would keep the shape of its input.
-        size = tf.shape(image)[0]
-        some = tf.pad(image, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        outputs = network(tf.cast(some, tf.float32), training=False)[:size]
+        # With oneDNN, a convolution of an empty batch has the shape of its input, so an empty batch is computed as one
+        # image (findings/tensorflow_convolves_empty_batch.sh).
+        num_images = tf.shape(image)[0]
+        padded = tf.pad(image, [[0, tf.cast(num_images == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        outputs = network(tf.cast(padded, tf.float32), training=False)[:num_images]
         if not names:
             return {"embedding": outputs}
         if info.objective.lower_is_better:

@@ -17,6 +17,7 @@ from simimg.similarity.affine import transform
 from simimg.similarity.color_fit import fit_either, local_range
 from simimg.similarity.color_models import Modeled, modeled
 from simimg.similarity.edits import CONTENT, EXCHANGE, OVERLAY
+from simimg.similarity.palette_noise import are_unlike_palettes
 from simimg.similarity.registration import Registered
 
 _JOINED = 0.012  # of the longer side: pixels that are closer belong to one place
@@ -221,12 +222,12 @@ def line_places(query: np.ndarray, candidate: np.ndarray, place: np.ndarray) -> 
             return ()
     differs = near & (cv2.absdiff(*lumas) > _OTHER_LEVELS)
     count = np.count_nonzero(differs)
-    if count < max(MIN_PIXELS, _OTHER_SHARE * np.count_nonzero(near)):
+    if count < max(MIN_PIXELS, _OTHER_SHARE * np.count_nonzero(near)) or are_unlike_palettes(query, candidate):
         return ()
     left, top, width, height = cv2.boundingRect(differs.view(np.uint8))
     down, across = differs.shape
     box = (left / across, top / down, (left + width) / across, (top + height) / down)
-    return (Place(box, count / differs.size, OVERLAY),)
+    return (Place(box, float(count) / differs.size, OVERLAY),)
 
 
 def moved_places(pair: Registered, cells: Sequence[tuple[float, float, float, float]]) -> tuple[Place, ...]:

@@ -195,10 +195,10 @@ def _completed(
     if not places and registration.is_corrected and side >= _SMALL_PX:
         places = moved_places(pair, registration.moved())
     if not (places or recolored or found.kinds or noise):
-        places = grain_places(pair) if registration.is_whole and side >= _SMALL_PX else ()
+        places = grain_places(pair, registration) if registration.is_whole and side >= _SMALL_PX else ()
         places = places or line_places(originals[0], originals[1], registration.place)
     kinds = found.kinds | ({OVERLAY} if places else set()) | ({COLOR} if recolored else set())
-    return dataclasses.replace(found, places=places, kinds=kinds)
+    return dataclasses.replace(found, places=places, kinds=kinds, place=tuple(registration.place.ravel().tolist()))
 
 
 def _side_of_smaller(images: Sequence[np.ndarray]) -> int:

@@ -6,6 +6,7 @@ so has (n - 2) / (n - 1) edits more than its original, on average, in a group of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from simimg.similarity.copy_pairs import PairExaminer
@@ -56,17 +57,17 @@ def visible_edits(examiner: PairExaminer, row: int, cluster: Sequence[int]) -> t
 
 
 def edits_of_cluster(examiner: PairExaminer, cluster: Sequence[int]) -> dict[int, tuple[float, float]]:
-    """Return `visible_edits` of each member, and as few edits as of its reduced copy for a member that has one.
+    """Return `visible_edits` of each member; a member gets the number of edits of its reduced copy if that is lower.
 
     Members are counted against different ones, and noise and blur do not show beside a reduced copy, so it may have
     fewer edits. But it was made from the larger one, which has more detail.
     """
     edits = {row: visible_edits(examiner, row, cluster) for row in cluster}
     most = min(count for count, _ in edits.values()) + AS_EDITED
-    least = sorted((row for row in cluster if edits[row][0] <= most), key=examiner.rank.__getitem__)[:_WITNESSES]
+    least = sorted((row for row in cluster if edits[row][0] <= most), key=examiner.rank.__getitem__)
     for row in cluster:
         if edits[row][0] > most:
-            smaller = (one for one in least if examiner.rank[one] > examiner.rank[row])
+            smaller = itertools.islice((one for one in least if examiner.rank[one] > examiner.rank[row]), _WITNESSES)
             reduced = next((one for one in smaller if _is_plain(examiner, one, row)), row)
             edits[row] = edits[reduced][0], edits[row][1]
     return edits

@@ -16,7 +16,7 @@ import numpy as np
 
 from simimg.similarity.difference_places import Place
 from simimg.similarity.edits import OVERLAY
-from simimg.similarity.registration import Registered
+from simimg.similarity.registration import Registered, Registration
 
 _FINE_PX, _COARSE_PX = 3, 7  # of the means whose difference is the band
 _UNIT = 8  # of a level; the sum of the products of such numbers in a square is below 2 ** 31
@@ -31,8 +31,20 @@ _FEWEST, _LEAST_SHARE = 24, 0.25  # squares with grain, and their share of all
 _UNLIKE, _SHARE = 0.05, 0.25
 
 
-def grain_places(pair: Registered) -> tuple[Place, ...]:
-    """Return the frame as one place if two images, whole and upright, have grain, but not the same; else nothing."""
+def grain_places(pair: Registered, registration: Registration) -> tuple[Place, ...]:
+    """Return the frame as one place if two images, whole and upright, have grain, but not the same; else nothing.
+
+    Before that is said, the `registration` that `pair` is from is corrected: of a copy that was cropped by some px and
+    enlarged again, no single shift brings all grain together.
+    """
+    found = _places(pair)
+    if found and not registration.is_corrected:
+        registration.correct()
+        found = _places(registration.images())
+    return found
+
+
+def _places(pair: Registered) -> tuple[Place, ...]:
     reach = _COARSE_PX // 2 + _MOST_SHIFT
     height, width = pair.inside.shape
     rows, columns = min(_MOST_ROWS, (height - 2 * reach) // _SIDE), (width - 2 * reach) // _SIDE

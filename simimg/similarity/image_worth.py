@@ -4,7 +4,8 @@
    detailed image loses about as much as it loses in the step below: its reduced version, reduced and enlarged once
    more. So the loss is compared with that of the image's own next step, and no scale of sharpness is needed. A soft
    image loses little, too. Its spectrum is compared with that of the smaller one: whichever was resampled from the
-   other has lost more of its highest common frequencies.
+   other has lost more of its highest common frequencies. An enlarged image that was sharpened loses more, but its
+   pixels still rise and fall with those of the smaller one, and a filter explains what it loses.
 2. *Camera metadata* (EXIF). Messengers and web sites remove it, and a copy that lost it cannot be dated any more.
 3. *Quantization.* The coefficients of a JPEG file are multiples of the steps in its table. They stay close to these
    multiples when the file is saved again at a higher quality or as a PNG file, which therefore has nothing more to it.
@@ -179,6 +180,8 @@ def bits_per_color(data: bytes) -> int:
 
 def has_more_detail(gray: Image.Image, smaller: Image.Image) -> bool:
     """Return whether an image shows more than a smaller copy, both mode L, with sides below `COMPARABLE` of its own."""
+    if (gray.width - gray.height) * (smaller.width - smaller.height) < 0:  # one of them is turned by a quarter
+        smaller = smaller.transpose(Image.Transpose.ROTATE_90)
     share = math.sqrt(smaller.width * smaller.height / (gray.width * gray.height))
     factor = min(1.0, 2 * share)  # one octave beyond the smaller image is enough
     share /= factor

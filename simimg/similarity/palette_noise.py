@@ -43,6 +43,13 @@ def colors_of(pixels: np.ndarray, most: int) -> np.ndarray | None:
     return found
 
 
+def are_unlike_palettes(image: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether only one of two images has at most 256 colors, or less than half as many as the other one."""
+    palettes = [palette_of(one) for one in (image, other)]
+    fewer, more = sorted(_MOST_COLORS + 1 if palette is None else len(palette) for palette in palettes)
+    return fewer != more and (more > _MOST_COLORS or 2 * fewer < more)
+
+
 def within_palettes(pair: Registered, palettes: tuple[np.ndarray | None, np.ndarray | None]) -> Registered:
     """Return two images in one frame, the one without a palette as near to the other one as its palette explains.
 

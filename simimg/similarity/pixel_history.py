@@ -31,9 +31,8 @@ _COUNTED_PX = 1 << 19  # whose colors are counted
 _TILE = 8  # px; tiles begin in the middle of JPEG's blocks, so that they show the noise of several
 # Share of plain tiles, by which an image counts as drawn, and that of one with fewer inks. Of 12 drawings, all had more
 # and 27 to 126 colors; of 40 photos with 256 colors, none had more than 0.42. Photos of things on white have plain
-# tiles, too: in their other tiles, the right neighbor of 0.2 to 0.5 of the pixels is equal if they have 128 colors, and
-# of 0.53 and more in text and lines.
-_DRAWN, _DRAWN_FEW, _INKS, _EQUAL = 0.5, 0.1, 128, 0.52
+# tiles, too. With 128 colors, at most 0.54 of the pixels of their other tiles equal their neighbors; in text 0.59.
+_DRAWN, _DRAWN_FEW, _INKS, _FEWEST_INKS, _EQUAL = 0.5, 0.1, 128, 32, 0.56
 _SHIFT = 1.5  # levels by which the means of most plain tiles differ at most in a noisy version
 _NOISE, _NOISY = 6, 0.02  # levels between the extremes of a tile; the share of such tiles in a noisy version
 _LEAST_PX = 64  # of the shorter side: icons have few tones
@@ -84,7 +83,7 @@ def tones_of(image: Image.Image) -> Tones | None:
     is_palette, are_few = colors <= _FEW_COLORS, levels <= _FEW_LEVELS
     is_drawing = False
     if is_palette or are_few:
-        is_drawing = _is_drawn(pixels, colors <= _INKS)
+        is_drawing = _is_drawn(pixels, colors)
     return Tones(colors, levels, is_palette and _is_gradient(pixels), is_drawing)
 
 
@@ -134,12 +133,14 @@ def filtered(image: Image.Image, source: Image.Image) -> str:
 def left_by_filter(source: Image.Image, image: Image.Image) -> float:
     """Return the mean squared levels that the best filter of a source leaves of an image; both mode L, of one size.
 
-    Infinity for icons.
+    Clipped pixels are left out. Infinity for icons, and if most pixels are clipped.
     """
     if min(image.size) < _LEAST_PX:
         return math.inf
     theirs, ours = (np.asarray(one).astype(np.int64) for one in (source, image))
-    return _left_by_filter(theirs, ours)[0] / ((image.width - 2 * _REACH) * (image.height - 2 * _REACH))
+    inner = ours[_REACH:-_REACH, _REACH:-_REACH]
+    counted = np.count_nonzero((inner > 0) & (inner < 255))
+    return _left_by_filter(theirs, ours)[0] / counted if 2 * counted > inner.size else math.inf
 
 
 def is_enlarged(gray: Image.Image, size: tuple[int, int]) -> bool:
@@ -177,14 +178,24 @@ def _is_gradient(pixels: np.ndarray) -> bool:
     return bool(np.median(apart.min(axis=1)) <= _NEXT)
 
 
-def _is_drawn(pixels: np.ndarray, has_few_inks: bool) -> bool:
+def _is_drawn(pixels: np.ndarray, colors: int) -> bool:
     """Return whether an image of few tones is plain in so many places that it was drawn."""
     tiles = _tiles(pixels)
     plain = _extents(tiles) == 0
-    if plain.mean() >= _DRAWN or not has_few_inks:
-        return bool(plain.mean() >= _DRAWN)
-    others = tiles[~plain]
-    return bool(plain.mean() >= _DRAWN_FEW and (others[:, :, 1:] == others[:, :, :-1]).all(axis=3).mean() >= _EQUAL)
+    share = plain.mean()
+    if share >= _DRAWN or share < _DRAWN_FEW or colors > _INKS:
+        return bool(share >= _DRAWN)
+    return colors <= _FEWEST_INKS or _equal_neighbors(tiles[~plain]) >= _EQUAL
+
+
+def _equal_neighbors(tiles: np.ndarray) -> float:
+    """Return the share of pixels that are equal to their neighbor on one side, the same for all, where it is largest.
+
+    So a checkerboard, whose diagonals are equal, is as even as a plain color, in each of the eight positions.
+    """
+    inner = tiles[:, :-1, 1:-1]
+    sides = tiles[:, :-1, 2:], tiles[:, 1:, 1:-1], tiles[:, 1:, 2:], tiles[:, 1:, :-2]
+    return max(float((inner == other).all(axis=3).mean()) for other in sides)
 
 
 def _tiles(pixels: np.ndarray) -> np.ndarray:

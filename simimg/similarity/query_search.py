@@ -9,7 +9,7 @@ coarse pixels change an embedding but not a perceptual hash, so the images with 
 before all others. Verified copies come first:
 
     verified        similarity 0.5 + 0.5 x agreement of the common part, reduced if it is a small part of either image
-    not verified    similarity 0.5 x cosine of the embeddings, 0.49 at most: rounded, it is no copy's either
+    not verified    similarity 0.5 x cosine of the embeddings, at most 0.49, so that rounding never shows a copy's 0.50
 
 A verified candidate is compared at full size (`simimg.similarity.differences`). If it differs by edits that do not
 count (other content on the same form), it is ranked as if it was not verified, but its reasons are told.
@@ -303,7 +303,7 @@ class Finder:
             similarity = found.similarity if found and is_copy else alike
             path = self.index.path_of(match.image)
             results.append(SearchResult(match.row, match.image, path, similarity, cosine, is_copy, found))
-        return sorted(results, key=lambda one: -one.similarity)[:k]
+        return sorted(results, key=lambda one: (-one.similarity, -one.cosine))[:k]
 
 
 class _QueryImages:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from tfrecords.convert.sources import printable
-from tfrecords.convert.sources.companion_files import LIVE_FILMS, OWNERS, RAW, names_of, owners_of, suffix_of
+from tfrecords.convert.sources.companion_files import LIVE_FILMS, OWNERS, RAW, names_of, owners_of, stem_of, suffix_of
 
 _FILM_BYTES = 10_000_000  # the film of a live photo has three seconds
 
@@ -56,12 +56,20 @@ def sidecars_of(folder: Path, images: Iterable[str], is_gone: Callable[[str], bo
         order = {name: place for place, name in enumerate(removed)}
         for file, size in there.items():
             owners = {image for key in owners_of(file) for image in named.get(key, ())} - {file}
+            owners = {image for image in owners if not _has_own(image, file, there)}
             ours = min(owners & order.keys(), key=order.__getitem__, default=None)
             if ours is not None and file not in order:
                 path, image = (os.path.join(parent, name) for name in (file, ours))
                 others = [one for one in sorted(owners - {ours}) if not is_gone(os.path.join(parent, one))]
                 others = [one for one in others if one in there]
                 yield Sidecar(path, image, _why_it_stays(file, size, others))
+
+
+def _has_own(image: str, file: str, there: Collection[str]) -> bool:
+    """Whether an edited image, to which the sidecar of its original would belong, has one of this kind of its own."""
+    own = stem_of(image), image
+    suffix = file[len(stem_of(file)) :]
+    return not set(own) & set(owners_of(file)) and any(f"{name}{suffix}" in there for name in own)
 
 
 def _why_it_stays(file: str, size: int, others: list[str]) -> str:

@@ -37,3 +37,16 @@ def test_an_image_has_as_few_edits_as_its_reduced_copy(half: Verification | None
     )
     counts = edits_of_cluster(examiner, [1, 0, 2])
     assert [counts[row][0] for row in range(3)] == expected
+
+
+def test_a_reduced_copy_is_found_among_many() -> None:
+    """Row 10 is a noisy photo, and row 11 is half of it; the others have no edits, and more pixels."""
+    found = {(10, other): NOISY for other in range(10)}
+    examiner: Any = SimpleNamespace(
+        rank=range(12),
+        copy=lambda row, other: found.get((max(row, other), min(row, other)), PLAIN),
+        seen=lambda row, other: found.get((max(row, other), min(row, other)), PLAIN),
+        explain=lambda row, other: found.get((max(row, other), min(row, other)), PLAIN),
+    )
+    counts = edits_of_cluster(examiner, list(range(12)))
+    assert counts[10][0] == counts[11][0] == 0

@@ -660,6 +660,7 @@ def test_reference_folders_that_are_none(tmp_path: Path, written: Any) -> None:
             {"a.jpg.json": "it also belongs to a-edited.jpg, which stays"},
         ),
         ("a.jpg a-edited.jpg a.jpg.supplemental-me.json", "a.jpg a-edited.jpg", {"a.jpg.supplemental-me.json": ""}),
+        ("a.jpg a-edited.jpg a.txt a-edited.txt", "a.jpg", {"a.txt": ""}),
         (
             "a.jpg a.heic a.mov a.aae",
             "a.jpg",

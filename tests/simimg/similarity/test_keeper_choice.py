@@ -34,7 +34,7 @@ from simimg.similarity.image_worth import (
 )
 from simimg.similarity.index_images import IndexImages
 from simimg.similarity.keeper_choice import check_keep, choose_keeper
-from simimg.similarity.pixel_history import is_enlarged
+from simimg.similarity.pixel_history import is_enlarged, left_by_filter
 from simimg.similarity.search_index import write_generation
 
 Scene = Callable[..., Image.Image]
@@ -137,8 +137,9 @@ def test_an_enlarged_and_sharpened_copy_is_not_kept(folder: Path, scene: Scene, 
     original = jpeg(scene(0), 90)
     sharpen = ImageFilter.SHARPEN if factor < 2 else ImageFilter.UnsharpMask(1.5, 150, 0)
     large = resized(opened(original), factor, Image.Resampling.LANCZOS).filter(sharpen)
-    files = {"a.jpg": jpeg(large, quality), "b.jpg": original}
-    assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 320 x 240")
+    for size, image in (("a.jpg", large), ("c.jpg", large.transpose(Image.Transpose.ROTATE_90))):
+        files = {size: jpeg(image, quality), "b.jpg": original}
+        assert kept(folder, files) == ("b.jpg", "as much detail: the other one looks enlarged from about 320 x 240")
 
 
 @pytest.mark.parametrize("factor", [1.25, 4 / 3, 1.6, 2, 8 / 3, 4])
@@ -296,6 +297,18 @@ def test_a_drawing_has_few_colors_and_is_kept(folder: Path) -> None:
         assert kept(folder, {"a": other, "b.png": png(original)})[0] == "b.png"
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("pattern", ["checkerboard", "lines"])
+def test_a_drawing_with_a_pattern_is_kept(folder: Path, pattern: str, turned: bool) -> None:
+    y, x = np.mgrid[:240, :320]
+    pixels = np.full((240, 320, 3), 255, np.uint8)
+    pixels[(y >= 80) & ((x + y if pattern == "checkerboard" else x) % 2 == 0)] = (20, 40, 160)
+    pixels[10:20, ::4] = np.random.default_rng(0).integers(0, 256, (80, 3))  # more inks than a few
+    original = Image.fromarray(pixels)
+    original = original.transpose(Image.Transpose.ROTATE_90) if turned else original
+    assert kept(folder, {"a.jpg": jpeg(original, 90), "b.png": png(original)})[0] == "b.png"
+
+
 def test_sixteen_bits_are_kept_before_eight(folder: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 1 << 16, (12, 16), np.uint16)
     deep = cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_CUBIC)
@@ -404,6 +417,8 @@ def test_what_is_too_small_or_plain_to_be_measured(scene: Scene) -> None:
     assert not has_more_detail(plain, plain.resize((16, 12)))
     assert not is_enlarged(plain, (16, 12))
     assert not is_enlarged(Image.new("L", (5, 5)), (2, 2))
+    black_and_white = Image.fromarray(np.random.default_rng(0).integers(0, 2, (99, 99), np.uint8) * 255)
+    assert left_by_filter(black_and_white, black_and_white) == np.inf  # all of it is clipped
     table = jpeg_table(jpeg(scene(0), 50))
     assert table is not None
     for image in (plain, Image.new("L", (5, 5))):

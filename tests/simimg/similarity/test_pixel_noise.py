@@ -303,6 +303,16 @@ def test_what_is_left_of_the_grain_is_that_of_the_original(edit: str) -> None:
         assert kinds(edited(chest(seed, seed), edit), chest(seed, seed), quality) <= {BLUR}
 
 
+def test_grain_is_compared_where_it_lies() -> None:
+    """Of an image that was cropped by some px and enlarged again, no single shift brings all grain together."""
+    one, other = (np.random.default_rng(seed).normal(120, 6, (576, 480, 1)).astype(np.uint8) for seed in (0, 1))
+    images = [Image.fromarray(pixels.repeat(3, 2)) for pixels in (one, other)]
+    for px in (2, 3):
+        cropped = images[0].crop((px, px, 480 - px, 576 - px)).resize((480, 576), Image.Resampling.BICUBIC)
+        assert not kinds(cropped, images[0])
+        assert kinds(cropped, images[1]) == {OVERLAY}
+
+
 def test_grain_of_one_image_alone_is_no_evidence() -> None:
     assert kinds(chest(0, 0), chest(0, 0, levels=0)) <= {BLUR}
     assert not kinds(chest(0, 0, levels=1), chest(0, 1, levels=1))
@@ -330,7 +340,7 @@ def test_stars_with_other_points_differ(size: int) -> None:
     assert find_differences(np.asarray(one), np.asarray(other), WHOLE).area > 0.02
     for kind, quality in (("WEBP", 30), ("WEBP", 100), ("AVIF", 40), ("AVIF", 80), ("JPEG", 30), ("JPEG", 97)):
         assert not kinds(saved(one, kind, quality=quality), one)
-    for copy in (one.quantize(16), one.resize((3 * size, 3 * size), Image.Resampling.BICUBIC)):
+    for copy in (*map(one.quantize, (3, 4, 16)), one.convert("1"), one.resize((3 * size, 3 * size))):
         assert not kinds(copy.convert("RGB"), one)
 
 

@@ -164,6 +164,12 @@ def test_the_same_picture_that_is_no_copy_is_below_every_copy(
     assert (round(found.cosine, 4), found.similarity) == (1.0, 0.49)  # half of it, rounded, would be a copy's
 
 
+def test_images_that_are_no_copies_are_ranked_by_their_cosine(finder: Finder, index: SearchIndex) -> None:
+    """Similar hashes come first among the matches, and cosines above 0.98 have one similarity."""
+    matches = [Match(row, index.images[row], cosine) for row, cosine in enumerate((0.985, 0.999, 0.99))]
+    assert [found.row for found in finder._ranked(matches, [], 2, "copy")] == [1, 2]
+
+
 def test_a_data_set_whose_files_are_gone_is_searched_by_its_stored_pixels(
     folder: Path, blind: Embedder, scene: Scene, tmp_path: Path
 ) -> None:
